@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parcels: the only thing that travels.
+
+A parcel is a nested mapping of tensors and plain scalars. As bytes it is one safetensors file: the
+tensors are numbered in the order of the tree, and the file's metadata holds the tree as JSON with each
+tensor replaced by its number. No code is ever loaded from it, and bfloat16 keeps its bits.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fedlora.core.adapter import Tensors
+from fedlora.errors import ParcelError
+
+type_of_wire: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+Tree = Tensor | str | int | float | bool | None | Mapping[str, "Tree"] | Sequence["Tree"]
+Parcel = Mapping[str, Tree]
+
+_REFERENCE = "$tensor"
+
+
+def to_bytes(parcel: Parcel) -> bytes:
+    """Encode a parcel. Equal parcels give equal bytes; an empty one gives none.
+
+    Raises:
+        ParcelError: it holds something that cannot travel, or a number that is not finite.
+    """
+    if not parcel:
+        return b""
+    tensors: dict[str, Tensor] = {}
+    tree = _strip(parcel, tensors)
+    stores = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    for name, tensor in tensors.items():
+        if stores[tensor.untyped_storage().data_ptr()] > 1:  # safetensors takes no two views of one store
+            tensors[name] = tensor.clone()
+    try:
+        text = json.dumps(tree, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise ParcelError("a parcel's scalars must be finite numbers") from error
+    return save(tensors, metadata={"tree": text})
+
+
+def from_bytes(data: bytes) -> Parcel:
+    """Decode a parcel.
+
+    Raises:
+        ParcelError: these bytes are no parcel.
+    """
+    if not data:
+        return {}
+    try:
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")
+        tree = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["tree"])
+        parcel = _fill(tree, tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ParcelError(f"these {len(data)} bytes are no parcel") from error
+    if not isinstance(parcel, Mapping):
+        raise ParcelError("a parcel is a mapping")
+    return parcel
+
+
+def _strip(tree: Tree, tensors: dict[str, Tensor]) -> object:
+    if isinstance(tree, Tensor):
+        name = str(len(tensors))
+        tensors[name] = tree.detach().contiguous()
+        return {_REFERENCE: name}
+    if isinstance(tree, Mapping):
+        if _REFERENCE in tree or not all(isinstance(key, str) for key in tree):
+            raise ParcelError(f"a parcel's keys are strings other than {_REFERENCE!r}")
+        return {key: _strip(value, tensors) for key, value in tree.items()}
+    if tree is None or isinstance(tree, str | int | float | bool):
+        return tree
+    if isinstance(tree, list | tuple):
+        return [_strip(value, tensors) for value in tree]
+    raise ParcelError(f"a {type(tree).__name__} cannot travel in a parcel")
+
+
+def _fill(tree: object, tensors: Mapping[str, Tensor]) -> Tree:
+    if isinstance(tree, dict):
+        if tree.keys() == {_REFERENCE}:
+            return tensors[tree[_REFERENCE]]
+        return {key: _fill(value, tensors) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_fill(value, tensors) for value in tree]
+    return cast(Tree, tree)
+
+
+def cast_floats(parcel: Parcel, dtype: torch.dtype) -> Parcel:
+    """The same parcel with every floating-point tensor in `dtype`."""
+    return {key: _cast(value, dtype) for key, value in parcel.items()}
+
+
+def _cast(tree: Tree, dtype: torch.dtype) -> Tree:
+    if isinstance(tree, Tensor):
+        return tree.to(dtype) if tree.is_floating_point() else tree
+    if isinstance(tree, Mapping):
+        return cast_floats(tree, dtype)
+    return tree
+
+
+def walk_tensors(tree: Tree) -> list[Tensor]:
+    """Every tensor of a tree, in its order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, Mapping):
+        return [tensor for value in tree.values() for tensor in walk_tensors(value)]
+    if isinstance(tree, list | tuple):
+        return [tensor for value in tree for tensor in walk_tensors(value)]
+    return []
+
+
+def is_finite(parcel: Parcel) -> bool:
+    """Whether every floating-point number in it is finite."""
+    return all(bool(t.isfinite().all()) for t in walk_tensors(parcel) if t.is_floating_point())
+
+
+def branch(parcel: Parcel, key: str) -> Parcel:
+    """The mapping under a key; empty where the key is absent.
+
+    Raises:
+        ParcelError: something else stands there.
+    """
+    value = parcel.get(key, {})
+    if not isinstance(value, Mapping):
+        raise ParcelError(f"{key!r} should hold a mapping")
+    return value
+
+
+def tensors_at(parcel: Parcel, key: str) -> Tensors:
+    """The mapping of tensors under a key; empty where the key is absent.
+
+    Raises:
+        ParcelError: something else stands there.
+    """
+    value = branch(parcel, key)
+    if not all(isinstance(tensor, Tensor) for tensor in value.values()):
+        raise ParcelError(f"{key!r} should hold tensors")
+    return cast(Tensors, value)
+
+
+def integer_at(parcel: Parcel, key: str) -> int:
+    """The whole number under a key.
+
+    Raises:
+        ParcelError: it is absent or something else.
+    """
+    value = parcel.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ParcelError(f"{key!r} should hold a whole number")
+    return value

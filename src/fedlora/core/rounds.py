@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of a round, all frozen values, and the protocol of a trainer.
+
+Rounds count from 1. One round: the server sends every chosen client an `Order`; the client's half of the
+method asks for training with a `Fit` and gets a `Fitted`; the client answers with a `Reply`, or a
+`Failure` says why there is none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from fedlora.core.adapter import AdapterSpec, Sides, Start, Tensors
+from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
+
+TestPart = Literal["test", "validation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A member of the federation, as the server knows it."""
+
+    id: str
+    examples: int
+    """n_k, the number of training examples: its weight."""
+    rank: int
+    """Its rank or budget, in slots per module."""
+    seen: int | None = None
+    """The last round whose content the server knows the client holds; None: it holds nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How long to train: so many epochs, or so many optimiser steps. One of the two."""
+
+    epochs: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A request for training."""
+
+    start: Start
+    sides: Sides
+    """Which sides train. Trainable dense parts train whatever the sides."""
+    mask: Mapping[str, Tensor] | None = None
+    """Per module (r,) which slots of the trained sides may move; all others stay exactly where they are:
+    gradient, moments and weight decay are masked. None: all may."""
+    amount: Amount | None = None
+    """None: what the run's config says."""
+    probe: bool = False
+    """A rehearsal: it draws its own batches and does not advance the learning-rate schedule."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """The answer to a `Fit`."""
+
+    start: Start
+    """The trained adapter, and the fold that it was trained on."""
+    steps: int
+    loss: float
+    """Mean training loss over the examples seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Sums over examples, so that scores of parts add up to the score of the whole."""
+
+    examples: int
+    correct: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of correct answers; None without examples."""
+        return self.correct / self.examples if self.examples else None
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss an example; None without examples."""
+        return self.loss / self.examples if self.examples else None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an exchange with one client cost, in bytes."""
+
+    down: int = 0
+    """The encoded parcel that went to the client."""
+    up: int = 0
+    """The encoded parcel that came back."""
+    overhead: int = 0
+    """Everything else: the envelopes, and the transport's own framing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """What the server asks of one client. Only `parcel` holds tensors."""
+
+    kind: Literal["train", "evaluate"]
+    round: int
+    client: Client
+    parcel: Parcel
+    part: TestPart = "test"
+    """Which of the client's own data to evaluate on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """A client's answer to one order."""
+
+    client: str
+    round: int
+    parcel: Parcel = field(default_factory=dict)
+    steps: int = 0
+    loss: float | None = None
+    score: Score | None = None
+    notes: Parcel = field(default_factory=dict)
+    """What the round's record should tell of this client: plain scalars and lists."""
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no reply."""
+
+    client: str
+    round: int
+    reason: str
+    memory_lost: bool = False
+    """The client asks for everything, not only for what changed."""
+    diverged: bool = False
+    """Its loss was not finite."""
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upload:
+    """An accepted reply, as a method's `aggregate` sees it: factors only, no head."""
+
+    client: Client
+    parcel: Parcel
+
+    @property
+    def weight(self) -> float:
+        """n_k; w_k is this over the sum of all accepted."""
+        return float(self.client.examples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """What a client keeps from one round to its next."""
+
+    round: int
+    """The round that made it."""
+    kept: Parcel
+    """Whatever the method's client half wants back."""
+    head: Tensors = field(default_factory=dict)
+    """The client's own head, where heads are private."""
+
+    def to_parcel(self) -> Parcel:
+        """The memory as a tree that survives to bytes and back."""
+        return {"round": self.round, "kept": self.kept, "head": self.head}
+
+    @staticmethod
+    def from_parcel(parcel: Parcel) -> "Memory":
+        """The inverse of `to_parcel`."""
+        return Memory(integer_at(parcel, "round"), branch(parcel, "kept"), tensors_at(parcel, "head"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitJob:
+    """One client's `Fit`, for a trainer."""
+
+    client: str
+    round: int
+    fit: Fit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreJob:
+    """One model to score: on a client's own part, or on the server's test set (client None)."""
+
+    client: str | None
+    start: Start
+    part: TestPart = "test"
+
+
+class Trainer(Protocol):
+    """What turns an adapter into a better one. Blind to methods; owns base model and data.
+
+    Jobs of one call belong to different clients and do not see each other. An error of one job is that
+    job's `Failure`.
+    """
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """The adapter that it trains."""
+        ...
+
+    @property
+    def head(self) -> Tensors:
+        """The base's own dense parts, as every run starts with them."""
+        ...
+
+    def fit(self, jobs: Sequence[FitJob]) -> Sequence[Fitted | Failure]:
+        """Train; answers in the order of the jobs."""
+        ...
+
+    def score(self, jobs: Sequence[ScoreJob]) -> Sequence[Score | Failure]:
+        """Evaluate; answers in the order of the jobs."""
+        ...

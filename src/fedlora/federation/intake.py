@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking in the answers of one round: in client order, counted, checked, the heads averaged."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fedlora.core.adapter import Tensors
+from fedlora.core.parcel import Parcel, cast_floats, is_finite, tensors_at, walk_tensors
+from fedlora.core.rounds import Failure, Order, Reply, Upload
+from fedlora.errors import DivergedError, FedloraError
+from fedlora.federation.record import ClientRecord, blank_record
+from fedlora.federation.transport import parts
+
+
+class Intake:
+    """The door of one round, and its running sums; nothing of a client is kept once its turn is over."""
+
+    def __init__(self, orders: Sequence[Order]) -> None:
+        self.records: dict[str, ClientRecord] = {}
+        self.seen: dict[str, int] = {}
+        self.lost: set[str] = set()
+        self._orders = {order.client.id: order for order in orders}
+        self._head: dict[str, Tensor] = {}
+        self._weight = 0.0
+        self._failures: list[Failure] = []
+
+    def uploads(self, answers: Iterable[Reply | Failure]) -> Iterator[Upload]:
+        """The accepted answers in client order, whatever the order of arrival."""
+        waiting: dict[str, Reply | Failure] = {}
+        turns = list(self._orders)
+        for answer in answers:
+            if answer.client in turns and answer.client not in waiting:
+                waiting[answer.client] = answer
+            while turns and turns[0] in waiting:
+                yield from self._take(waiting.pop(turns.pop(0)))
+        for client in turns:
+            order = self._orders[client]
+            missing = Failure(client, order.round, "no answer")
+            yield from self._take(waiting.get(client, missing))
+
+    def _take(self, answer: Reply | Failure) -> Iterator[Upload]:
+        order = self._orders[answer.client]
+        unread = blank_record(order.client, order.round, "accepted")
+        _, head_down = parts(order.parcel)
+        record = replace(unread, traffic=answer.traffic, head_bytes_down=_bytes(head_down))
+        if isinstance(answer, Failure):
+            self._refuse(answer, record)
+            return
+        if answer.round != order.round or not is_finite(answer.parcel):
+            reason = f"refused: {'a reply to another round' if answer.round != order.round else 'not finite'}"
+            self._refuse(Failure(answer.client, order.round, reason), record)
+            return
+        adapter, head = parts(cast_floats(answer.parcel, torch.float32))
+        self.records[answer.client] = replace(
+            record,
+            loss=answer.loss,
+            notes=answer.notes,
+            parameters_up=sum(t.numel() for t in walk_tensors(adapter) if t.is_floating_point()),
+            head_bytes_up=_bytes(parts(answer.parcel)[1]),
+        )
+        self.seen[answer.client] = order.round
+        upload = Upload(order.client, adapter)
+        for name, tensor in tensors_at({"head": head}, "head").items():
+            self._head[name] = self._head.get(name, 0.0) + upload.weight * tensor.double()
+        self._weight += upload.weight
+        yield upload
+
+    def _refuse(self, failure: Failure, record: ClientRecord) -> None:
+        if failure.diverged:
+            raise DivergedError(
+                f"Round {failure.round}, client {failure.client}: {failure.reason}. "
+                f"Lower train.lr, or look at this client's data."
+            )
+        self.records[failure.client] = replace(record, status=failure.reason)
+        if failure.memory_lost:
+            self.lost.add(failure.client)
+        self._failures.append(failure)
+
+    def mean_head(self) -> Tensors:
+        """The weighted mean of the heads that came; empty where none did."""
+        return {name: (total / self._weight).float() for name, total in self._head.items()}
+
+    def raise_if_all_failed(self) -> None:
+        """A round in which every client broke down is a fault, not an absence."""
+        broken = [f for f in self._failures if not f.memory_lost and f.reason != "no answer"]
+        if self._orders and len(broken) == len(self._orders):
+            raise FedloraError(
+                f"Round {broken[0].round}: every client failed; {broken[0].client} with {broken[0].reason}"
+            )
+
+
+def _bytes(parcel: Parcel) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in walk_tensors(parcel))

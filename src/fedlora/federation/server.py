@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The round loop, once for every method and every transport: a generator of round records.
+
+Stopping is `break`; logging is `for`. The server's whole state is one frozen value, handed out with every
+record, from which a later `federate` goes on.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+
+from fedlora.core.adapter import AdapterSpec, HeadMode, Start, Tensors
+from fedlora.core.parcel import Parcel, branch, cast_floats, integer_at, tensors_at
+from fedlora.core.rounds import Client, Failure, Order, Reply, Score, ScoreJob, Trainer
+from fedlora.federation.intake import Intake
+from fedlora.federation.record import ClientRecord, RoundRecord, blank_record, personal
+from fedlora.federation.sampling import drops_out, participants
+from fedlora.federation.transport import Transport, message
+from fedlora.methods.base import Method, State
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, with whom, and how often to look."""
+
+    rounds: int
+    seed: int = 0
+    per_round: int | None = None
+    """Clients drawn for a round; None: all."""
+    dropout: float = 0.0
+    """Probability that a drawn client cannot be reached."""
+    evaluate_every: int = 1
+    """Score after every so many rounds, and after the last; 0: only after the last."""
+    wire: torch.dtype = torch.float32
+    """The floating-point type in which tensors travel."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Federation:
+    """Everything about a run that does not change from round to round."""
+
+    method: Method
+    spec: AdapterSpec
+    transport: Transport
+    plan: Plan
+    scorer: Trainer | None = None
+    """Scores the global model on the server's own test set; None: no global scores."""
+
+    @property
+    def head_mode(self) -> HeadMode:
+        """What becomes of the dense parts under this method."""
+        return self.method.head_mode(self.spec)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Server:
+    """All that the server knows between two rounds."""
+
+    round: int
+    """The last finished one; 0 before the first."""
+    state: State
+    head: Tensors
+    """The shared head; the base's own before the first round."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """Client -> the round of its last accepted upload."""
+
+    def to_parcel(self) -> Parcel:
+        """The server as a tree that survives to bytes and back."""
+        state = self.state.to_parcel()
+        return {"round": self.round, "state": state, "head": self.head, "seen": self.seen}
+
+    @staticmethod
+    def from_parcel(parcel: Parcel) -> "Server":
+        """The inverse of `to_parcel`."""
+        seen = branch(parcel, "seen")
+        return Server(
+            integer_at(parcel, "round"),
+            State.from_parcel(branch(parcel, "state")),
+            tensors_at(parcel, "head"),
+            {client: integer_at(seen, client) for client in seen},
+        )
+
+
+def begin(federation: Federation, head: Tensors) -> Server:
+    """The server before round 1.
+
+    Args:
+        federation: what is to be run.
+        head: the base's own dense parts.
+
+    Raises:
+        MethodError: the method cannot run this federation.
+    """
+    method, spec = federation.method, federation.spec
+    method.admit(spec, federation.transport.roster())
+    return Server(0, method.init(spec, federation.plan.seed), head)
+
+
+def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, RoundRecord]]:
+    """Run the rounds after `server.round` up to the plan's last.
+
+    Args:
+        federation: the rules and the members.
+        server: where to go on from; `begin` makes the first.
+
+    Yields:
+        The server after each round, and the round's record.
+
+    Raises:
+        DivergedError: a client's loss was not finite; the state before that round is the last one yielded.
+        FedloraError: every client of a round failed.
+    """
+    plan = federation.plan
+    for round in range(server.round + 1, plan.rounds + 1):
+        started = time.perf_counter()
+        server, trained = _train(federation, server, round)
+        middle = time.perf_counter()
+        due = round == plan.rounds or (plan.evaluate_every > 0 and round % plan.evaluate_every == 0)
+        record = RoundRecord(round, tuple(trained), evaluated=due)
+        if due:
+            record = _evaluate(federation, server, record)
+        ended = time.perf_counter()
+        yield server, replace(record, seconds={"train": middle - started, "evaluate": ended - middle})
+
+
+def _roster(federation: Federation, server: Server) -> list[Client]:
+    """Everybody, sorted, with what the server knows of them: what they hold, and their rank now."""
+    everybody = sorted(federation.transport.roster(), key=lambda client: client.id)
+    known = [replace(client, seen=server.seen.get(client.id)) for client in everybody]
+    return [replace(client, rank=federation.method.rank(server.state, client)) for client in known]
+
+
+def _order(
+    federation: Federation, server: Server, client: Client, kind: Literal["train", "evaluate"]
+) -> Order:
+    """The next round's order: what the method dispatches, and the head where it is shared."""
+    round = server.round + 1
+    head = server.head if federation.head_mode == "shared" else {}
+    parcel = message(federation.method.dispatch(server.state, client, round), head)
+    return Order(kind, round, client, cast_floats(parcel, federation.plan.wire))
+
+
+def _train(federation: Federation, server: Server, round: int) -> tuple[Server, list[ClientRecord]]:
+    """One round of training: dispatch, exchange, aggregate."""
+    plan = federation.plan
+    chosen = participants(_roster(federation, server), plan.per_round, plan.seed, round)
+    reached = [c for c in chosen if not drops_out(c.id, plan.dropout, plan.seed, round)]
+    orders = [_order(federation, server, client, "train") for client in reached]
+    intake = Intake(orders)
+    uploads = intake.uploads(federation.transport.exchange(orders))
+    first = next(uploads, None)
+    state = server.state
+    if first is not None:
+        state = federation.method.aggregate(state, itertools.chain([first], uploads), round)
+    for _ in uploads:
+        pass  # a method that stopped early has still been sent these
+    intake.raise_if_all_failed()
+    dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
+    records = sorted([*intake.records.values(), *dropped], key=lambda record: record.client)
+    seen = {client: at for client, at in (server.seen | intake.seen).items() if client not in intake.lost}
+    return Server(round, state, intake.mean_head() or server.head, seen), records
+
+
+def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> RoundRecord:
+    """Personal scores of everybody, and the global model's on the server's own test set."""
+    roster = _roster(federation, server)
+    orders = [_order(federation, server, client, "evaluate") for client in roster]
+    answers = {answer.client: answer for answer in federation.transport.exchange(orders)}
+    scores = {client: a.score for client, a in answers.items() if isinstance(a, Reply)}
+    took_part = {own.client: own for own in record.clients}
+    everybody = {client.id: blank_record(client, record.round, "idle") for client in roster} | took_part
+    clients = tuple(replace(everybody[own], score=scores.get(own)) for own in sorted(everybody))
+    return replace(
+        record,
+        clients=clients,
+        personal=personal([scores.get(client.id) for client in roster]),
+        global_score=_global_score(federation, server),
+        evaluation_bytes=sum(a.traffic.down + a.traffic.up for a in answers.values()),
+    )
+
+
+def _global_score(federation: Federation, server: Server) -> Score | None:
+    model = global_model(federation, server)
+    if model is None or federation.scorer is None:
+        return None
+    (score,) = federation.scorer.score([ScoreJob(None, model)])
+    return None if isinstance(score, Failure) else score
+
+
+def global_model(federation: Federation, server: Server) -> Start | None:
+    """The global model with its head; None where clients keep a side or the head to themselves."""
+    result = federation.method.result(server.state)
+    if result is None or federation.head_mode == "private":
+        return None
+    head = server.head if federation.head_mode == "shared" else {}
+    return Start(result.adapter.with_dense(head), result.fold)

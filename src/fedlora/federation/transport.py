@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only seam between server and clients.
+
+The round loop exists once and the client exists once; a simulation and a deployment differ in the
+transport between them and in nothing else.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Protocol
+
+from fedlora.core.parcel import Parcel, branch, from_bytes, to_bytes
+from fedlora.core.rounds import Client, Failure, Order, Reply, Score, Traffic
+
+
+class Transport(Protocol):
+    """Carries orders to clients and their answers back."""
+
+    def roster(self) -> Sequence[Client]:
+        """Everybody who is there, in any order."""
+        ...
+
+    def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
+        """Deliver orders and yield the answers in any order of arrival, each with its traffic.
+
+        A client that never answers is yielded as a `Failure` or not at all.
+        """
+        ...
+
+
+def encode_order(order: Order) -> tuple[bytes, bytes]:
+    """An order as (envelope, parcel). The envelope is JSON, the parcel is what counts as traffic."""
+    envelope = {
+        "kind": order.kind,
+        "round": order.round,
+        "client": asdict(order.client),
+        "part": order.part,
+    }
+    return json.dumps(envelope).encode(), to_bytes(order.parcel)
+
+
+def decode_order(envelope: bytes, parcel: bytes) -> Order:
+    """The inverse of `encode_order`."""
+    fields = json.loads(envelope)
+    return Order(
+        fields["kind"], fields["round"], Client(**fields["client"]), from_bytes(parcel), fields["part"]
+    )
+
+
+def encode_reply(reply: Reply) -> tuple[bytes, bytes]:
+    """A reply as (envelope, parcel)."""
+    envelope = {
+        "client": reply.client,
+        "round": reply.round,
+        "steps": reply.steps,
+        "loss": reply.loss,
+        "score": asdict(reply.score) if reply.score else None,
+        "notes": reply.notes,
+    }
+    return json.dumps(envelope).encode(), to_bytes(reply.parcel)
+
+
+def decode_reply(envelope: bytes, parcel: bytes) -> Reply:
+    """The inverse of `encode_reply`."""
+    fields = json.loads(envelope)
+    score = Score(**fields.pop("score")) if fields["score"] else None
+    fields.pop("score", None)
+    return Reply(parcel=from_bytes(parcel), score=score, **fields)
+
+
+def with_traffic(
+    answer: Reply | Failure, down: tuple[bytes, bytes], up: tuple[bytes, bytes]
+) -> Reply | Failure:
+    """The answer with its traffic counted from the bytes that were sent."""
+    traffic = Traffic(down=len(down[1]), up=len(up[1]), overhead=len(down[0]) + len(up[0]))
+    return replace(answer, traffic=traffic)
+
+
+def parts(parcel: Parcel) -> tuple[Parcel, Parcel]:
+    """A message's parcel as (the method's part, the head)."""
+    return branch(parcel, "adapter"), branch(parcel, "head")
+
+
+def message(adapter: Parcel, head: Parcel) -> Parcel:
+    """The inverse of `parts`; what is empty is left out."""
+    whole = {"adapter": adapter, "head": head}
+    return {key: value for key, value in whole.items() if value}

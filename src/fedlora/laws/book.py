@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The laws. Each is a function of a method and a world; it raises where it does not hold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedlora.core.adapter import SLOT_AXIS, Start, effective
+from fedlora.core.parcel import cast_floats, to_bytes
+from fedlora.federation.transport import parts
+from fedlora.laws.evidence import (
+    aggregations,
+    best,
+    close,
+    contains,
+    equal,
+    moved_slots,
+    moves,
+    require,
+    same,
+    slots_sent,
+    unowned_slots,
+)
+from fedlora.laws.world import World, play
+from fedlora.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law."""
+
+    name: str
+    statement: str
+    check: Callable[[Method, World], None]
+    applies: Callable[[Method], bool] = lambda method: True
+
+
+def agreement(method: Method, world: World) -> None:
+    """Direct = through bytes = any size of block, bit for bit: servers and client memories."""
+    expected = play(method, world, through_bytes=True, block=2).fingerprint()
+    for through_bytes, block in ((False, 2), (True, 1), (False, 9)):
+        found = play(method, world, through_bytes=through_bytes, block=block).fingerprint()
+        way = "through bytes" if through_bytes else "handed over directly"
+        require(
+            found == expected,
+            f"{way} in blocks of {block} gives other bits than through bytes in blocks of 2",
+        )
+
+
+def order(method: Method, world: World) -> None:
+    """The order in which clients are listed or answer changes nothing, bit for bit."""
+    expected = play(method, world).fingerprint()
+    require(play(method, world, backwards=True).fingerprint() == expected, "listed backwards, other bits")
+
+
+def repetition(method: Method, world: World) -> None:
+    """The same seed gives the same bits."""
+    require(play(method, world).fingerprint() == play(method, world).fingerprint(), "run twice, other bits")
+
+
+def resume(method: Method, world: World) -> None:
+    """State and memories survive to bytes and back, and a run that goes on from them gives the same bits."""
+    expected = play(method, world).fingerprint()
+    found = play(method, world, restart=True).fingerprint()
+    require(found == expected, "restarted from bytes after every round, other bits")
+
+
+def weights(method: Method, world: World) -> None:
+    """Scaling all weights changes nothing; one client of a + b examples equals two of a and of b."""
+    run = play(method, world)
+    for round, before, uploads in aggregations(run):
+        expected = method.aggregate(before, iter(uploads), round).adapter
+        scaled = [replace(u, client=replace(u.client, examples=3 * u.client.examples)) for u in uploads]
+        found = method.aggregate(before, iter(scaled), round).adapter
+        same(method, found, expected, f"round {round}: three times the examples, another result")
+        first = uploads[0].client
+        halves = [
+            replace(uploads[0], client=replace(first, id=f"{first.id}{part}", examples=count))
+            for part, count in (("a", first.examples - 1), ("b", 1))
+        ]
+        found = method.aggregate(before, iter([*halves, *uploads[1:]]), round).adapter
+        same(method, found, expected, f"round {round}: {first.id} as two clients, another result")
+
+
+def exactness(method: Method, world: World) -> None:
+    """The class fact `exact`, in effective deltas."""
+    run = play(method, replace(world, wire="float32"))
+    for round, server in enumerate(run.servers[1:], start=1):
+        before, after = method.result(run.servers[round - 1].state), method.result(server.state)
+        accepted = run.accepted(round)
+        if method.exactness() == "none":
+            require(after is None, "declared to have no global model, but gives one")
+        if before is None or after is None or not accepted:
+            continue
+        moved = moves(run, round, accepted)
+        old, new = effective(before, world.scale), effective(after, world.scale)
+        for module in new:
+            if method.exactness() == "update":
+                close(new[module] - old[module], moved[module][0], f"round {round}, {module}: the update")
+            if method.exactness() == "before truncation":
+                best(new[module], moved[module][1], after.adapter.ranks()[module], f"round {round}, {module}")
+
+
+def sides(method: Method, world: World) -> None:
+    """A private side or head is in no parcel, and client k's never reaches client j."""
+    run = play(method, replace(world, wire="float32"))
+    head_mode = method.head_mode(world.spec)
+    secrets: list[Tensor] = []
+    for (round, client), done in run.trainer.fits.items():
+        job, fitted = done[-1]
+        start, trained = job.fit.start.adapter, fitted.start.adapter
+        kept = run.trained_before(round, client)
+        for side in sorted(method.private):
+            secrets += moved_slots(side, trained.side(side), start.side(side))
+            own = kept is None or equal(start.side(side), kept.side(side))
+            require(own, f"round {round}: {client} does not start from its own {side} side")
+        if head_mode == "private" and kept is not None:
+            own = equal(start.dense, kept.dense)
+            require(own, f"round {round}: {client} does not start from its own head")
+    for parcel in run.parcels():
+        adapter, head = parts(parcel)
+        require(not contains(adapter, secrets), "a private side is in a parcel")
+        require(not head or head_mode == "shared", f"a {head_mode} head is in a parcel")
+
+
+def absence(method: Method, world: World) -> None:
+    """Who is away keeps its memory and changes nothing else; a slot without owners keeps its value."""
+    run = play(method, world)
+    counted = {round: uploads for round, _, uploads in aggregations(run)}
+    for round in range(1, world.rounds + 1):
+        asked = {client for t, client in run.trainer.fits if t == round}
+        for client in run.memories[round].keys() - asked:
+            kept = run.memories[round][client] == run.memories[round - 1].get(client)
+            require(kept, f"round {round}: the memory of absent {client} changed")
+        before, after = run.servers[round - 1].state, run.servers[round].state
+        uploads = counted.get(round)
+        alone = method.aggregate(before, iter(uploads), round) if uploads else before
+        unmixed = to_bytes(alone.to_parcel()) == to_bytes(after.to_parcel())
+        require(unmixed, f"round {round}: the state is not made of the accepted uploads alone")
+        if uploads and method.refactors:
+            continue
+        for side, module, slots in unowned_slots(run, round):
+            axis, index = SLOT_AXIS[side], torch.tensor(slots, dtype=torch.long)
+            old = before.adapter.side(side)[module].index_select(axis, index)
+            kept = after.adapter.side(side)[module].index_select(axis, index).equal(old)
+            require(kept, f"round {round}: slots {slots} of {module} had no owner; their {side} side moved")
+
+
+def bytes_counted(method: Method, world: World) -> None:
+    """Counted bytes = measured length of what was sent."""
+    run = play(method, world)
+    for record in run.records:
+        for own in record.clients:
+            if own.status == "accepted":
+                order, reply = run.exchange(record.round, own.client)
+                counted = (own.traffic.down, own.traffic.up)
+                sent = (len(to_bytes(order.parcel)), len(to_bytes(reply.parcel)))
+                require(
+                    counted == sent, f"round {record.round}, {own.client}: counted {counted}, sent {sent}"
+                )
+
+
+def ranks(method: Method, world: World) -> None:
+    """At most rank x N slots a side go up; what goes down is what the method declares."""
+    run = play(method, world)
+    modules = len(world.shapes)
+    for round, client in run.transport.replies:
+        order, reply = run.exchange(round, client)
+        allowed = order.client.rank * modules
+        for side, sent in slots_sent(parts(reply.parcel)[0]).items():
+            within = sent <= allowed
+            require(within, f"round {round}: {client} sent {sent} slots of its {side} side, not {allowed}")
+        down = slots_sent(parts(order.parcel)[0])
+        held = method.holds(run.servers[round - 1].state, order.client) * modules
+        whole = all(sent == held for sent in down.values())
+        require(whole, f"round {round}: {client} was sent {down} slots, declared {held} a side")
+        if round > 1 and len(run.accepted(round - 1)) == len(world.clients):
+            declared = method.down(round)
+            steady = down.keys() == declared
+            require(steady, f"round {round}: {client} was sent {sorted(down)}, declared {sorted(declared)}")
+
+
+def twins(method: Method, world: World) -> None:
+    """Clients that upload the same get back what was uploaded, as effective deltas."""
+    ranks = (max(world.ranks),) * len(world.ranks)
+    run = play(method, replace(world, ranks=ranks, wire="float32"), same_data=True)
+    for round, server in enumerate(run.servers[1:], start=1):
+        result = method.result(server.state)
+        accepted = run.accepted(round)
+        if result is None or not accepted or run.servers[round - 1].seen.keys() - {c.id for c in accepted}:
+            continue
+        _, trained = run.trained(round, accepted[0].id)
+        uploaded = effective(Start(trained.start.adapter, trained.start.fold), world.scale)
+        for module, found in effective(result, world.scale).items():
+            close(found, uploaded[module], f"round {round}, {module}: the twins' delta", method.twins or 0.0)
+
+
+def latecomer(method: Method, world: World) -> None:
+    """A client that joins at round t ends on the same base + adapter as the others."""
+    run = play(method, world)
+    server, wire = run.servers[-1], run.federation.plan.wire
+    for client in run.world.clients:
+        if client.id not in server.seen:
+            continue
+        member = replace(client, seen=server.seen[client.id])
+        member = replace(member, rank=method.rank(server.state, member))
+        kept = run.memories[-1].get(client.id)
+        models = []
+        for own, memory in ((member, kept[-1].kept if kept else {}), (replace(member, seen=None), {})):
+            parcel = cast_floats(method.dispatch(server.state, own, server.round + 1), wire)
+            model = method.receive(cast_floats(parcel, torch.float32), memory, own, world.spec)
+            models.append(effective(model, world.scale))
+        for module, value in models[0].items():
+            require(value.equal(models[1][module]), f"a newcomer's {module} is not that of {client.id}")
+
+
+LAWS: tuple[Law, ...] = (
+    Law("agreement", "direct = through bytes = any blocks, bit for bit", agreement),
+    Law("order", "who is listed or answers first changes nothing, bit for bit", order),
+    Law("repetition", "same seed, same bits", repetition),
+    Law("resume", "kill and resume from bytes, same bits", resume),
+    Law("weights", "only the ratio of examples counts", weights),
+    Law("exactness", "the aggregate is what the method declares", exactness, lambda m: m.exactness() != "no"),
+    Law("privacy of sides", "what is private never leaves its client", sides),
+    Law("absence", "who is away keeps its memory; an unowned slot its value", absence),
+    Law("bytes", "counted bytes = bytes sent", bytes_counted),
+    Law("ranks", "slots up within the rank; slots down as declared", ranks),
+    Law("twins", "equal uploads come back", twins, lambda m: m.twins is not None),
+    Law("latecomer", "a newcomer gets the same model", latecomer, lambda m: not m.private),
+)

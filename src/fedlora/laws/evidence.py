@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the laws read off a play: moves, owners, slots sent; and how they compare."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fedlora.core.adapter import SIDES, SLOT_AXIS, Adapter, Side, Start, Tensors, effective
+from fedlora.core.parcel import Parcel, Tree, branch, cast_floats, tensors_at, walk_tensors
+from fedlora.core.rounds import Client, Upload
+from fedlora.federation.transport import parts
+from fedlora.laws.world import Play
+from fedlora.methods.base import Method, State
+
+
+class BrokenLawError(AssertionError):
+    """A law that does not hold, with what was seen."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise `BrokenLawError` unless it holds."""
+    if not holds:
+        raise BrokenLawError(message)
+
+
+def aggregations(run: Play) -> Iterator[tuple[int, State, list[Upload]]]:
+    """Of every round with accepted uploads: the state before it, and those uploads."""
+    for record in run.records:
+        uploads = []
+        for client in run.accepted(record.round):
+            reply = run.transport.replies[record.round, client.id]
+            adapter, _ = parts(cast_floats(reply.parcel, torch.float32))
+            uploads.append(Upload(client, adapter))
+        if uploads:
+            yield record.round, run.servers[record.round - 1].state, uploads
+
+
+def moves(run: Play, round: int, accepted: list[Client]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per module, the weighted mean of (trained - start) and of trained, in effective deltas."""
+    total = sum(client.examples for client in accepted)
+    scale = run.world.scale
+    result: dict[str, tuple[Tensor, Tensor]] = {}
+    for client in accepted:
+        job, fitted = run.trained(round, client.id)
+        start, trained = effective(job.fit.start, scale), effective(fitted.start, scale)
+        for module, value in trained.items():
+            share = client.examples / total
+            moved, whole = result.get(module, (torch.zeros(()), torch.zeros(())))
+            result[module] = (moved + share * (value - start[module]), whole + share * value)
+    return result
+
+
+def close(found: Tensor, expected: Tensor, what: str, tolerance: float = 1e-5) -> None:
+    """Require two tensors to be equal within a tolerance relative to their size."""
+    error = float((found - expected).abs().max())
+    size = 1.0 + float(expected.abs().max())
+    require(error <= tolerance * size, f"{what} is off by {error:.3g} (largest entry {size - 1:.3g})")
+
+
+def best(found: Tensor, target: Tensor, rank: int, what: str) -> None:
+    """The best approximation of that rank: its error is the tail of the singular values."""
+    tail = float(torch.linalg.svdvals(target)[rank:].square().sum())
+    error = float((found - target).square().sum())
+    require(
+        abs(math.sqrt(error) - math.sqrt(tail)) <= 1e-4 * (1.0 + float(target.norm())),
+        f"{what}: error {math.sqrt(error):.3g}, the tail of the singular values is {math.sqrt(tail):.3g}",
+    )
+
+
+def same(method: Method, found: Adapter, expected: Adapter, message: str) -> None:
+    """Equal sides; where the server factors anew, equal products, since factors are free to rotate."""
+    if method.refactors:
+        products = (effective(Start(found), 1.0), effective(Start(expected), 1.0))
+        for module, value in products[1].items():
+            close(products[0][module], value, message)
+        return
+    for side, module, tensor in each(expected):
+        close(found.side(side)[module], tensor, message)
+
+
+def equal(found: Tensors, expected: Tensors) -> bool:
+    """Whether two mappings hold the same tensors, bit for bit."""
+    return found.keys() == expected.keys() and all(found[name].equal(expected[name]) for name in expected)
+
+
+def each(adapter: Adapter) -> Iterator[tuple[Side, str, Tensor]]:
+    """Every tensor of an adapter with its side and module."""
+    for side in SIDES:
+        for module, tensor in adapter.side(side).items():
+            yield side, module, tensor
+
+
+def moved_slots(side: Side, trained: Tensors, start: Tensors) -> list[Tensor]:
+    """The slots of a side that training has moved, one vector each."""
+    moved = []
+    for module, tensor in trained.items():
+        for slot, before in zip(
+            tensor.unbind(SLOT_AXIS[side]), start[module].unbind(SLOT_AXIS[side]), strict=True
+        ):
+            if not slot.equal(before):
+                moved.append(slot)
+    return moved
+
+
+def contains(parcel: Parcel, secrets: list[Tensor]) -> bool:
+    """Whether one of the vectors stands in one of the parcel's tensors, as a row or a column."""
+    for tensor in walk_tensors(parcel):
+        if tensor.ndim == 2 and tensor.is_floating_point():
+            lines = [*tensor.unbind(0), *tensor.unbind(1)]
+            if any(line.equal(secret) for line in lines for secret in secrets):
+                return True
+    return False
+
+
+def unowned_slots(run: Play, round: int) -> Iterator[tuple[Side, str, list[int]]]:
+    """Of every side and module, the slots that nobody accepted sent."""
+    owned: dict[tuple[Side, str], set[int]] = {}
+    for client in run.accepted(round):
+        adapter, _ = parts(run.transport.replies[round, client.id].parcel)
+        for side in SIDES:
+            for module, entry in branch(adapter, side).items():
+                owned.setdefault((side, module), set()).update(_numbers(side, entry))
+    for side, module, tensor in each(run.servers[round].state.adapter):
+        slots = range(tensor.shape[SLOT_AXIS[side]])
+        yield side, module, [slot for slot in slots if slot not in owned.get((side, module), ())]
+
+
+def slots_sent(parcel: Parcel) -> dict[Side, int]:
+    """How many slots of each side a parcel holds, over all modules; absent sides are left out."""
+    held: dict[Side, int] = {}
+    for side in SIDES:
+        entries = branch(parcel, side)
+        if entries:
+            held[side] = sum(len(_numbers(side, entry)) for entry in entries.values())
+    return held
+
+
+def _numbers(side: Side, entry: Tree) -> list[int]:
+    """Which slots an entry holds: the first ones of a tensor, or those that it names."""
+    if isinstance(entry, Tensor):
+        return list(range(entry.shape[SLOT_AXIS[side]]))
+    return [int(slot) for slot in tensors_at({"entry": entry}, "entry")["slots"]]

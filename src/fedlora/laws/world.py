@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small federations to try a method on, and the play of one from beginning to end."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from hypothesis import strategies
+
+from fedlora.core.adapter import Adapter, AdapterSpec, HeadMode
+from fedlora.core.parcel import Parcel, from_bytes, to_bytes, type_of_wire
+from fedlora.core.rounds import (
+    Client,
+    Failure,
+    FitJob,
+    Fitted,
+    Memory,
+    Order,
+    Reply,
+    Score,
+    ScoreJob,
+)
+from fedlora.federation.local import LocalTransport, Memories
+from fedlora.federation.record import RoundRecord
+from fedlora.federation.server import Federation, Plan, Server, begin, federate
+from fedlora.federation.transport import Transport
+from fedlora.laws.standin import StandIn
+from fedlora.methods.base import Method
+
+
+@dataclass(frozen=True)
+class World:
+    """One drawn federation."""
+
+    shapes: tuple[tuple[int, int], ...]
+    """(d_out, d_in) of each module."""
+    ranks: tuple[int, ...]
+    """Of each client."""
+    examples: tuple[int, ...]
+    """Of each client."""
+    rounds: int
+    absent: frozenset[tuple[int, int]]
+    """(round, client number): not reached."""
+    lost: frozenset[tuple[int, int]]
+    """(round, client number): did the work, but the reply got lost."""
+    scale: float
+    head: HeadMode
+    wire: str
+    seed: int
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """The roster."""
+        each = zip(self.ranks, self.examples, strict=True)
+        return tuple(Client(name(k), examples, rank) for k, (rank, examples) in enumerate(each))
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """The adapter."""
+        shapes = {f"module{m}": shape for m, shape in enumerate(self.shapes)}
+        return AdapterSpec(shapes, max(self.ranks), self.scale, head=self.head)
+
+    def __str__(self) -> str:
+        """The world in words, for a counter-example."""
+        text = (
+            f"modules {list(self.shapes)} (d_out, d_in), ranks {list(self.ranks)}, "
+            f"examples {list(self.examples)}, {self.rounds} round(s), scale {self.scale}, head {self.head}, "
+            f"wire {self.wire}, seed {self.seed}"
+        )
+        missing = [f"c{k} absent in round {t}" for t, k in sorted(self.absent)]
+        missing += [f"c{k}'s reply lost in round {t}" for t, k in sorted(self.lost)]
+        return "; ".join([text, *missing])
+
+
+def name(number: int) -> str:
+    """The id of a client."""
+    return f"c{number}"
+
+
+@strategies.composite
+def worlds(draw: strategies.DrawFn, mixed_ranks: bool) -> World:
+    """Worlds of one to three modules and clients; unequal ranks only where the method takes them."""
+    sizes = strategies.integers(4, 7)
+    count = draw(strategies.integers(1, 3))
+    rank = strategies.integers(1, 3)
+    ranks = [draw(rank)] * count
+    if mixed_ranks:
+        ranks = draw(strategies.lists(rank, min_size=count, max_size=count))
+    rounds = draw(strategies.integers(1, 4))
+    places = strategies.tuples(strategies.integers(1, rounds), strategies.integers(0, count - 1))
+    return World(
+        shapes=tuple(draw(strategies.lists(strategies.tuples(sizes, sizes), min_size=1, max_size=3))),
+        ranks=tuple(ranks),
+        examples=tuple(draw(strategies.lists(strategies.integers(2, 9), min_size=count, max_size=count))),
+        rounds=rounds,
+        absent=draw(strategies.frozensets(places, max_size=3)),
+        lost=draw(strategies.frozensets(places, max_size=2)),
+        scale=draw(strategies.sampled_from([1.0, 0.5, 2.0])),
+        head=draw(strategies.sampled_from(["frozen", "shared", "private"])),
+        wire=draw(strategies.sampled_from(["float32", "bfloat16"])),
+        seed=draw(strategies.integers(0, 99)),
+    )
+
+
+@dataclass
+class Watched:
+    """A trainer that remembers what it was asked and what it answered."""
+
+    inner: StandIn
+    fits: dict[tuple[int, str], list[tuple[FitJob, Fitted]]] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """The inner trainer's."""
+        return self.inner.spec
+
+    @property
+    def head(self) -> Mapping[str, torch.Tensor]:
+        """The inner trainer's."""
+        return self.inner.head
+
+    def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
+        """Ask the inner trainer and remember."""
+        answers = self.inner.fit(jobs)
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, Fitted):
+                self.fits.setdefault((job.round, job.client), []).append((job, answer))
+        return answers
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
+        """Ask the inner trainer."""
+        return self.inner.score(jobs)
+
+
+@dataclass
+class Unreliable:
+    """A transport that fails to deliver some orders and loses some replies, and writes down the rest."""
+
+    inner: Transport
+    absent: frozenset[tuple[int, str]]
+    lost: frozenset[tuple[int, str]]
+    backwards: bool = False
+    orders: list[Order] = field(default_factory=list)
+    replies: dict[tuple[int, str], Reply] = field(default_factory=dict)
+
+    def roster(self) -> Sequence[Client]:
+        """The roster, from behind if so asked."""
+        everybody = list(self.inner.roster())
+        return everybody[::-1] if self.backwards else everybody
+
+    def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
+        """Deliver what can be delivered."""
+        training = [order for order in orders if order.kind == "train"]
+        self.orders.extend(training)
+        reached = [o for o in orders if o.kind == "evaluate" or (o.round, o.client.id) not in self.absent]
+        answers = list(self.inner.exchange(reached[::-1] if self.backwards else reached))
+        for answer in answers:
+            if isinstance(answer, Failure):
+                yield answer
+            elif not training or (answer.round, answer.client) not in self.lost:
+                if training:
+                    self.replies[answer.round, answer.client] = answer
+                yield answer
+
+
+@dataclass
+class Play:
+    """A whole run of a world, and everything that was seen of it."""
+
+    world: World
+    servers: list[Server]
+    """After each round; the first is the beginning."""
+    memories: list[dict[str, tuple[Memory, ...]]]
+    """After each round, what clients keep; the first is the beginning."""
+    records: list[RoundRecord]
+    trainer: Watched
+    transport: Unreliable
+    federation: Federation
+
+    def trained(self, round: int, client: str) -> tuple[FitJob, Fitted]:
+        """The last fit of a client's round: the one that counts."""
+        return self.trainer.fits[round, client][-1]
+
+    def trained_before(self, round: int, client: str) -> Adapter | None:
+        """What a client's training ended on when it last trained before a round."""
+        past = [t for t, own in self.trainer.fits if own == client and t < round]
+        return self.trained(max(past), client)[1].start.adapter if past else None
+
+    def exchange(self, round: int, client: str) -> tuple[Order, Reply]:
+        """A client's order of a round, and its reply."""
+        orders = (own for own in self.transport.orders if (own.round, own.client.id) == (round, client))
+        return next(orders), self.transport.replies[round, client]
+
+    def parcels(self) -> list[Parcel]:
+        """Everything that travelled, both ways."""
+        down = [order.parcel for order in self.transport.orders]
+        return down + [reply.parcel for reply in self.transport.replies.values()]
+
+    def accepted(self, round: int) -> list[Client]:
+        """The clients whose replies of a round went into the aggregate."""
+        own = {r.client for r in self.records[round - 1].clients if r.status == "accepted"}
+        return [client for client in self.world.clients if client.id in own]
+
+    def fingerprint(self) -> bytes:
+        """All servers and all memories as bytes."""
+        servers = [to_bytes(server.to_parcel()) for server in self.servers]
+        return b"".join(servers) + b"".join(_memory_bytes(kept) for kept in self.memories)
+
+
+def _memory_bytes(kept: Mapping[str, Sequence[Memory]]) -> bytes:
+    trees: Parcel = {
+        client: [memory.to_parcel() for memory in memories] for client, memories in sorted(kept.items())
+    }
+    return to_bytes(trees)
+
+
+def play(
+    method: Method,
+    world: World,
+    *,
+    through_bytes: bool = True,
+    block: int = 2,
+    backwards: bool = False,
+    same_data: bool = False,
+    restart: bool = False,
+    sent_as: type[LocalTransport] = LocalTransport,
+) -> Play:
+    """Run a world.
+
+    Args:
+        method: the method on trial.
+        world: the federation.
+        through_bytes: whether messages are encoded and decoded.
+        block: clients served together.
+        backwards: list clients and deliver answers in the opposite order.
+        same_data: every client has the same data.
+        restart: after every round, forget all but the bytes of server and memories.
+        sent_as: the transport class.
+    """
+    spec = world.spec
+    trainer = Watched(StandIn(spec, world.seed, same_data=same_data))
+    wire = type_of_wire[world.wire]
+    plan = Plan(world.rounds, world.seed, evaluate_every=0, wire=wire)
+    absent = frozenset((t, name(k)) for t, k in world.absent)
+    lost = frozenset((t, name(k)) for t, k in world.lost)
+
+    def build(memories: Memories) -> tuple[LocalTransport, Unreliable, Federation]:
+        own = replace(method)  # a restart finds no attribute that the old object was given on the way
+        inner = sent_as(
+            world.clients,
+            own,
+            trainer,
+            wire=wire,
+            block=block,
+            through_bytes=through_bytes,
+            memories=memories,
+        )
+        transport = Unreliable(inner, absent, lost, backwards)
+        return inner, transport, Federation(own, spec, transport, plan, trainer)
+
+    inner, transport, federation = build(Memories())
+    server = begin(federation, trainer.head)
+    seen = Play(world, [server], [inner.memories.all()], [], trainer, transport, federation)
+    while server.round < world.rounds:
+        server, record = next(federate(federation, server))
+        seen.servers.append(server)
+        seen.memories.append(inner.memories.all())
+        seen.records.append(record)
+        if restart:
+            server = Server.from_parcel(from_bytes(to_bytes(server.to_parcel())))
+            orders, replies = transport.orders, transport.replies
+            inner, transport, federation = build(_reread(inner.memories))
+            transport.orders, transport.replies = orders, replies
+    seen.transport, seen.federation = transport, federation
+    return seen
+
+
+def _reread(memories: Memories) -> Memories:
+    """The memories as they come back from bytes."""
+    kept = {}
+    for client, own in memories.all().items():
+        kept[client] = [Memory.from_parcel(from_bytes(to_bytes(memory.to_parcel()))) for memory in own]
+    return Memories(kept)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a method: one object with a server half and a client half, pure over frozen values.
+
+A method is a frozen dataclass whose fields are its hyperparameters. Server and clients build the same
+object from the same config; only parcels travel between the halves. Where nothing is overridden, a
+method dispatches the first slots of both sides, trains both, uploads what it trained and keeps nothing,
+so that a new method usually states its facts and its `aggregate`.
+
+Heads and other dense parts are no business of a method: the loop and the client driver treat them once
+for all (see `head_mode`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from fedlora.core.adapter import (
+    BOTH,
+    NEITHER,
+    SIDES,
+    SLOT_AXIS,
+    Adapter,
+    AdapterSpec,
+    HeadMode,
+    Side,
+    Sides,
+    Start,
+    Tensors,
+    first_slots,
+    fresh_adapter,
+)
+from fedlora.core.parcel import Parcel, branch, tensors_at
+from fedlora.core.rounds import Client, Fit, Fitted, Upload
+from fedlora.core.slots import SlotSums, slot_sums
+from fedlora.errors import MethodError, ParcelError
+
+Exact = Literal["update", "before truncation", "no", "none"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """What the server carries from round to round."""
+
+    adapter: Adapter
+    """The global factors; a private side stays as it was at the start."""
+    extra: Parcel = field(default_factory=dict)
+    """Whatever else a method needs: versions, ranks, moments."""
+
+    def to_parcel(self) -> Parcel:
+        """The state as a tree that survives to bytes and back."""
+        return {"input": self.adapter.input, "output": self.adapter.output, "extra": self.extra}
+
+    @staticmethod
+    def from_parcel(parcel: Parcel) -> "State":
+        """The inverse of `to_parcel`."""
+        adapter = Adapter(tensors_at(parcel, "input"), tensors_at(parcel, "output"))
+        return State(adapter, branch(parcel, "extra"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """The end of a client's half of a round."""
+
+    parcel: Parcel
+    """What goes up."""
+    kept: Parcel
+    """What the client wants back in its next round."""
+    notes: Parcel = field(default_factory=dict)
+    """What the round's record should tell."""
+
+
+Programme = Generator[Fit, Fitted, Outcome]
+"""A client's half of a round: it yields the training that it wants and is sent the result."""
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """What every method is. The place of each function is its first word."""
+
+    name: ClassVar[str]
+    mixed_ranks: ClassVar[bool] = False
+    """Whether clients may have different ranks or budgets."""
+    exact: ClassVar[Exact] = "no"
+    """`update`: effective_new - effective_old = sum_k w_k (trained_k - start_k). `before truncation`: the
+    result is the best approximation of sum_k w_k s trained_k. `none`: there is no global model."""
+    private: ClassVar[Sides] = NEITHER
+    """Sides that a client trains and keeps: they never travel up."""
+    kinds: ClassVar[frozenset[str]] = frozenset({"lora"})
+    """Which kinds of adapter it takes."""
+    pooled: ClassVar[bool] = False
+    """One client holds everybody's data."""
+    remembers: ClassVar[bool] = False
+    """Whether a client must still hold what it kept in its last round (always, with private sides)."""
+    refactors: ClassVar[bool] = False
+    """Whether the server makes new factors each round, so that a slot is not the same slot afterwards."""
+    twins: ClassVar[float | None] = None
+    """Declared: clients that upload the same get back what they uploaded, as effective deltas, within
+    this relative tolerance."""
+    lr_b_ratio: ClassVar[float] = 1.0
+    """How much faster B learns than A where the config does not say."""
+
+    # ------------------------------------------------------------------------------------------ server
+
+    def admit(self, spec: AdapterSpec, clients: Sequence[Client]) -> None:
+        """Server, before round 1: refuse a federation that this method cannot run.
+
+        Raises:
+            MethodError: with a sentence that says what to change.
+        """
+        if spec.kind not in self.kinds:
+            raise MethodError(
+                f"adapter.kind is {spec.kind!r} but {self.name} takes {', '.join(sorted(self.kinds))}: "
+                f"choose one of these, or another method."
+            )
+        for client in clients:
+            if client.rank != spec.rank and not self.mixed_ranks:
+                raise MethodError(
+                    f"Client {client.id} has rank {client.rank} but {self.name} takes one rank for all "
+                    f"({spec.rank}): choose a method that mixes ranks (fedlora methods lists them), or leave "
+                    f"clients.ranks out."
+                )
+
+    def init(self, spec: AdapterSpec, seed: int) -> State:
+        """Server: the state before round 1; by default a fresh adapter of the largest rank."""
+        return State(fresh_adapter(spec, spec.rank, seed))
+
+    def rank(self, state: State, client: Client) -> int:
+        """Server: the rank or budget that a client has now."""
+        return client.rank
+
+    def holds(self, state: State, client: Client) -> int:
+        """Server: how many slots of each module the client works with."""
+        return self.rank(state, client)
+
+    def down(self, round: int) -> Sides:
+        """Server: the sides that go, in this round, to a client that missed nothing."""
+        return BOTH - self.private
+
+    def dispatch(self, state: State, client: Client, round: int) -> Parcel:
+        """Server: what a client gets at the start of a round.
+
+        By default the first slots of every shared side. A private side is sent at first contact only, as
+        the client's starting point. A side of zeros is not sent: zeros are implied.
+        """
+        sides = BOTH if client.seen is None else BOTH - self.private
+        return send(state.adapter, sides, self.holds(state, client), implied_zeros=True)
+
+    @abstractmethod
+    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+        """Server: the next state.
+
+        Args:
+            state: the state that this round was dispatched from.
+            uploads: the accepted uploads in client order, at least one; can be gone through once.
+            round: the global round, from 1.
+
+        Raises:
+            ParcelError: an upload is not what was ordered.
+        """
+
+    def result(self, state: State) -> Start | None:
+        """Server: the global model; None where there is none."""
+        return None if self.private else Start(state.adapter)
+
+    # ------------------------------------------------------------------------------------------ client
+
+    def trains(self, round: int) -> Sides:
+        """Client (and server): the sides that train in this round."""
+        return BOTH
+
+    def receive(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec) -> Start:
+        """Client: the starting point. A side is taken from the parcel, else from what was kept, else zero;
+        a private side from what was kept first.
+
+        Raises:
+            ParcelError: the parcel does not fit this adapter.
+        """
+        sent = {side: tensors_at(parcel, side) for side in SIDES}
+        own = {side: tensors_at(kept, side) for side in SIDES}
+        found = {s: own[s] or sent[s] if s in self.private else sent[s] or own[s] for s in SIDES}
+        return Start(complete(found, spec))
+
+    def upload(self, start: Start, trained: Start, kept: Parcel, round: int) -> tuple[Parcel, Parcel]:
+        """Client: what goes up, and what to keep. By default the trained sides; private ones are kept."""
+        up = sides_of(trained.adapter, self.trains(round) - self.private)
+        return up, sides_of(trained.adapter, self.private)
+
+    def client(
+        self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int
+    ) -> Programme:
+        """Client: the whole half of a round, as a generator that asks for training.
+
+        Only an unusual local programme overrides this; the default composes `receive`, `trains` and
+        `upload`.
+        """
+        start = self.receive(parcel, kept, client, spec)
+        fitted = yield Fit(start, self.trains(round))
+        up, keep = self.upload(start, fitted.start, kept, round)
+        return Outcome(up, keep)
+
+    # ------------------------------------------------------------------------------------------- facts
+
+    def exactness(self) -> Exact:
+        """The class fact `exact`, as these hyperparameters leave it."""
+        return self.exact
+
+    def must_remember(self, spec: AdapterSpec) -> bool:
+        """Whether a client of this federation keeps anything from round to round."""
+        return self.remembers or bool(self.private) or self.head_mode(spec) == "private"
+
+    def head_mode(self, spec: AdapterSpec) -> HeadMode:
+        """What becomes of the dense parts. Where nothing is shared, a shared head is not either."""
+        return "private" if spec.head == "shared" and self.private == BOTH else spec.head
+
+
+def sides_of(adapter: Adapter, sides: Sides) -> dict[str, Tensors]:
+    """Some sides of an adapter, as a parcel."""
+    return {side: adapter.side(side) for side in SIDES if side in sides}
+
+
+def send(adapter: Adapter, sides: Sides, slots: int, implied_zeros: bool) -> dict[str, Tensors]:
+    """A parcel with the first slots of some sides, leaving out sides of zeros if so asked."""
+    parcel: dict[str, Tensors] = {}
+    for side in SIDES:
+        if side in sides:
+            tensors = first_slots(side, adapter.side(side), slots)
+            if not implied_zeros or any(bool(tensor.any()) for tensor in tensors.values()):
+                parcel[side] = tensors
+    return parcel
+
+
+def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
+    """An adapter from what was found of its two sides, zeros standing in for a side that is missing.
+
+    Raises:
+        ParcelError: modules or shapes are not the spec's.
+    """
+    sides: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
+    for module, (d_out, d_in) in spec.shapes.items():
+        present = {side: found[side][module] for side in SIDES if module in found[side]}
+        if not present:
+            raise ParcelError(f"nothing was sent for module {module!r}")
+        slots = {tensor.shape[SLOT_AXIS[side]] for side, tensor in present.items()}
+        r = min(slots)
+        expected: dict[Side, tuple[int, ...]] = {"input": (r, d_in), "output": (d_out, r)}
+        for side in SIDES:
+            tensor = present.get(side, torch.zeros(expected[side]))
+            if tuple(tensor.shape) != expected[side]:
+                raise ParcelError(
+                    f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected[side]}"
+                )
+            sides[side][module] = tensor
+    return Adapter(sides["input"], sides["output"])
+
+
+def sum_uploads(state: State, uploads: Iterable[Upload], sides: Sides) -> SlotSums:
+    """Slot sums of the named sides over uploads that send them whole (their first slots)."""
+    parts = (
+        (u.weight, {side: tensors_at(u.parcel, side) for side in SIDES if side in sides}) for u in uploads
+    )
+    return slot_sums(state.adapter, parts)
+
+
+def move_to(state: State, sides: Mapping[Side, Tensors]) -> State:
+    """The state with some sides of its adapter replaced."""
+    adapter = state.adapter
+    for side, tensors in sides.items():
+        adapter = adapter.with_side(side, tensors)
+    return replace(state, adapter=adapter)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FedIT: average A and average B."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlora.core.adapter import BOTH, SIDES
+from fedlora.core.rounds import Upload
+from fedlora.methods.base import Method, State, move_to, sum_uploads
+
+
+@dataclass(frozen=True)
+class FedIT(Method):
+    """The plain federated average of both factors (FL + LoRA).
+
+    Idea: run LoRA on every client and average the two factors apart.
+    Formula: A = sum_k w_k A_k, B = sum_k w_k B_k.
+    What travels: up r (d_in + d_out) a module, down the same.
+    Mixed ranks: no.
+    Exact: no. The mean of products differs from the product of means by the covariance
+    sum_k w_k (B_k - B)(A_k - A), zero only when one factor is equal everywhere.
+    Departures from the paper: none known.
+    Reference: Zhang et al., Towards Building the Federated GPT, arXiv 2305.05644 (ICASSP 2024).
+    """
+
+    name: ClassVar[str] = "fedit"
+    twins: ClassVar[float | None] = 1e-5
+
+    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+        """The weighted mean of each side."""
+        sums = sum_uploads(state, uploads, BOTH)
+        means = {side: sums.keep_unowned(side, sums.mean(side), state.adapter.side(side)) for side in SIDES}
+        return move_to(state, means)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FedSA-LoRA: share A, keep B with the client."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlora.core.adapter import INPUT, OUTPUT, Sides
+from fedlora.core.rounds import Upload
+from fedlora.methods.base import Exact, Method, State, move_to, sum_uploads
+
+
+@dataclass(frozen=True)
+class FedSA(Method):
+    """Every client trains both sides; only the input side is averaged, B_k stays on client k for good.
+
+    Idea: A learns what clients have in common, B what is their own.
+    Formula: A = sum_k w_k A_k; the model of client k is W0 + s B_k A. With `adapter.scaling = "rslora"`
+    this is FedSA-rsLoRA.
+    What travels: up r_k d_in a module, down the same.
+    Mixed ranks: yes (ours): A is averaged per slot over its owners, B_k has r_k columns.
+    Exact: none; there is no global model but one per client. A client that never took part has the B that
+    the run started with (zero, unless it goes on from an adapter).
+    Departures: the published configuration hands one client's B and head to the next; here B_k is part of
+    client k's own memory and of no parcel.
+    Reference: Guo et al., Selective Aggregation for Low-Rank Adaptation, arXiv 2410.01463 (ICLR 2025).
+    """
+
+    name: ClassVar[str] = "fedsa"
+    mixed_ranks: ClassVar[bool] = True
+    exact: ClassVar[Exact] = "none"
+    private: ClassVar[Sides] = OUTPUT
+
+    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+        """The mean of A over the clients that own each slot."""
+        sums = sum_uploads(state, uploads, INPUT)
+        mean = sums.keep_unowned("input", sums.owners_mean("input"), state.adapter.input)
+        return move_to(state, {"input": mean})

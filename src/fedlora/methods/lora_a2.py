@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoRA-A2: freeze B and A in turn, and let each client choose and send only its best slots."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from fedlora.core.adapter import BOTH, INPUT, OUTPUT, AdapterSpec, Side, Sides, Tensors
+from fedlora.core.parcel import Parcel, branch
+from fedlora.core.rounds import Amount, Client, Fit, Upload
+from fedlora.core.slots import Part, Sparse, contribution, index_type, top_slots
+from fedlora.errors import MethodError, ParcelError
+from fedlora.methods.base import Outcome, Programme, State, sides_of
+from fedlora.methods.one_side import OneSideMixed, change
+
+
+@dataclass(frozen=True)
+class LoRAA2(OneSideMixed):
+    """A pool of r_G slots a module; a client of budget r_k trains the r_k N slots that matter most to it.
+
+    Idea: alternating freeze makes every average exact; a client picks its slots over the whole model, so
+    clients with different data move different slots instead of fighting over the same.
+    Formula: odd rounds train B, even rounds A. Before its real training a client trains the active side
+    for a probe, scores S[m, i] = ||dB_i|| ||A_i|| (B rounds) or ||B_i|| ||dA_i|| (A rounds), keeps the top
+    r_k N slots over all modules together, forgets the probe, trains again from the same start with all
+    other slots unmoved, and sends the change of the chosen slots. factor += sum_k w_k delta_k, a missing
+    slot counting as zero, divided by the weight of all clients.
+    What travels: up the chosen vectors of one side with their slot numbers; down the side that the round
+    before changed, at r_G slots (both sides after a lost reply or a lost memory).
+    Mixed ranks: yes, as budgets.
+    Exact: update (no with `denominator = "owners"`).
+    Departures: the paper leaves open what the probe keeps (here nothing: weights, optimiser and batches
+    are its own), what masks weight decay (here everything), and r_G (here at least 16).
+    Reference: Koo et al., Towards Robust and Efficient Federated Low-Rank Adaptation with Heterogeneous
+    Clients, arXiv 2410.22815 (ACL 2025), algorithms 1 and 2.
+    """
+
+    name: ClassVar[str] = "lora-a2"
+    lr_b_ratio: ClassVar[float] = 5.0
+
+    pool_rank: int | None = None
+    """r_G, the slots of every module to choose from; without a value the larger of 16 and the largest
+    budget."""
+    probe_epochs: int = 1
+    """How long a client trains before it chooses, in epochs."""
+
+    def __post_init__(self) -> None:
+        if self.pool_rank is not None and self.pool_rank < 1:
+            raise MethodError(f"method.pool_rank is {self.pool_rank}; it must be at least 1.")
+        if self.probe_epochs < 1:
+            raise MethodError(f"method.probe_epochs is {self.probe_epochs}; it must be at least 1.")
+
+    def admit(self, spec: AdapterSpec, clients: Sequence[Client]) -> None:
+        """Server: refuse a budget larger than the pool."""
+        super().admit(spec, clients)
+        if self.pool_rank is not None and self.pool_rank < spec.rank:
+            raise MethodError(
+                f"method.pool_rank is {self.pool_rank} but the largest budget is {spec.rank}: make the pool "
+                f"at least {spec.rank}, or leave it out."
+            )
+
+    def slots(self, spec: AdapterSpec) -> int:
+        """Server: r_G."""
+        return max(16, spec.rank) if self.pool_rank is None else self.pool_rank
+
+    def holds(self, state: State, client: Client) -> int:
+        """Server: every client works in the whole pool."""
+        return max(state.adapter.ranks().values())
+
+    def trains(self, round: int) -> Sides:
+        """Client (and server): B in odd rounds, A in even ones (with B = 0, A would not move)."""
+        return OUTPUT if round % 2 else INPUT
+
+    def client(
+        self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int
+    ) -> Programme:
+        """Client: probe, choose, train, send what was chosen."""
+        start = self.receive(parcel, kept, client, spec)
+        side, sides = self.active(round), self.trains(round)
+        probe = yield Fit(start, sides, amount=Amount(epochs=self.probe_epochs), probe=True)
+        opposite: Side = "output" if side == "input" else "input"
+        scores = contribution(side, change(start, probe.start, side), start.adapter.side(opposite))
+        chosen = top_slots(scores, client.rank * len(spec.shapes))
+
+        fitted = yield Fit(start, sides, mask=chosen)
+        moved = pick(side, change(start, fitted.start, side), chosen)
+        notes = {"side": side, "slots": {m: mask.nonzero().flatten().tolist() for m, mask in chosen.items()}}
+        return Outcome({side: moved}, sides_of(start.adapter, BOTH), notes)
+
+    def part(self, upload: Upload, side: Side) -> Part:
+        """Server: chosen slots with their numbers."""
+        return {
+            side: {module: sparse(module, entry) for module, entry in branch(upload.parcel, side).items()}
+        }
+
+
+def pick(side: Side, tensors: Tensors, chosen: Tensors) -> dict[str, dict[str, Tensor]]:
+    """The chosen slots of one side with their numbers; modules without any are left out."""
+    picked = {}
+    for module, mask in chosen.items():
+        if bool(mask.any()):
+            values = tensors[module][mask] if side == "input" else tensors[module][:, mask]
+            slots = mask.nonzero().flatten().to(index_type(mask.numel()))
+            picked[module] = {"slots": slots, "values": values}
+    return picked
+
+
+def sparse(module: str, entry: object) -> Sparse:
+    """The inverse of `pick` for one module.
+
+    Raises:
+        ParcelError: slots or values are missing.
+    """
+    if isinstance(entry, Mapping):
+        slots, values = entry.get("slots"), entry.get("values")
+        if isinstance(slots, Tensor) and isinstance(values, Tensor) and not slots.is_floating_point():
+            return Sparse(slots, values)
+    raise ParcelError(f"module {module!r} should hold slots and values")

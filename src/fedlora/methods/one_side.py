@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What FFA-LoRA, RoLoRA and LoRA-A2 have in common: one side trains, the other is equal everywhere.
+
+With one factor equal on all clients, averaging the other is exact: sum_k w_k B_k A = (sum_k w_k B_k) A.
+Clients keep the shared adapter as they received it and upload the change of the side that trained; the
+server sends only the sides that changed since what a client is known to hold.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from fedlora.core.adapter import BOTH, NEITHER, SIDES, AdapterSpec, Side, Sides, Start, Tensors, fresh_adapter
+from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
+from fedlora.core.rounds import Client, Upload
+from fedlora.core.slots import Part, SlotSums, slot_sums
+from fedlora.methods.base import Exact, Method, State, move_to, send, sides_of
+
+
+@dataclass(frozen=True)
+class OneSide(Method):
+    """One side a round. A method states which (`trains`)."""
+
+    exact: ClassVar[Exact] = "update"
+    remembers: ClassVar[bool] = True
+    twins: ClassVar[float | None] = 1e-5
+
+    @abstractmethod
+    def trains(self, round: int) -> Sides:
+        """Client (and server): the one side that trains, by the global round."""
+
+    def active(self, round: int) -> Side:
+        """The side that trains in this round."""
+        return "input" if "input" in self.trains(round) else "output"
+
+    def init(self, spec: AdapterSpec, seed: int) -> State:
+        """Server: a fresh adapter, neither side changed yet."""
+        return State(fresh_adapter(spec, self.slots(spec), seed), {"changed": dict.fromkeys(SIDES, 0)})
+
+    def slots(self, spec: AdapterSpec) -> int:
+        """Server: how many slots the global adapter has."""
+        return spec.rank
+
+    def down(self, round: int) -> Sides:
+        """Server: what the round before changed."""
+        return self.trains(round - 1) if round > 1 else BOTH
+
+    def dispatch(self, state: State, client: Client, round: int) -> Parcel:
+        """Server: the sides that changed since the content the client is known to hold; else both.
+
+        A client whose upload of round s was accepted holds what was dispatched in s, so it lacks the
+        sides that round s or a later one changed.
+        """
+        slots = self.holds(state, client)
+        if client.seen is None:
+            return send(state.adapter, BOTH, slots, implied_zeros=True)
+        changed = branch(state.extra, "changed")
+        stale = frozenset(side for side in SIDES if integer_at(changed, side) >= client.seen)
+        return send(state.adapter, stale or NEITHER, slots, implied_zeros=False)
+
+    def upload(self, start: Start, trained: Start, kept: Parcel, round: int) -> tuple[Parcel, Parcel]:
+        """Client: the change of the active side; the starting point is kept."""
+        side = self.active(round)
+        return {side: change(start, trained, side)}, sides_of(start.adapter, BOTH)
+
+    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+        """Server: factor += sum_k w_k delta_k over the side that trained."""
+        side = self.active(round)
+        sums = slot_sums(state.adapter, ((u.weight, self.part(u, side)) for u in uploads))
+        moved: dict[str, Tensor] = {}
+        for module, step in self.step(sums, side).items():
+            old = state.adapter.side(side)[module]
+            moved[module] = (old.double() + step).to(old.dtype)
+        changed = {**branch(state.extra, "changed"), side: round}
+        return replace(move_to(state, {side: moved}), extra={**state.extra, "changed": changed})
+
+    def part(self, upload: Upload, side: Side) -> Part:
+        """Server: what an upload contributes."""
+        return {side: tensors_at(upload.parcel, side)}
+
+    def step(self, sums: SlotSums, side: Side) -> Tensors:
+        """Server: how far the side moves; a slot that a client did not send is a zero delta."""
+        return sums.mean(side)
+
+
+@dataclass(frozen=True)
+class OneSideMixed(OneSide):
+    """One side a round, and clients that send different slots of it."""
+
+    mixed_ranks: ClassVar[bool] = True
+
+    denominator: Literal["all", "owners"] = "all"
+    """What a slot's deltas are divided by: the weight of all clients, or of those that sent the slot."""
+
+    def step(self, sums: SlotSums, side: Side) -> Tensors:
+        """Server: the mean delta, over all clients or over each slot's owners."""
+        return sums.owners_mean(side) if self.denominator == "owners" else sums.mean(side)
+
+    def exactness(self) -> Exact:
+        """Averages over owners are no weighted mean of the clients' updates."""
+        return "no" if self.denominator == "owners" else self.exact
+
+
+def change(start: Start, trained: Start, side: Side) -> dict[str, Tensor]:
+    """Trained minus start of one side, by module."""
+    before = start.adapter.side(side)
+    return {module: after - before[module] for module, after in trained.adapter.side(side).items()}

@@ -1,0 +1,303 @@
+"""Each law has a planted fault that it must catch: a law that cannot fail is no law.
+
+The faults are those that public implementations have (methods.md, section 5) and those that a new method
+is likely to have. `FAULTS` is the list: the law, the fault, and what is wrong with it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from fedlora.core.adapter import BOTH, SIDES, Adapter
+from fedlora.core.lowrank import compress, stack
+from fedlora.core.parcel import tensors_at
+from fedlora.federation.local import LocalTransport
+from fedlora.laws import book
+from fedlora.laws.book import LAWS
+from fedlora.laws.check import check_law
+from fedlora.laws.world import play
+from fedlora.methods.base import move_to, send, sum_uploads
+from fedlora.methods.fedit import FedIT
+from fedlora.methods.fedsa import FedSA
+from fedlora.methods.ffa import FFA
+from fedlora.methods.flexlora import FlexLoRA
+from fedlora.methods.lora_a2 import LoRAA2
+from fedlora.methods.replicate import Replicate
+from fedlora.methods.rolora import RoLoRA
+from fedlora.methods.zeropad import ZeroPad
+
+
+@dataclass(frozen=True)
+class ChangesWhatItReceives(FedIT):
+    """Works on the server's own tensors where they are not copied on the way."""
+
+    def receive(self, parcel, kept, client, spec):
+        start = super().receive(parcel, kept, client, spec)
+        for tensor in start.adapter.output.values():
+            tensor.add_(0.01)
+        return start
+
+
+@dataclass(frozen=True)
+class LeaksB(FedSA):
+    """(d) One shared object holds the private side: client k + 1 starts from client k's B."""
+
+    def receive(self, parcel, kept, client, spec):
+        start = super().receive(parcel, kept, client, spec)
+        last = getattr(self, "_shared_model", None)
+        fits = last is not None and start.adapter.ranks() == last.ranks()
+        return replace(start, adapter=start.adapter.with_side("output", last.output)) if fits else start
+
+    def upload(self, start, trained, kept, round):
+        object.__setattr__(self, "_shared_model", trained.adapter)
+        return super().upload(start, trained, kept, round)
+
+
+@dataclass(frozen=True)
+class SendsB(FedSA):
+    """(d) The private side travels with the shared one."""
+
+    def upload(self, start, trained, kept, round):
+        up, keep = super().upload(start, trained, kept, round)
+        return {**up, "also": trained.adapter.output}, keep
+
+
+@dataclass(frozen=True)
+class Unseeded(FedIT):
+    """(k) Draws A from a stream that the seed does not name."""
+
+    def init(self, spec, seed):
+        state = super().init(spec, seed)
+        return move_to(state, {"input": {m: torch.rand_like(A) for m, A in state.adapter.input.items()}})
+
+
+@dataclass(frozen=True)
+class RedrawsA(FFA):
+    """(k) Every client draws the frozen side for itself."""
+
+    def receive(self, parcel, kept, client, spec):
+        start = super().receive(parcel, kept, client, spec)
+        own = torch.Generator().manual_seed(int(client.id[1:]))
+        drawn = {m: torch.randn(A.shape, generator=own) for m, A in start.adapter.input.items()}
+        return replace(start, adapter=start.adapter.with_side("input", drawn))
+
+
+@dataclass(frozen=True)
+class RemembersOutside(FedIT):
+    """(f) Carries momentum in an attribute that no checkpoint holds."""
+
+    def aggregate(self, state, uploads, round):
+        new = super().aggregate(state, uploads, round)
+        past = getattr(self, "_momentum", None)
+        object.__setattr__(self, "_momentum", new.adapter.output)
+        if past is None:
+            return new
+        return move_to(new, {"output": {m: 0.5 * (B + past[m]) for m, B in new.adapter.output.items()}})
+
+
+@dataclass(frozen=True)
+class NoWeights(FedIT):
+    """(c) Every client counts the same."""
+
+    def aggregate(self, state, uploads, round):
+        even = (replace(u, client=replace(u.client, examples=1)) for u in uploads)
+        return super().aggregate(state, even, round)
+
+
+@dataclass(frozen=True)
+class WeightsTwice(FedIT):
+    """(c) Weights are applied a second time."""
+
+    def aggregate(self, state, uploads, round):
+        squared = (replace(u, client=replace(u.client, examples=u.client.examples**2)) for u in uploads)
+        return super().aggregate(state, squared, round)
+
+
+@dataclass(frozen=True)
+class OnlyTheFirst(FFA):
+    """(c) A misspelt accumulator: every client but the first is dropped."""
+
+    def aggregate(self, state, uploads, round):
+        return super().aggregate(state, iter([next(iter(uploads))]), round)
+
+
+@dataclass(frozen=True)
+class ClaimsTooMuch(FedIT):
+    """The average of A and B apart, declared exact."""
+
+    exact: ClassVar = "update"
+
+
+@dataclass(frozen=True)
+class ScaleTwice(FFA):
+    """(a) The step is scaled once more, as by an alpha / r at the server."""
+
+    def step(self, sums, side):
+        return {module: 2.0 * step for module, step in super().step(sums, side).items()}
+
+
+@dataclass(frozen=True)
+class Transposed(FlexLoRA):
+    """(b) The singular vectors change places: right in shape only where a map is square."""
+
+    def aggregate(self, state, uploads, round):
+        new = super().aggregate(state, uploads, round).adapter
+        A = {m: new.output[m].T if new.output[m].shape[0] == A.shape[1] else A for m, A in new.input.items()}
+        B = {
+            m: new.input[m].T if new.output[m].shape[0] == A.shape[1] else new.output[m] for m, A in A.items()
+        }
+        return move_to(state, {"input": A, "output": B})
+
+
+@dataclass(frozen=True)
+class HalfTheRoot(FlexLoRA):
+    """The root of the singular values goes to one side and to no other: the product is lost."""
+
+    def aggregate(self, state, uploads, round):
+        sent = [(u.weight, Adapter(*(tensors_at(u.parcel, s) for s in SIDES))) for u in uploads]
+        total = sum(weight for weight, _ in sent)
+        best = {
+            m: compress(stack([(w / total, own.pair(m)) for w, own in sent]), r)
+            for m, r in state.adapter.ranks().items()
+        }
+        roots = {m: pair.B / pair.B.norm(dim=0).sqrt().clamp(min=1e-6) for m, pair in best.items()}
+        return move_to(state, {"input": {m: pair.A for m, pair in best.items()}, "output": roots})
+
+
+@dataclass(frozen=True)
+class OwnPhase(RoLoRA):
+    """(i) Each client counts its own rounds, so clients freeze different sides."""
+
+    def client(self, parcel, kept, client, spec, round):
+        own = kept.get("count", 0) + 1
+        outcome = yield from super().client(parcel, kept, client, spec, own)
+        return replace(outcome, kept={**outcome.kept, "count": own})
+
+    def aggregate(self, state, uploads, round):
+        sent = list(uploads)
+        for side in SIDES:
+            own = [u for u in sent if tensors_at(u.parcel, side)]
+            if own:
+                state = super().aggregate(state, iter(own), 1 if side == "output" else 2)
+                changed = {**state.extra["changed"], side: round}
+                state = replace(state, extra={"changed": changed})
+        return state
+
+
+@dataclass(frozen=True)
+class LosesUnowned(ZeroPad):
+    """A slot that nobody sent becomes zero on both sides and is dead for ever."""
+
+    def aggregate(self, state, uploads, round):
+        sums = sum_uploads(state, uploads, BOTH)
+        mean = {s: {m: t.float() for m, t in sums.mean(s).items()} for s in SIDES}
+        return move_to(state, mean)
+
+
+@dataclass(frozen=True)
+class SendsEverything(Replicate):
+    """Every client is sent all slots, whatever its rank."""
+
+    def dispatch(self, state, client, round):
+        return send(state.adapter, BOTH, max(state.adapter.ranks().values()), implied_zeros=True)
+
+
+@dataclass(frozen=True)
+class PerModule(LoRAA2):
+    """Budget slots in every module, then some: more goes up than the budget."""
+
+    def client(self, parcel, kept, client, spec, round):
+        generous = replace(client, rank=client.rank + 1)
+        return super().client(parcel, kept, generous, spec, round)
+
+
+@dataclass(frozen=True)
+class Sums(FedIT):
+    """The sum instead of the mean."""
+
+    def aggregate(self, state, uploads, round):
+        sums = sum_uploads(state, uploads, BOTH)
+        return move_to(state, {s: {m: t.float() for m, t in sums.totals[s].items()} for s in SIDES})
+
+
+@dataclass(frozen=True)
+class ForgetsLatecomers(RoLoRA):
+    """Only the side of the round before is sent, also to a client that missed it."""
+
+    def dispatch(self, state, client, round):
+        return send(state.adapter, BOTH if round == 1 else self.trains(round - 1), state_rank(state), True)
+
+    def receive(self, parcel, kept, client, spec):
+        rank = client.rank
+        zeros = {
+            "input": {m: torch.zeros(rank, d_in) for m, (_, d_in) in spec.shapes.items()},
+            "output": {m: torch.zeros(d_out, rank) for m, (d_out, _) in spec.shapes.items()},
+        }
+        return super().receive({**zeros, **parcel} if not kept else parcel, kept, client, spec)
+
+
+def state_rank(state):
+    return max(state.adapter.ranks().values())
+
+
+class CountsOnlyTheData(LocalTransport):
+    """Bytes by formula: the tensors, without what it takes to name them."""
+
+    def exchange(self, orders):
+        for answer in super().exchange(orders):
+            down = answer.traffic.down - 100
+            yield replace(answer, traffic=replace(answer.traffic, down=down))
+
+
+def counted_by_formula(method, world):
+    """The bytes law, over a transport that counts wrongly."""
+    own = book.play
+    book.play = lambda method, world: play(method, world, sent_as=CountsOnlyTheData)
+    try:
+        book.bytes_counted(method, world)
+    finally:
+        book.play = own
+
+
+FAULTS = [
+    ("agreement", ChangesWhatItReceives),
+    ("agreement", LeaksB),
+    ("order", LeaksB),
+    ("repetition", Unseeded),
+    ("resume", RemembersOutside),
+    ("weights", NoWeights),
+    ("weights", WeightsTwice),
+    ("exactness", OnlyTheFirst),
+    ("exactness", ClaimsTooMuch),
+    ("exactness", ScaleTwice),
+    ("exactness", Transposed),
+    ("exactness", HalfTheRoot),
+    ("exactness", RedrawsA),
+    ("exactness", OwnPhase),
+    ("privacy of sides", LeaksB),
+    ("privacy of sides", SendsB),
+    ("absence", LosesUnowned),
+    ("ranks", SendsEverything),
+    ("ranks", PerModule),
+    ("twins", Sums),
+    ("latecomer", ForgetsLatecomers),
+]
+
+
+@pytest.mark.parametrize(("name", "fault"), FAULTS, ids=lambda own: getattr(own, "__name__", own))
+def test_planted_fault_is_caught(name, fault):
+    law = next(law for law in LAWS if law.name == name)
+    verdict = check_law(fault(), law, examples=60)
+    assert verdict.held is False, f"{name} did not catch {fault.__name__}: {fault.__doc__}"
+    assert "modules [" in verdict.example  # the smallest world is told
+
+
+def test_wrongly_counted_bytes_are_caught():
+    law = next(law for law in LAWS if law.name == "bytes")
+    assert check_law(FedIT(), replace(law, check=counted_by_formula)).held is False
+
+
+def test_every_law_has_a_planted_fault():
+    assert {law.name for law in LAWS} == {name for name, _ in FAULTS} | {"bytes"}
