@@ -10,16 +10,12 @@ from fedlora.errors import ParcelError
 
 TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.int16, torch.int32, torch.bool]
 TENSORS = st.builds(
-    lambda shape, dtype, seed: torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).to(
-        dtype
-    ),
+    lambda shape, dtype, seed: torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).to(dtype),
     st.lists(st.integers(0, 4), max_size=3).map(tuple),
     st.sampled_from(TYPES),
     st.integers(0, 9),
 )
-SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 TREES = st.recursive(
     TENSORS | SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),

@@ -145,9 +145,7 @@ class Transposed(FlexLoRA):
     def aggregate(self, state, uploads, round):
         new = super().aggregate(state, uploads, round).adapter
         A = {m: new.output[m].T if new.output[m].shape[0] == A.shape[1] else A for m, A in new.input.items()}
-        B = {
-            m: new.input[m].T if new.output[m].shape[0] == A.shape[1] else new.output[m] for m, A in A.items()
-        }
+        B = {m: new.input[m].T if new.output[m].shape[0] == A.shape[1] else new.output[m] for m, A in A.items()}
         return move_to(state, {"input": A, "output": B})
 
 

@@ -90,6 +90,22 @@ class Start:
     is cheaper, else the dense (d_out, d_in) sum; always the total since W0."""
 
 
+def on_device(start: Start, device: str) -> Start:
+    """The same values on another device."""
+
+    def moved(tensors: Tensors) -> dict[str, Tensor]:
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+    own = start.adapter
+    fold: dict[str, LowRank | Tensor] = {}
+    for module, value in start.fold.items():
+        if isinstance(value, LowRank):
+            fold[module] = LowRank(value.A.to(device), value.B.to(device))
+        else:
+            fold[module] = value.to(device)
+    return Start(Adapter(moved(own.input), moved(own.output), moved(own.dense)), fold)
+
+
 def effective(start: Start, scale: float) -> dict[str, Tensor]:
     """s (fold + B A) of every module, (d_out, d_in) in float64: what the model computes beyond W0."""
     result = {}

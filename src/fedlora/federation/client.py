@@ -113,9 +113,7 @@ def _advance(run: _Run, fitted: Fitted | None, method: Method, spec: AdapterSpec
         run.served = Served(_failure(run.order, error))
 
 
-def _finish(
-    run: _Run, end: tuple[Outcome, Tensors], method: Method, spec: AdapterSpec, wire: torch.dtype
-) -> Served:
+def _finish(run: _Run, end: tuple[Outcome, Tensors], method: Method, spec: AdapterSpec, wire: torch.dtype) -> Served:
     outcome, head = end
     mode = method.head_mode(spec)
     up = message(outcome.parcel, head if mode == "shared" else {})

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from fedlora.core.parcel import Parcel
 from fedlora.core.rounds import Client, Score, Traffic
@@ -108,3 +108,55 @@ class RoundRecord:
     def parameters_up(self) -> int:
         """Adapter scalars of all clients together."""
         return sum(client.parameters_up for client in self.clients)
+
+
+def client_line(record: ClientRecord) -> dict[str, object]:
+    """A line of `clients.jsonl`."""
+    return {
+        "round": record.round,
+        "client": record.client,
+        "examples": record.examples,
+        "rank": record.rank,
+        "bytes_down": record.traffic.down,
+        "bytes_up": record.traffic.up,
+        "overhead_bytes": record.traffic.overhead,
+        "head_bytes_down": record.head_bytes_down,
+        "head_bytes_up": record.head_bytes_up,
+        "parameters_up": record.parameters_up,
+        "loss": record.loss,
+        "score": record.score.accuracy if record.score else None,
+        "score_examples": record.score.examples if record.score else 0,
+        "status": record.status,
+        "notes": record.notes,
+    }
+
+
+def round_line(record: RoundRecord) -> dict[str, object]:
+    """A line of `rounds.jsonl`."""
+    return {
+        "round": record.round,
+        "participants": sum(client.status != "idle" for client in record.clients),
+        "accepted": record.accepted,
+        "loss": record.loss,
+        "global": score_metrics(record.global_score),
+        "personal": asdict(record.personal) if record.personal else None,
+        "bytes_down": record.traffic.down,
+        "bytes_up": record.traffic.up,
+        "overhead_bytes": record.traffic.overhead,
+        "head_bytes_down": sum(client.head_bytes_down for client in record.clients),
+        "head_bytes_up": sum(client.head_bytes_up for client in record.clients),
+        "parameters_up": record.parameters_up,
+        "evaluation_bytes": record.evaluation_bytes,
+    }
+
+
+def timing_line(record: RoundRecord) -> dict[str, object]:
+    """A line of `timings.jsonl`, in seconds."""
+    return {"round": record.round, **record.seconds}
+
+
+def score_metrics(score: Score | None) -> dict[str, float | int | None] | None:
+    """A score as metrics; None where there is none."""
+    if score is None or not score.examples:
+        return None
+    return {"accuracy": score.accuracy, "loss": score.mean_loss, "examples": score.examples}

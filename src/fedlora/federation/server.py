@@ -134,9 +134,7 @@ def _roster(federation: Federation, server: Server) -> list[Client]:
     return [replace(client, rank=federation.method.rank(server.state, client)) for client in known]
 
 
-def _order(
-    federation: Federation, server: Server, client: Client, kind: Literal["train", "evaluate"]
-) -> Order:
+def _order(federation: Federation, server: Server, client: Client, kind: Literal["train", "evaluate"]) -> Order:
     """The next round's order: what the method dispatches, and the head where it is shared."""
     round = server.round + 1
     head = server.head if federation.head_mode == "shared" else {}

@@ -43,9 +43,7 @@ def encode_order(order: Order) -> tuple[bytes, bytes]:
 def decode_order(envelope: bytes, parcel: bytes) -> Order:
     """The inverse of `encode_order`."""
     fields = json.loads(envelope)
-    return Order(
-        fields["kind"], fields["round"], Client(**fields["client"]), from_bytes(parcel), fields["part"]
-    )
+    return Order(fields["kind"], fields["round"], Client(**fields["client"]), from_bytes(parcel), fields["part"])
 
 
 def encode_reply(reply: Reply) -> tuple[bytes, bytes]:
@@ -69,9 +67,7 @@ def decode_reply(envelope: bytes, parcel: bytes) -> Reply:
     return Reply(parcel=from_bytes(parcel), score=score, **fields)
 
 
-def with_traffic(
-    answer: Reply | Failure, down: tuple[bytes, bytes], up: tuple[bytes, bytes]
-) -> Reply | Failure:
+def with_traffic(answer: Reply | Failure, down: tuple[bytes, bytes], up: tuple[bytes, bytes]) -> Reply | Failure:
     """The answer with its traffic counted from the bytes that were sent."""
     traffic = Traffic(down=len(down[1]), up=len(up[1]), overhead=len(down[0]) + len(up[0]))
     return replace(answer, traffic=traffic)

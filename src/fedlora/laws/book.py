@@ -157,9 +157,7 @@ def bytes_counted(method: Method, world: World) -> None:
                 order, reply = run.exchange(record.round, own.client)
                 counted = (own.traffic.down, own.traffic.up)
                 sent = (len(to_bytes(order.parcel)), len(to_bytes(reply.parcel)))
-                require(
-                    counted == sent, f"round {record.round}, {own.client}: counted {counted}, sent {sent}"
-                )
+                require(counted == sent, f"round {record.round}, {own.client}: counted {counted}, sent {sent}")
 
 
 def ranks(method: Method, world: World) -> None:

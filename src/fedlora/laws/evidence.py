@@ -96,9 +96,7 @@ def moved_slots(side: Side, trained: Tensors, start: Tensors) -> list[Tensor]:
     """The slots of a side that training has moved, one vector each."""
     moved = []
     for module, tensor in trained.items():
-        for slot, before in zip(
-            tensor.unbind(SLOT_AXIS[side]), start[module].unbind(SLOT_AXIS[side]), strict=True
-        ):
+        for slot, before in zip(tensor.unbind(SLOT_AXIS[side]), start[module].unbind(SLOT_AXIS[side]), strict=True):
             if not slot.equal(before):
                 moved.append(slot)
     return moved

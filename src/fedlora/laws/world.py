@@ -208,9 +208,7 @@ class Play:
 
 
 def _memory_bytes(kept: Mapping[str, Sequence[Memory]]) -> bytes:
-    trees: Parcel = {
-        client: [memory.to_parcel() for memory in memories] for client, memories in sorted(kept.items())
-    }
+    trees: Parcel = {client: [memory.to_parcel() for memory in memories] for client, memories in sorted(kept.items())}
     return to_bytes(trees)
 
 

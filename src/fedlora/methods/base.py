@@ -189,9 +189,7 @@ class Method(ABC):
         up = sides_of(trained.adapter, self.trains(round) - self.private)
         return up, sides_of(trained.adapter, self.private)
 
-    def client(
-        self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int
-    ) -> Programme:
+    def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: the whole half of a round, as a generator that asks for training.
 
         Only an unusual local programme overrides this; the default composes `receive`, `trains` and
@@ -250,18 +248,14 @@ def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
         for side in SIDES:
             tensor = present.get(side, torch.zeros(expected[side]))
             if tuple(tensor.shape) != expected[side]:
-                raise ParcelError(
-                    f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected[side]}"
-                )
+                raise ParcelError(f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected[side]}")
             sides[side][module] = tensor
     return Adapter(sides["input"], sides["output"])
 
 
 def sum_uploads(state: State, uploads: Iterable[Upload], sides: Sides) -> SlotSums:
     """Slot sums of the named sides over uploads that send them whole (their first slots)."""
-    parts = (
-        (u.weight, {side: tensors_at(u.parcel, side) for side in SIDES if side in sides}) for u in uploads
-    )
+    parts = ((u.weight, {side: tensors_at(u.parcel, side) for side in SIDES if side in sides}) for u in uploads)
     return slot_sums(state.adapter, parts)
 
 

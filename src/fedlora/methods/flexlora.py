@@ -36,10 +36,7 @@ class FlexLoRA(Method):
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Stack all factors, then compress; the dense sum is formed only where that is cheaper."""
-        sent = [
-            (u.weight, Adapter(tensors_at(u.parcel, "input"), tensors_at(u.parcel, "output")))
-            for u in uploads
-        ]
+        sent = [(u.weight, Adapter(tensors_at(u.parcel, "input"), tensors_at(u.parcel, "output"))) for u in uploads]
         total = sum(weight for weight, _ in sent)
         best = {
             module: compress(stack([(weight / total, own.pair(module)) for weight, own in sent]), rank)

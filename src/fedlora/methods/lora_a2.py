@@ -73,9 +73,7 @@ class LoRAA2(OneSideMixed):
         """Client (and server): B in odd rounds, A in even ones (with B = 0, A would not move)."""
         return OUTPUT if round % 2 else INPUT
 
-    def client(
-        self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int
-    ) -> Programme:
+    def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: probe, choose, train, send what was chosen."""
         start = self.receive(parcel, kept, client, spec)
         side, sides = self.active(round), self.trains(round)
@@ -91,9 +89,7 @@ class LoRAA2(OneSideMixed):
 
     def part(self, upload: Upload, side: Side) -> Part:
         """Server: chosen slots with their numbers."""
-        return {
-            side: {module: sparse(module, entry) for module, entry in branch(upload.parcel, side).items()}
-        }
+        return {side: {module: sparse(module, entry) for module, entry in branch(upload.parcel, side).items()}}
 
 
 def pick(side: Side, tensors: Tensors, chosen: Tensors) -> dict[str, dict[str, Tensor]]:

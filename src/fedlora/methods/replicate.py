@@ -33,7 +33,5 @@ class Replicate(Method):
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The mean of every slot over the clients that own it."""
         sums = sum_uploads(state, uploads, BOTH)
-        means = {
-            side: sums.keep_unowned(side, sums.owners_mean(side), state.adapter.side(side)) for side in SIDES
-        }
+        means = {side: sums.keep_unowned(side, sums.owners_mean(side), state.adapter.side(side)) for side in SIDES}
         return move_to(state, means)

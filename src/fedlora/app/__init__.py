@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config to a finished run: the floor that knows all others and hands them to each other."""

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only file that knows all: it makes every part of a run from a config and puts them together."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from fedlora.app.config import Config
+from fedlora.core.adapter import AdapterSpec
+from fedlora.core.parcel import type_of_wire
+from fedlora.core.rounds import Amount, Client
+from fedlora.errors import ConfigError, MethodError, ModelError, nearest
+from fedlora.federation.local import LocalTransport
+from fedlora.federation.server import Federation, Plan
+from fedlora.methods import find_method
+from fedlora.methods.base import Method
+from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some, tokenise
+from fedlora.training.generated import NAME as GENERATED
+from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.model import Base, load_base
+from fedlora.training.peft_files import read_peft
+from fedlora.training.split import Split, SplitSettings, pooled, split
+from fedlora.training.trainer import PlainTrainer, TrainSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Simulation:
+    """Everything of a run on one machine."""
+
+    config: Config
+    dataset: Dataset
+    split: Split
+    base: Base
+    spec: AdapterSpec
+    trainer: PlainTrainer
+    transport: LocalTransport
+    federation: Federation
+
+
+def build(config: Config, dataset: Dataset | None = None) -> Simulation:
+    """Make a simulation.
+
+    Args:
+        config: a whole config.
+        dataset: examples of the caller's own, in place of the config's [data].
+
+    Raises:
+        UserError: with one sentence about what does not fit.
+    """
+    method = make_method(config.method.name, config.method.options)
+    dataset = dataset or load_dataset(config)
+    dealt = deal(config, dataset)
+    if method.pooled:
+        dealt = pooled(dealt)
+    base, spec = load_model(config, dataset.labels, len(dealt.clients), method)
+    settings = train_settings(config, method)
+    tokens = [tokenise(texts, base.tokenizer, config.model.max_length) for texts in (dataset.train, dataset.test)]
+    trainer = PlainTrainer(
+        base,
+        spec,
+        settings,
+        train=tokens[0],
+        test=tokens[1],
+        owned=dealt.clients,
+        seed=config.run.seed,
+        rounds=config.run.rounds,
+        device=config.run.device,
+    )
+    ranks = client_ranks(config, len(dealt.clients), method)
+    clients = [
+        Client(name, len(own.train), rank) for (name, own), rank in zip(dealt.clients.items(), ranks, strict=True)
+    ]
+    plan = Plan(
+        rounds=config.run.rounds,
+        seed=config.run.seed,
+        per_round=config.clients.per_round,
+        dropout=config.clients.dropout,
+        evaluate_every=config.evaluate.every,
+        wire=type_of_wire[config.run.wire],
+    )
+    transport = LocalTransport(clients, method, trainer, wire=plan.wire, block=config.clients.block)
+    federation = Federation(method, spec, transport, plan, trainer)
+    return Simulation(config, dataset, dealt, base, spec, trainer, transport, federation)
+
+
+def make_method(name: str, options: Mapping[str, Any]) -> Method:
+    """A method with its own fields.
+
+    Raises:
+        MethodError: no such method, or a value that a field does not take.
+        ConfigError: a field that it does not have.
+    """
+    kind = find_method(name)
+    known = {field.name for field in dataclasses.fields(kind)}
+    for key in options:
+        if key not in known:
+            hint = nearest(key, known) if known else f"{name} has no fields of its own."
+            raise ConfigError(f"The config has an unknown key method.{key}: {hint}")
+    types = get_type_hints(kind)
+    for key, value in options.items():
+        try:
+            TypeAdapter(types[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            raise MethodError(f"method.{key} is {value!r}; {said[0].lower()}{said[1:]}.") from error
+    return kind(**options)
+
+
+def load_dataset(config: Config) -> Dataset:
+    """The examples that [data] names."""
+    own, seed = config.data, config.run.seed
+    group = config.split.column if config.split.kind == "natural" else None
+    columns = Columns(own.text, own.label, group)
+    if own.source == "generated":
+        dataset = generated_dataset(seed=seed)
+    elif own.path is None:
+        raise ConfigError(f"data.source is {own.source!r}, but data.path is not set: say where the data are.")
+    elif own.source == "files":
+        labels = tuple(own.labels) if own.labels else None
+        dataset = from_files(Path(own.path), columns, own.test_share, seed, labels)
+    else:
+        dataset = from_hub(own.path, columns, own.labels)
+    return take_some(dataset, own.train_examples, own.test_examples, seed)
+
+
+def deal(config: Config, dataset: Dataset) -> Split:
+    """Who owns which example."""
+    own = config.split
+    settings = SplitSettings(
+        kind=own.kind,
+        clients=own.clients,
+        alpha=own.alpha,
+        balanced=own.balanced,
+        validation=own.validation,
+        time_limit=own.time_limit,
+    )
+    return split(dataset.train, dataset.test, settings, config.run.seed)
+
+
+def load_model(config: Config, labels: Sequence[str], clients: int, method: Method) -> tuple[Base, AdapterSpec]:
+    """The base, wearing hooks at the federation's scale, and the adapter's spec."""
+    own = config.adapter
+    name = str(generated_base()) if config.model.base == GENERATED else config.model.base
+    base = load_base(
+        name,
+        labels,
+        targets=own.targets,
+        layers=own.layers,
+        dtype=type_of_wire[config.model.dtype],
+        seed=config.run.seed,
+    )
+    rank = max(client_ranks(config, clients, method))
+    smallest = min(min(shape) for shape in base.shapes.values())
+    if rank > smallest:
+        raise ConfigError(
+            f"The largest rank is {rank}, but the smallest adapted map has only {smallest} dimensions: lower "
+            f"adapter.rank or clients.ranks."
+        )
+    scale = federation_scale(config, rank)
+    base.adapt(scale)
+    _place(base, config.run.device)
+    spec = base.spec(rank, scale, head=own.head)
+    if own.start is None:
+        return base, spec
+    start = read_peft(Path(own.start), base, scale)
+    largest = max(start.ranks().values())
+    if largest > rank:
+        raise ModelError(f"adapter.start has rank {largest}, more than adapter.rank ({rank}): raise adapter.rank.")
+    return base, replace(spec, start=start)
+
+
+def _place(base: Base, device: str) -> None:
+    try:
+        base.model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"run.device is {device!r}, which cannot be used here: {first}") from error
+
+
+def federation_scale(config: Config, rank: int) -> float:
+    """s, the one number of the federation; LoRA-A2's pool has no part in it."""
+    own = config.adapter
+    if own.scale is not None:
+        return own.scale
+    return own.alpha / (rank**0.5 if own.scaling == "rslora" else rank)
+
+
+def client_ranks(config: Config, clients: int, method: Method) -> list[int]:
+    """The rank or budget of every client; pooled methods have one client with the largest."""
+    given = config.clients.ranks
+    if given is None:
+        return [config.adapter.rank] * clients
+    if method.pooled:
+        return [max(given)] * clients
+    return [given[number % len(given)] for number in range(clients)]
+
+
+def train_settings(config: Config, method: Method) -> TrainSettings:
+    """How clients train; the ratio of rates is the method's own where the config is silent."""
+    own = config.train
+    amount = Amount(steps=own.steps) if own.steps is not None else Amount(epochs=own.epochs or 1)
+    return TrainSettings(
+        amount=amount,
+        batch_size=own.batch_size,
+        micro_batch=own.micro_batch,
+        lr=own.lr,
+        lr_b_ratio=own.lr_b_ratio if own.lr_b_ratio is not None else method.lr_b_ratio,
+        optimizer=own.optimizer,
+        schedule=own.schedule,
+        warmup=own.warmup,
+        weight_decay=own.weight_decay,
+        dropout=own.dropout,
+    )

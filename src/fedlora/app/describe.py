@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods and verdicts in words: what `fedlora methods` and `fedlora check` print."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+
+from fedlora.errors import ConfigError
+from fedlora.methods import BUILT_IN
+from fedlora.methods.base import Method
+
+
+def describe(kind: type[Method]) -> dict[str, Any]:
+    """A method's facts, the sections of its docstring and its fields."""
+    doc = inspect.getdoc(kind) or ""
+    return {
+        "name": kind.name,
+        "summary": doc.splitlines()[0] if doc else "",
+        "mixed_ranks": kind.mixed_ranks,
+        "exact": kind.exact,
+        "private_sides": sorted(kind.private),
+        "kinds": sorted(kind.kinds),
+        "pooled": kind.pooled,
+        "lr_b_ratio": kind.lr_b_ratio,
+        "fields": {
+            field.name: {"type": str(field.type), "default": field.default, "doc": field_docs(kind).get(field.name, "")}
+            for field in dataclasses.fields(kind)
+        },
+        "doc": doc,
+    }
+
+
+def describe_all() -> list[dict[str, Any]]:
+    """Every built-in method."""
+    return [describe(kind) for kind in BUILT_IN.values()]
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The docstring under each field, of the class and of those that it inherits from."""
+    docs: dict[str, str] = {}
+    for own in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(own):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(own))).body
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for field, text in pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                docs[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return docs
+
+
+def print_methods() -> None:
+    """Every method in a few lines."""
+    console = Console(highlight=False)
+    for own in describe_all():
+        facts = [
+            "mixed ranks" if own["mixed_ranks"] else "one rank",
+            {"none": "no global model"}.get(own["exact"], f"exact: {own['exact']}"),
+            *([f"stays with the client: {' and '.join(own['private_sides'])} side"] if own["private_sides"] else []),
+        ]
+        console.print(f"[bold]{own['name']:10}[/] {'; '.join(facts)}")
+        console.print(Padding(own["summary"], (0, 0, 0, 11)))
+        for name, field in own["fields"].items():
+            text = f"{name} = {field['default']!r}: {field['doc']}"
+            console.print(Padding(escape(text), (0, 0, 0, 13)))
+
+
+def print_verdicts(method: Method, examples: int) -> bool:
+    """Check a method law by law and print what became of each; whether all held."""
+    try:
+        from fedlora.laws.check import check_method
+    except ModuleNotFoundError as error:
+        raise ConfigError("The law book needs Hypothesis: pip install 'fedlora[check]'.") from error
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{method.name}  ({examples} worlds a law)")
+    held = True
+    for verdict in check_method(method, examples):
+        word, colour = {True: ("held", "green"), False: ("broken", "red"), None: ("-", "dim")}[verdict.held]
+        console.print(f"  {verdict.law:18}[{colour}]{word:8}[/]{verdict.statement}")
+        if verdict.held is False:
+            console.print(f"      {verdict.example}", markup=False)
+            held = False
+    return held

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run with something to look at: bars on a terminal, plain lines elsewhere."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from fedlora.app.build import Simulation, build
+from fedlora.app.config import Config
+from fedlora.app.run import simulate
+from fedlora.core.rounds import Client, Failure, Order, Reply
+from fedlora.federation.record import RoundRecord
+from fedlora.federation.transport import Transport
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and load reports of other libraries out of the way."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+class _Watched:
+    """A transport that moves a bar with every answer."""
+
+    def __init__(self, inner: Transport, progress: Progress, bar: TaskID) -> None:
+        self._inner, self._progress, self._bar = inner, progress, bar
+
+    def roster(self) -> Sequence[Client]:
+        """The inner roster."""
+        return self._inner.roster()
+
+    def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
+        """The inner exchange."""
+        doing = "clients" if not orders or orders[0].kind == "train" else "scores"
+        self._progress.reset(self._bar, total=len(orders), description=doing)
+        for answer in self._inner.exchange(orders):
+            self._progress.advance(self._bar)
+            yield answer
+
+
+def run_with_progress(config: Config, folder: Path) -> None:
+    """Build, run and tell. Errors are the caller's."""
+    console = Console(highlight=False, soft_wrap=True)
+    with console.status("loading data and base") if console.is_terminal else _nothing():
+        simulation = build(config)
+    for line in opening(simulation):
+        console.print(line)
+    if console.is_terminal:
+        _with_bars(simulation, folder, console)
+    else:
+        for record in simulate(simulation, folder):
+            print(line_of(record, simulation), flush=True)
+    console.print(f"done: {folder}")
+
+
+class _nothing:  # noqa: N801  stands where a context manager is expected
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _with_bars(simulation: Simulation, folder: Path, console: Console) -> None:
+    columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        rounds = progress.add_task("rounds", total=simulation.federation.plan.rounds)
+        bar = progress.add_task("clients")
+        watched = _Watched(simulation.transport, progress, bar)
+        federation = replace(simulation.federation, transport=watched)
+        for record in simulate(replace(simulation, federation=federation), folder):
+            progress.advance(rounds)
+            progress.console.print(line_of(record, simulation))
+
+
+def opening(simulation: Simulation) -> list[str]:
+    """What is about to run, in a few lines."""
+    config, split, spec = simulation.config, simulation.split, simulation.spec
+    sizes = sorted(len(own.train) for own in split.clients.values())
+    ranks = sorted({client.rank for client in simulation.transport.roster()})
+    lines = [
+        f"{config.method.name} on {simulation.dataset.origin}: {len(sizes)} clients with {sizes[0]} to {sizes[-1]} "
+        f"training examples, {len(simulation.dataset.labels)} labels ({config.split.kind} split), "
+        f"{len(simulation.dataset.test)} test examples",
+        f"base {simulation.base.name}: {len(spec.shapes)} maps adapted, rank {', '.join(map(str, ranks))}, "
+        f"scale {spec.scale:g}, head {simulation.federation.head_mode}",
+    ]
+    if simulation.dataset.origin == "generated":
+        lines.append("The data are generated; the numbers say nothing about real text.")
+    if split.empty:
+        lines.append(f"left out, without any training example: {', '.join(split.empty)}")
+    if split.unused:
+        lines.append(f"{split.unused} training examples belong to no client in this split and are not used")
+    return lines
+
+
+def line_of(record: RoundRecord, simulation: Simulation) -> str:
+    """A round in one line."""
+    absent = len([c for c in record.clients if c.status not in ("accepted", "idle")])
+    words = [
+        f"round {record.round}/{simulation.federation.plan.rounds}",
+        f"{record.accepted} clients" + (f" ({absent} without a reply)" if absent else ""),
+        f"loss {record.loss:.3f}" if record.loss is not None else "no loss",
+    ]
+    if record.global_score is not None and record.global_score.accuracy is not None:
+        words.append(f"global {100 * record.global_score.accuracy:.1f} %")
+    if record.personal is not None:
+        words.append(f"personal {100 * record.personal.mean:.1f} %")
+    words.append(f"up {size(record.traffic.up)}, down {size(record.traffic.down)}")
+    words.append(f"{sum(record.seconds.values()):.1f} s")
+    return "  ".join(words)
+
+
+def size(count: int) -> str:
+    """Bytes in words."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError

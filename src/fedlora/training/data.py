@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled texts from files, the hub or the caller, and their tokens."""
+
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TextIO, cast
+
+import numpy
+from numpy.typing import NDArray
+
+from fedlora.core.seeds import numpy_stream
+from fedlora.errors import DataError
+
+Rows = Sequence[Mapping[str, object]]
+Part = Literal["train", "test"]
+
+_READERS = ("jsonl", "json", "csv", "tsv", "parquet")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """Examples in a fixed order."""
+
+    texts: tuple[str, ...]
+    labels: NDArray[numpy.int64]
+    """Of each text, its index into the dataset's label names."""
+    groups: tuple[str, ...] | None = None
+    """Of each text, whose it is by nature (a column of the data)."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: NDArray[numpy.int64]) -> "Texts":
+        """Some of the examples."""
+        groups = None if self.groups is None else tuple(self.groups[i] for i in indices)
+        return Texts(tuple(self.texts[i] for i in indices), self.labels[indices], groups)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """A training set, a test set and the names of the labels."""
+
+    train: Texts
+    test: Texts
+    labels: tuple[str, ...]
+    origin: str
+    """Where it comes from, for the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the columns of a table are called."""
+
+    text: str = "text"
+    label: str = "label"
+    group: str | None = None
+
+
+def from_files(
+    path: Path, columns: Columns, test_share: float = 0.2, seed: int = 0, labels: Sequence[str] | None = None
+) -> Dataset:
+    """Read a file, or a folder with `train.*` and `test.*` (jsonl, csv, tsv, parquet; plain or gzip).
+
+    A single file is cut at random into training and test examples.
+
+    Raises:
+        DataError: what cannot be read, and why.
+    """
+    if path.is_dir():
+        tables = {part: read_rows(_part_file(path, part)) for part in ("train", "test")}
+        return from_rows(tables["train"], tables["test"], columns, path.name, labels)
+    if not path.is_file():
+        raise DataError(f"data.path is {str(path)!r}, but there is no such file or folder.")
+    rows = read_rows(path)
+    order = numpy_stream(seed, "test part").permutation(len(rows))
+    cut = round(len(rows) * test_share)
+    test, train = sorted(order[:cut].tolist()), sorted(order[cut:].tolist())
+    return from_rows([rows[i] for i in train], [rows[i] for i in test], columns, path.name, labels)
+
+
+def from_hub(name: str, columns: Columns, labels: Sequence[str] | None = None) -> Dataset:
+    """Load a dataset of the hub that has a `train` and a `test` part.
+
+    Raises:
+        DataError: it cannot be reached, or lacks a part.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name)
+    except Exception as error:
+        raise DataError(
+            f"The dataset {name!r} could not be loaded from the hub ({type(error).__name__}): check the name and "
+            f"the network, or put files on disk and set data.source = 'files' and data.path."
+        ) from error
+    for part in ("train", "test"):
+        if part not in loaded:
+            raise DataError(f"The dataset {name!r} has no part {part!r}, only {', '.join(loaded)}.")
+    named = {part: _names_for_integers(loaded[part], columns.label) for part in ("train", "test")}
+    return from_rows(named["train"], named["test"], columns, name, labels)
+
+
+def _names_for_integers(table: Any, column: str) -> Rows:
+    """Rows whose label is the name that the dataset's features give to the number."""
+    feature = table.features.get(column)
+    names = getattr(feature, "names", None)
+    rows = table.to_list()
+    return [{**row, column: names[row[column]]} for row in rows] if names else rows
+
+
+def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Sequence[str] | None = None) -> Dataset:
+    """A dataset from tables.
+
+    Args:
+        train: rows of the training set.
+        test: rows of the test set.
+        columns: what their columns are called.
+        origin: where they come from.
+        labels: the label names in order; by default those of the training set, sorted.
+
+    Raises:
+        DataError: empty data, a missing column, a single label, or a test label that training lacks.
+    """
+    parts: tuple[tuple[Part, Rows], ...] = (("train", train), ("test", test))
+    for part, rows in parts:
+        if not rows:
+            raise DataError(f"{origin}: the {part} part has no examples.")
+        for column in (columns.text, columns.label, columns.group):
+            if column is not None and (part == "train" or column != columns.group):
+                _require_column(rows, column, part, origin)
+    found = sorted({str(row[columns.label]) for row in train})
+    names = tuple(labels) if labels else tuple(found)
+    if len(names) < 2:
+        raise DataError(
+            f"{origin}: the column {columns.label!r} has a single label, {names[0]!r}; at least two are needed."
+        )
+    known = {name: index for index, name in enumerate(names)}
+    return Dataset(
+        _texts(train, columns, known, "train", origin),
+        _texts(test, columns, known, "test", origin),
+        names,
+        origin,
+    )
+
+
+def _texts(rows: Rows, columns: Columns, known: Mapping[str, int], part: Part, origin: str) -> Texts:
+    values = [str(row[columns.label]) for row in rows]
+    strange = sorted({value for value in values if value not in known})
+    if strange:
+        raise DataError(
+            f"{origin}: the {part} part has the label {strange[0]!r}, which is not among the {len(known)} labels "
+            f"of the training part: remove those rows, or list all labels in data.labels."
+        )
+    group = columns.group
+    groups = None
+    if group is not None and all(group in row for row in rows):
+        groups = tuple(str(row[group]) for row in rows)
+    texts = tuple(str(row[columns.text]) for row in rows)
+    return Texts(texts, numpy.array([known[value] for value in values], dtype=numpy.int64), groups)
+
+
+def _require_column(rows: Rows, column: str, part: Part, origin: str) -> None:
+    for number, row in enumerate(rows, start=1):
+        if column not in row or row[column] is None:
+            there = ", ".join(repr(name) for name in row)
+            raise DataError(
+                f"{origin}: row {number} of the {part} part has no column {column!r}; it has {there}. Set "
+                f"data.text, data.label or split.column to one of these."
+            )
+
+
+def _part_file(folder: Path, part: Part) -> Path:
+    for ending in _READERS:
+        for name in (f"{part}.{ending}", f"{part}.{ending}.gz"):
+            if (folder / name).is_file():
+                return folder / name
+    raise DataError(
+        f"data.path is the folder {folder.name!r}, but it has no {part} file: expected {part}.jsonl, .csv, .tsv or "
+        f".parquet (or .gz of these)."
+    )
+
+
+def read_rows(path: Path) -> Rows:
+    """Read one table.
+
+    Raises:
+        DataError: the format is unknown, or a line cannot be read.
+    """
+    endings = [ending.removeprefix(".") for ending in path.suffixes]
+    kind = next((ending for ending in reversed(endings) if ending in _READERS), None)
+    if kind is None:
+        raise DataError(f"{path.name}: unknown kind of file; expected one of {', '.join(_READERS)}, plain or .gz.")
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            if kind == "parquet":
+                return _read_parquet(file.read(), path.name)
+            return _read_text(io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8", newline=""), kind, path.name)
+    except (OSError, UnicodeDecodeError, csv.Error, EOFError) as error:
+        raise DataError(f"{path.name} cannot be read as {kind}: {error}.") from error
+
+
+def _read_parquet(data: bytes, name: str) -> Rows:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows: Rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{name} cannot be read as parquet: {error}.") from error
+    return rows
+
+
+def _read_text(file: TextIO, kind: str, name: str) -> Rows:
+    if kind in ("csv", "tsv"):
+        csv.field_size_limit(sys.maxsize)
+        return list(csv.DictReader(file, delimiter="\t" if kind == "tsv" else ","))
+    if kind == "json":
+        return _objects(json.load(file), name)
+    lines = enumerate(file, start=1)
+    return _objects((_line(line, number, name) for number, line in lines if line.strip()), name)
+
+
+def _line(line: str, number: int, name: str) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{name}: line {number} is no JSON ({error.msg}); expected one object a line.") from error
+
+
+def _objects(values: object, name: str) -> Rows:
+    rows = list(values) if isinstance(values, Iterable) and not isinstance(values, Mapping) else [values]
+    if not all(isinstance(row, Mapping) for row in rows):
+        raise DataError(f"{name}: expected one JSON object an example, with a column for text and one for label.")
+    return cast(Rows, rows)
+
+
+def take_some(dataset: Dataset, train: int | None, test: int | None, seed: int) -> Dataset:
+    """A random part of the examples, in their old order; None: all."""
+
+    def some(texts: Texts, count: int | None, purpose: str) -> Texts:
+        if count is None or count >= len(texts):
+            return texts
+        chosen = numpy_stream(seed, purpose).choice(len(texts), count, replace=False)
+        return texts.take(numpy.sort(chosen))
+
+    smaller = some(dataset.train, train, "training examples")
+    return replace(dataset, train=smaller, test=some(dataset.test, test, "test examples"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """Token ids of many examples, end to end."""
+
+    ids: NDArray[numpy.int32]
+    starts: NDArray[numpy.int64]
+    """Where each example begins in `ids`; one more than examples, the last is the end."""
+    labels: NDArray[numpy.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> NDArray[numpy.int32]:
+        return self.ids[self.starts[index] : self.starts[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[numpy.int64]:
+        """Tokens of each example."""
+        return numpy.diff(self.starts)
+
+
+def tokenise(texts: Texts, tokenizer: Any, max_length: int) -> Tokens:
+    """The tokens of every text, special tokens included, cut at `max_length`."""
+    encoded = tokenizer(
+        list(texts.texts),
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )["input_ids"]
+    starts = numpy.zeros(len(encoded) + 1, dtype=numpy.int64)
+    numpy.cumsum([len(ids) for ids in encoded], out=starts[1:])
+    flat = [token for ids in encoded for token in ids]
+    return Tokens(numpy.array(flat, dtype=numpy.int32), starts, texts.labels)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who owns which example: splits over clients, validation parts, and test parts that fit them."""
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy
+from numpy.typing import NDArray
+
+from fedlora.core.seeds import numpy_stream, stream_seed
+from fedlora.errors import DataError
+from fedlora.training.data import Texts
+
+Kind = Literal["iid", "dirichlet", "pathological", "natural"]
+Indices = NDArray[numpy.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """How examples are dealt to clients."""
+
+    kind: Kind = "dirichlet"
+    clients: int = 10
+    alpha: float = 0.5
+    """Dirichlet: small is skewed."""
+    balanced: bool = True
+    """Dirichlet: a client that has its share gets no more of the later classes."""
+    validation: float = 0.0
+    """Share of each client's examples that is set apart for choices such as the learning rate."""
+    time_limit: float = 60.0
+    """Seconds after which a split that does not come to an end is given up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Owned:
+    """One client's examples."""
+
+    train: Indices
+    """Into the training set."""
+    validation: Indices
+    """Into the training set."""
+    test: Indices
+    """Into the test set."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Everybody's examples."""
+
+    clients: Mapping[str, Owned]
+    """By client id, sorted."""
+    empty: tuple[str, ...]
+    """Clients that got no training example and are left out."""
+    unused: int
+    """Training examples that belong to nobody."""
+
+
+def split(train: Texts, test: Texts, settings: SplitSettings, seed: int) -> Split:
+    """Deal training examples to clients, then test examples by the labels that they got.
+
+    Raises:
+        DataError: the split is impossible, or did not come to an end in time.
+    """
+    dealt = _in_time(lambda: _partition(train, settings, seed), settings)
+    owned = {client: _cut(indices, settings.validation, client, seed) for client, indices in dealt.items()}
+    empty = tuple(sorted(client for client, (training, _) in owned.items() if not len(training)))
+    present = {client: owned[client] for client in sorted(owned) if client not in empty}
+    if not present:
+        raise DataError(f"The {settings.kind} split leaves every client without training examples.")
+    tests = deal_tests({c: train.labels[own] for c, (own, _) in present.items()}, test.labels, seed)
+    clients = {client: Owned(*parts, tests[client]) for client, parts in present.items()}
+    used = sum(len(own.train) + len(own.validation) for own in clients.values())
+    return Split(clients, empty, unused=len(train) - used)
+
+
+def pooled(split: Split, name: str = "all") -> Split:
+    """One client that owns everybody's examples."""
+    everybody = list(split.clients.values())
+    merged = Owned(
+        numpy.sort(numpy.concatenate([own.train for own in everybody])),
+        numpy.sort(numpy.concatenate([own.validation for own in everybody])),
+        numpy.sort(numpy.concatenate([own.test for own in everybody])),
+    )
+    return Split({name: merged}, split.empty, split.unused)
+
+
+def _cut(indices: Indices, share: float, client: str, seed: int) -> tuple[Indices, Indices]:
+    """A client's training and validation part."""
+    order = numpy_stream(seed, "validation part", client).permutation(indices)
+    count = round(share * len(indices))
+    return numpy.sort(order[count:]), numpy.sort(order[:count])
+
+
+def deal_tests(owned: Mapping[str, Indices], labels: Indices, seed: int) -> dict[str, Indices]:
+    """Deal the test examples of every class in proportion to the clients' realised training counts.
+
+    Largest remainder; equal remainders go to the earlier client. Every test example of a class that
+    anybody trains on is dealt once.
+
+    Args:
+        owned: client -> the labels of its training examples.
+        labels: of every test example.
+        seed: which of the examples of a class go to whom.
+
+    Returns:
+        Client -> indices of its test examples, sorted.
+    """
+    clients = list(owned)
+    dealt: dict[str, list[int]] = {client: [] for client in clients}
+    for label in numpy.unique(labels):
+        counts = numpy.array([numpy.count_nonzero(owned[client] == label) for client in clients])
+        if not counts.sum():
+            continue
+        examples = numpy_stream(seed, "test parts", int(label)).permutation(numpy.flatnonzero(labels == label))
+        ends = numpy.cumsum(largest_remainder(counts, len(examples)))[:-1]
+        for client, own in zip(clients, numpy.split(examples, ends), strict=True):
+            dealt[client].extend(own.tolist())
+    return {client: numpy.array(sorted(own), dtype=numpy.int64) for client, own in dealt.items()}
+
+
+def largest_remainder(counts: NDArray[numpy.int64], total: int) -> NDArray[numpy.int64]:
+    """Whole shares of `total` in proportion to `counts`, which sum to it."""
+    quotas = total * counts
+    shares: NDArray[numpy.int64] = quotas // counts.sum()
+    remainders = quotas - shares * counts.sum()
+    order = numpy.argsort(-remainders, kind="stable")
+    shares[order[: total - shares.sum()]] += 1
+    return shares
+
+
+def _in_time(work: Callable[[], dict[str, Indices]], settings: SplitSettings) -> dict[str, Indices]:
+    """The result of `work`, or a sentence if it does not end. The thread is left behind: it owns nothing."""
+    outcome: list[dict[str, Indices] | BaseException] = []
+
+    def attempt() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(settings.time_limit)
+    if not outcome:
+        raise DataError(
+            f"The {settings.kind} split over {settings.clients} clients (alpha {settings.alpha}) did not end "
+            f"within {settings.time_limit:g} seconds: raise split.alpha or lower split.clients."
+        )
+    if isinstance(outcome[0], DataError):
+        raise outcome[0]
+    if isinstance(outcome[0], BaseException):
+        raise DataError(
+            f"The {settings.kind} split over {settings.clients} clients is not possible with these data: {outcome[0]}"
+        ) from outcome[0]
+    return outcome[0]
+
+
+def _partition(train: Texts, settings: SplitSettings, seed: int) -> dict[str, Indices]:
+    if settings.kind == "natural":
+        return _natural(train)
+    if settings.clients > len(train):
+        raise DataError(f"split.clients is {settings.clients}, but there are only {len(train)} training examples.")
+    if settings.kind == "pathological":
+        return _pairs(train.labels, settings.clients)
+    from flwr_datasets import partitioner as flower
+
+    if settings.kind == "iid":
+        partitioner = flower.IidPartitioner(settings.clients)
+        order = numpy_stream(seed, "split").permutation(len(train))
+        parts = _indices(partitioner, train.labels[order])
+        return _named([numpy.sort(order[part]) for part in parts])
+    partitioner = flower.DirichletPartitioner(
+        settings.clients,
+        "label",
+        alpha=float(settings.alpha),
+        min_partition_size=0,
+        self_balancing=settings.balanced,
+        seed=stream_seed(seed, "split") % 2**32,
+    )
+    parts = _indices(partitioner, train.labels)
+    if len(numpy.unique(numpy.concatenate(parts))) != len(train):
+        raise DataError(f"the draw left the numbers (alpha {settings.alpha} is too small); raise split.alpha")
+    return _named(parts)
+
+
+def _pairs(labels: Indices, clients: int) -> dict[str, Indices]:
+    """Clients 2k-1 and 2k share the classes 2k-1 and 2k half and half, and own no other class."""
+    from flwr_datasets import partitioner as flower
+
+    classes = len(numpy.unique(labels))
+    if clients % 2 or clients > classes:
+        raise DataError(
+            f"split.clients is {clients}: pathological pairs need an even number of clients, at most the number "
+            f"of labels ({classes})"
+        )
+    parts: list[Indices] = []
+    for pair in range(clients // 2):
+        own = numpy.flatnonzero(labels // 2 == pair)
+        both = flower.PathologicalPartitioner(2, "label", 2, class_assignment_mode="deterministic", shuffle=False)
+        parts += [own[half] for half in _indices(both, labels[own])]
+    return _named(parts)
+
+
+def _natural(train: Texts) -> dict[str, Indices]:
+    from flwr_datasets import partitioner as flower
+
+    if train.groups is None:
+        raise DataError("split.kind is 'natural', but no column names the owner: set split.column")
+    names, codes = numpy.unique(numpy.array(train.groups), return_inverse=True)
+    parts = _indices(flower.NaturalIdPartitioner("label"), codes.astype(numpy.int64))
+    return {str(name): part for name, part in zip(names, parts, strict=True)}
+
+
+def _indices(partitioner: Any, labels: Indices) -> list[Indices]:
+    """Which rows each partition of flwr-datasets holds."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    partitioner.dataset = datasets.Dataset.from_dict({"label": labels, "row": numpy.arange(len(labels))})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parts = [partitioner.load_partition(number) for number in range(partitioner.num_partitions)]
+        return [numpy.sort(numpy.array(part["row"], dtype=numpy.int64)) for part in parts]
+
+
+def _named(parts: Sequence[Indices]) -> dict[str, Indices]:
+    """Clients called c0, c1, ... with as many digits as the last one needs."""
+    digits = len(str(len(parts) - 1))
+    return {f"c{number:0{digits}d}": part for number, part in enumerate(parts)}

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plain trainer: one client after the other, padded batches, stock optimisers.
+
+It is the oracle for any faster one: clear before quick.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fedlora.core.adapter import Adapter, AdapterSpec, Start, Tensors, on_device
+from fedlora.core.rounds import Amount, Failure, Fit, FitJob, Fitted, Score, ScoreJob
+from fedlora.core.seeds import numpy_stream, stream_seed
+from fedlora.training.data import Tokens
+from fedlora.training.model import Base
+from fedlora.training.split import Owned
+
+_SCORE_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How a client trains."""
+
+    amount: Amount = field(default_factory=lambda: Amount(epochs=1))
+    batch_size: int = 16
+    """Examples an optimiser step."""
+    micro_batch: int | None = None
+    """Examples a forward pass; None: the whole batch. Changes memory, not results beyond rounding."""
+    lr: float = 5e-4
+    lr_b_ratio: float = 1.0
+    """The rate of B over the rate of A."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Over the whole run, by the global round."""
+    warmup: float = 0.0
+    """Share of the run in which the rate rises from zero."""
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    """On the adapters' inputs; the base itself always runs without."""
+
+
+def rate_factor(settings: TrainSettings, progress: float) -> float:
+    """The learning rate as a share of `lr`, at a progress of the run in [0, 1]."""
+    if settings.warmup and progress < settings.warmup:
+        return progress / settings.warmup
+    rest = (progress - settings.warmup) / (1.0 - settings.warmup)
+    if settings.schedule == "linear":
+        return 1.0 - rest
+    if settings.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * rest))
+    return 1.0
+
+
+class PlainTrainer:
+    """Trains and scores jobs one by one on a single resident base.
+
+    Args:
+        base: already adapted at the spec's scale.
+        spec: the adapter.
+        settings: how clients train.
+        train: all training examples.
+        test: the server's test set.
+        owned: which of them are whose.
+        seed: of the run.
+        rounds: of the run, for the schedule.
+        device: where the base is.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        spec: AdapterSpec,
+        settings: TrainSettings,
+        *,
+        train: Tokens,
+        test: Tokens,
+        owned: Mapping[str, Owned],
+        seed: int,
+        rounds: int,
+        device: str = "cpu",
+    ) -> None:
+        self._base = base
+        self._spec = spec
+        self._settings = settings
+        self._train, self._test = train, test
+        self._owned = owned
+        self._seed, self._rounds = seed, rounds
+        self._device = device
+        self._padding = base.tokenizer.pad_token_id or 0
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """The adapter that it trains."""
+        return self._spec
+
+    @property
+    def head(self) -> Tensors:
+        """The base's dense parts, or those of the adapter that the run goes on from."""
+        start = self._spec.start
+        given = start.dense if start is not None else {}
+        return {name: given.get(name, own).float() for name, own in self._base.head.items()}
+
+    def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
+        """Train each job on its client's own examples."""
+        return [self._fit(job) for job in jobs]
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
+        """Score each job's model."""
+        return [self._score(job) for job in jobs]
+
+    def _fit(self, job: FitJob) -> Fitted | Failure:
+        fit, settings = job.fit, self._settings
+        head = dict(fit.start.adapter.dense) or dict(self.head)
+        run = _Trained(fit, head, self._spec.head != "frozen", settings, self._device)
+        examples = self._owned[job.client].train
+        stream = ("probe batches" if fit.probe else "batches", job.round, job.client)
+        amount = fit.amount or settings.amount
+        batches = list(_batches(examples, settings.batch_size, amount, self._seed, stream))
+        losses, seen = 0.0, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(self._seed, "dropout", *stream))
+            for step, batch in enumerate(batches):
+                within = 0.0 if fit.probe else step / len(batches)
+                run.set_rate(rate_factor(settings, (job.round - 1 + within) / self._rounds))
+                loss = self._step(run, batch)
+                if not math.isfinite(loss):
+                    reason = f"the loss is {loss} at step {step + 1} of {len(batches)}"
+                    return Failure(job.client, job.round, reason, diverged=True)
+                losses, seen = losses + loss * len(batch), seen + len(batch)
+        return Fitted(run.result(), len(batches), losses / max(seen, 1))
+
+    def _step(self, run: "_Trained", batch: NDArray[numpy.int64]) -> float:
+        """One optimiser step; returns the batch's mean loss."""
+        total = 0.0
+        size = self._settings.micro_batch or len(batch)
+        for first in range(0, len(batch), size):
+            part = batch[first : first + size]
+            ids, mask, labels = self._padded(self._train, part)
+            logits = self._base.logits(ids, mask, run.start, self._settings.dropout)
+            loss = functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        run.step()
+        return total
+
+    def _score(self, job: ScoreJob) -> Score:
+        tokens, examples = self._part(job)
+        order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
+        adapter = job.start.adapter
+        model = replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head))
+        start = on_device(model, self._device)
+        correct, loss = 0, 0.0
+        with torch.inference_mode():
+            for first in range(0, len(order), _SCORE_BATCH):
+                ids, mask, labels = self._padded(tokens, order[first : first + _SCORE_BATCH])
+                logits = self._base.logits(ids, mask, start)
+                loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+                correct += int((logits.argmax(dim=1) == labels).sum())
+        return Score(len(order), correct, loss)
+
+    def _part(self, job: ScoreJob) -> tuple[Tokens, NDArray[numpy.int64]]:
+        if job.client is None:
+            return self._test, numpy.arange(len(self._test))
+        own = self._owned[job.client]
+        return (self._train, own.validation) if job.part == "validation" else (self._test, own.test)
+
+    def _padded(self, tokens: Tokens, examples: NDArray[numpy.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids and mask (examples, longest), and labels."""
+        return padded(tokens, examples, self._padding, self._device)
+
+
+def padded(
+    tokens: Tokens, examples: NDArray[numpy.int64], padding: int, device: str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Some examples as (ids, mask, labels), padded to the longest of them."""
+    longest = int(tokens.lengths[examples].max())
+    ids = numpy.full((len(examples), longest), padding, dtype=numpy.int64)
+    mask = numpy.zeros((len(examples), longest), dtype=numpy.int64)
+    for row, example in enumerate(examples):
+        own = tokens[example]
+        ids[row, : len(own)], mask[row, : len(own)] = own, 1
+    labels = torch.from_numpy(tokens.labels[examples])
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), labels.to(device)
+
+
+def _batches(
+    examples: NDArray[numpy.int64], size: int, amount: Amount, seed: int, stream: tuple[str, int, str]
+) -> Iterator[NDArray[numpy.int64]]:
+    """The batches of a fit: each epoch in an order of its own; the last batch of an epoch may be small."""
+    per_epoch = math.ceil(len(examples) / size)
+    steps = amount.steps if amount.steps is not None else per_epoch * (amount.epochs or 0)
+    for step in range(steps):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0:
+            order = numpy_stream(seed, *stream, epoch).permutation(examples)
+        yield order[place * size : (place + 1) * size]
+
+
+class _Trained:
+    """The tensors of one fit as leaves, with a fresh optimiser over those that train."""
+
+    def __init__(self, fit: Fit, head: Tensors, head_trains: bool, settings: TrainSettings, device: str) -> None:
+        adapter, self._fit_start = fit.start.adapter, fit.start
+        A = {m: _leaf(t, "input" in fit.sides, device) for m, t in adapter.input.items()}
+        B = {m: _leaf(t, "output" in fit.sides, device) for m, t in adapter.output.items()}
+        dense = {name: _leaf(part, head_trains, device) for name, part in head.items()}
+        self.start = replace(on_device(fit.start, device), adapter=Adapter(A, B, dense))
+        self._head_trains = head_trains
+        groups = [
+            (A.values() if "input" in fit.sides else (), settings.lr),
+            (B.values() if "output" in fit.sides else (), settings.lr * settings.lr_b_ratio),
+            (dense.values() if head_trains else (), settings.lr),
+        ]
+        parameters = [{"params": list(own), "lr": rate, "initial": rate} for own, rate in groups if list(own)]
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.SGD
+        self._optimizer = kind(parameters, weight_decay=settings.weight_decay) if parameters else None
+        self._held = list(_held(fit, A, B))
+
+    def set_rate(self, factor: float) -> None:
+        """Set every group's rate to a share of its own."""
+        for group in self._optimizer.param_groups if self._optimizer else ():
+            group["lr"] = group["initial"] * factor
+
+    def step(self) -> None:
+        """One step of the optimiser, in which slots outside the mask do not move at all.
+
+        Their gradient is zeroed before it enters the moments, and whatever else would move them (weight
+        decay) is undone.
+        """
+        if self._optimizer is None:
+            return
+        for parameter, moves, _ in self._held:
+            if parameter.grad is not None:
+                parameter.grad *= moves
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        with torch.no_grad():
+            for parameter, moves, before in self._held:
+                parameter.copy_(torch.where(moves, parameter, before))
+
+    def result(self) -> Start:
+        """The tensors as they are now, on the CPU."""
+        with torch.no_grad():
+            own = on_device(self.start, "cpu").adapter
+            sides = [{m: t.detach() for m, t in part.items()} for part in (own.input, own.output, own.dense)]
+            dense = sides[2] if self._head_trains else {}
+            return replace(self._fit_start, adapter=Adapter(sides[0], sides[1], dense))
+
+
+def _held(fit: Fit, A: Tensors, B: Tensors) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(parameter, mask that meets its shape, value at the start) of every side with a mask."""
+    for module, mask in (fit.mask or {}).items():
+        if "input" in fit.sides:
+            yield A[module], mask.to(A[module].device)[:, None], A[module].detach().clone()
+        if "output" in fit.sides:
+            yield B[module], mask.to(B[module].device)[None, :], B[module].detach().clone()
+
+
+def _leaf(tensor: Tensor, trains: bool, device: str) -> Tensor:
+    return tensor.detach().to(device, copy=True).requires_grad_(trains)
