@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import unquote
 
 import typer
 
@@ -81,11 +82,13 @@ def export(
     client: Annotated[str | None, typer.Option(help="A client's personal adapter in place of the global one.")] = None,
 ) -> None:
     """Copy a run's adapter out as a PEFT directory."""
-    source = run_folder / "clients" / client / "adapter" if client else run_folder / "adapter"
+    from fedlora.federation.journal import client_folder
+
+    source = (client_folder(run_folder, client) if client else run_folder) / "adapter"
     if not (run_folder / "summary.json").is_file():
         raise RunFolderError(f"{run_folder} is no finished run: it has no summary.json.")
     if not source.is_dir():
-        there = sorted(own.name for own in (run_folder / "clients").glob("*"))
+        there = sorted(unquote(own.name) for own in (run_folder / "clients").glob("*"))
         hint = f"personal adapters: {', '.join(there)}; choose one with --client." if there else "it has none at all."
         what = f"no adapter of client {client!r}" if client else "no global adapter"
         raise RunFolderError(f"{run_folder} has {what}; {hint}")

@@ -13,7 +13,7 @@ from fedlora.app.card import model_card
 from fedlora.app.config import resolved
 from fedlora.core.adapter import Start, effective
 from fedlora.core.rounds import Client
-from fedlora.federation.journal import Journal, write_json, write_whole
+from fedlora.federation.journal import Journal, client_folder, write_json, write_whole
 from fedlora.federation.record import RoundRecord, score_metrics
 from fedlora.federation.server import Server, begin, federate, global_model
 from fedlora.federation.transport import parts
@@ -115,7 +115,7 @@ def export_adapters(simulation: Simulation, server: Server, folder: Path, summar
         own = client_model(simulation, server, client)
         if model is not None and _same_model(model, own):
             continue
-        target = folder / "adapter" if federation.method.pooled else folder / "clients" / client.id / "adapter"
+        target = folder / "adapter" if federation.method.pooled else client_folder(folder, client.id) / "adapter"
         export(simulation, own, target, summary, client)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from fedlora.errors import RunFolderError
 from fedlora.federation.record import RoundRecord, client_line, round_line, timing_line
@@ -31,6 +32,11 @@ def write_whole(path: Path, data: bytes) -> None:
 def write_json(path: Path, tree: object) -> None:
     """Write JSON, indented, in the order of the tree."""
     write_whole(path, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def client_folder(run: Path, client: str) -> Path:
+    """Where a run keeps what is one client's own; an id may hold what a file's name may not."""
+    return run / "clients" / quote(client, safe="")
 
 
 class Journal:

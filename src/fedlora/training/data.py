@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import numpy
 from numpy.typing import NDArray
@@ -199,10 +199,11 @@ def read_rows(path: Path) -> Rows:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:
-            if kind == "parquet":
-                return _read_parquet(file.read(), path.name)
-            return _read_text(io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8", newline=""), kind, path.name)
-    except (OSError, UnicodeDecodeError, csv.Error, EOFError) as error:
+            data: bytes = file.read()
+        if kind == "parquet":
+            return _read_parquet(data, path.name)
+        return _read_text(io.StringIO(data.decode("utf-8-sig"), newline=""), kind, path.name)
+    except (OSError, UnicodeDecodeError, csv.Error, EOFError, json.JSONDecodeError) as error:
         raise DataError(f"{path.name} cannot be read as {kind}: {error}.") from error
 
 

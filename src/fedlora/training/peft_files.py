@@ -142,6 +142,10 @@ def read_peft(folder: Path, base: Base, scale: float) -> Adapter:
     dense = {name: tensors[f"{_PREFIX}{name}"].float() for name in base.head if f"{_PREFIX}{name}" in tensors}
     unknown = sorted(tensors.keys() - used - {f"{_PREFIX}{name}" for name in dense})
     if unknown or not used:
-        what = f"also changes {unknown[0]}" if unknown else "changes none of the maps that are adapted here"
+        what = (
+            f"also changes {unknown[0].removeprefix(_PREFIX)}"
+            if unknown
+            else "changes none of the maps that are adapted here"
+        )
         raise ModelError(f"adapter.start {what}: choose adapter.targets so that they cover all that it changes.")
     return Adapter(inputs, outputs, dense)

@@ -1,0 +1,243 @@
+"""The loop: sampling, drop-outs, broken clients, lost memories, heads, scores."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from fedlora.core.adapter import AdapterSpec
+from fedlora.core.rounds import Client, Failure, Score
+from fedlora.errors import DivergedError, FedloraError
+from fedlora.federation.local import LocalTransport, Memories
+from fedlora.federation.record import personal
+from fedlora.federation.sampling import participants
+from fedlora.federation.server import Federation, Plan, begin, federate
+from fedlora.laws.standin import StandIn
+from fedlora.methods import BUILT_IN
+from fedlora.methods.fedit import FedIT
+from fedlora.methods.fedsa import FedSA
+from fedlora.methods.local import Local
+from fedlora.methods.lora_a2 import LoRAA2
+
+SHAPES = {"a": (5, 7), "b": (6, 4)}
+CLIENTS = tuple(Client(f"c{k}", 3 + k, 2) for k in range(6))
+
+
+def federation(method, trainer=None, head="shared", clients=CLIENTS, **plan):
+    spec = AdapterSpec(SHAPES, 2, 1.0, head=head)
+    trainer = trainer or StandIn(spec, seed=1)
+    transport = LocalTransport(clients, method, trainer)
+    return Federation(method, spec, transport, Plan(**{"rounds": 3, **plan}), trainer)
+
+
+def run(method, **others):
+    own = federation(method, **others)
+    return own, list(federate(own, begin(own, own.scorer.head)))
+
+
+def test_sampling_is_named_by_seed_and_round():
+    one = [[c.id for c in participants(CLIENTS, 3, 0, t)] for t in range(1, 9)]
+    assert one == [[c.id for c in participants(CLIENTS[::-1], 3, 0, t)] for t in range(1, 9)]
+    assert all(len(chosen) == 3 and chosen == sorted(chosen) for chosen in one)
+    assert len({tuple(chosen) for chosen in one}) > 3
+    assert one != [[c.id for c in participants(CLIENTS, 3, 1, t)] for t in range(1, 9)]
+
+
+def test_only_the_drawn_take_part():
+    _, steps = run(FedIT(), per_round=2, evaluate_every=0)
+    for _, record in steps[:-1]:
+        assert [c.status for c in record.clients] == ["accepted"] * 2
+    last = steps[-1][1]
+    assert sorted(c.status for c in last.clients) == ["accepted"] * 2 + ["idle"] * 4
+    assert last.evaluated
+    assert all(c.score is not None for c in last.clients)
+
+
+def test_drop_outs_cost_nothing_and_the_weights_are_of_those_who_came():
+    _, steps = run(FedIT(), dropout=0.6, seed=4)
+    gone = [c for _, record in steps for c in record.clients if c.status == "unreachable"]
+    assert gone
+    assert all(c.traffic.down == c.traffic.up == 0 for c in gone)
+    assert len(gone) + sum(record.accepted for _, record in steps) == 18
+
+
+def test_nobody_there_and_the_state_stays():
+    own, steps = run(FedIT(), dropout=0.9999, rounds=2)
+    assert [record.accepted for _, record in steps] == [0, 0]
+    begun = begin(own, own.scorer.head)
+    assert steps[-1][0].state is not None
+    assert all(t.equal(steps[-1][0].state.adapter.input[m]) for m, t in begun.state.adapter.input.items())
+    assert steps[0][1].loss is None
+
+
+@dataclass(frozen=True)
+class Breaks(FedIT):
+    """Fails at one client."""
+
+    def receive(self, parcel, kept, client, spec):
+        if client.id == "c2":
+            raise ZeroDivisionError("at this site")
+        return super().receive(parcel, kept, client, spec)
+
+
+def test_one_clients_error_is_its_failure_alone():
+    _, broken = run(Breaks())
+    _, absent = run(FedIT(), clients=tuple(c for c in CLIENTS if c.id != "c2"))
+    for (one, record), (other, _) in zip(broken, absent, strict=True):
+        (own,) = [c for c in record.clients if c.client == "c2"]
+        assert own.status == "ZeroDivisionError: at this site"
+        assert (own.traffic.up, own.score) == (0, None)
+        assert own.traffic.down > 0
+        assert all(t.equal(other.state.adapter.output[m]) for m, t in one.state.adapter.output.items())
+
+
+@dataclass(frozen=True)
+class BreaksEverywhere(FedIT):
+    """Fails at every client."""
+
+    def receive(self, parcel, kept, client, spec):
+        raise ZeroDivisionError("everywhere")
+
+
+def test_a_round_in_which_everybody_fails_is_loud():
+    with pytest.raises(FedloraError, match="every client failed; c0 with ZeroDivisionError: everywhere"):
+        run(BreaksEverywhere())
+
+
+@dataclass(frozen=True)
+class Diverging(StandIn):
+    """Loses the finite numbers at one client in round 2."""
+
+    def fit(self, jobs):
+        return [
+            Failure(job.client, job.round, "the loss is nan at step 1 of 2", diverged=True)
+            if (job.client, job.round) == ("c3", 2)
+            else answer
+            for job, answer in zip(jobs, super().fit(jobs), strict=True)
+        ]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    own = federation(FedIT(), Diverging(AdapterSpec(SHAPES, 2, 1.0, head="shared"), 1))
+    steps = federate(own, begin(own, own.scorer.head))
+    next(steps)
+    with pytest.raises(DivergedError, match=r"Round 2, client c3: the loss is nan at step 1 of 2\. Lower train\.lr"):
+        next(steps)
+
+
+@dataclass(frozen=True)
+class SendsNonsense(FedIT):
+    """One client sends numbers that are not finite."""
+
+    def client(self, parcel, kept, client, spec, round):
+        outcome = yield from super().client(parcel, kept, client, spec, round)
+        if client.id != "c4":
+            return outcome
+        nonsense = {m: t / 0 for m, t in outcome.parcel["input"].items()}
+        return replace(outcome, parcel={**outcome.parcel, "input": nonsense})
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    _, steps = run(SendsNonsense())
+    refused = {c.client for _, record in steps for c in record.clients if c.status == "refused: not finite"}
+    assert refused == {"c4"}
+    assert set(steps[-1][0].seen) == {c.id for c in CLIENTS} - {"c4"}
+
+
+@pytest.mark.parametrize("method", [LoRAA2(), FedSA(), Local()], ids=lambda m: m.name)
+def test_a_client_that_lost_its_memory_says_so_and_gets_everything(method):
+    own = federation(method, rounds=4)
+    transport = own.transport
+    steps = federate(own, begin(own, own.scorer.head))
+    next(steps)
+    kept = transport.memories.all()
+    transport.memories = Memories({client: own for client, own in kept.items() if client != "c1"})
+    server, record = next(steps)
+    (lost,) = [c for c in record.clients if c.client == "c1"]
+    assert "holds nothing" in lost.status
+    assert "c1" not in server.seen
+    server, record = next(steps)
+    assert all(c.status == "accepted" for c in record.clients)
+    assert server.seen["c1"] == 3
+
+
+def test_heads_are_treated_once_for_all_methods():
+    for name, kind in BUILT_IN.items():
+        method = kind()
+        for mode in ("shared", "frozen", "private"):
+            own, steps = run(method, head=mode)
+            server, record = steps[-1]
+            effective = method.head_mode(own.spec)
+            assert effective == ("private" if name in ("local", "central") and mode == "shared" else mode)
+            moved = not server.head["head"].equal(own.scorer.head["head"])
+            assert moved == (effective == "shared")
+            assert all((c.head_bytes_up > 0) == (effective == "shared") for c in record.clients)
+            heads = [m[-1].head for m in own.transport.memories.all().values()]
+            if effective == "private":
+                assert len({h["head"].numpy().tobytes() for h in heads}) == len(CLIENTS)
+                assert record.global_score is None
+            else:
+                assert not any(heads)
+
+
+def test_the_shared_head_is_the_weighted_mean():
+    own = federation(FedIT(), rounds=1)
+    begun = begin(own, own.scorer.head)
+    (server, _), *_ = federate(own, begun)
+    expected = torch.zeros(3)
+    total = sum(c.examples for c in CLIENTS)
+    for client in CLIENTS:
+        _, target = own.scorer._data(client.id)
+        h = begun.head["head"]
+        for _ in range(2):
+            h = h - own.scorer.rate * (h - target)
+        expected += client.examples / total * h
+    torch.testing.assert_close(server.head["head"], expected)
+
+
+def test_personal_scores_by_hand():
+    """Accuracies 1, .5, 0 on parts of 2, 4 and 10: mean .5, weighted 4/16, worst tenth 0, one empty."""
+    own = personal([Score(2, 2, 0.1), Score(4, 2, 0.1), Score(10, 0, 0.1), Score(0, 0, 0.0)])
+    assert (own.mean, own.weighted_mean, own.worst_tenth) == (0.5, 0.25, 0.0)
+    assert own.standard_deviation == pytest.approx((0.5 / 3) ** 0.5)
+    assert (own.count, own.empty) == (3, 1)
+    assert personal([None, Score(0, 0, 0.0)]) is None
+
+
+def test_worst_tenth_rounds_up():
+    scores = [Score(10, k, 0.0) for k in range(11)]
+    assert personal(scores).worst_tenth == pytest.approx(0.05)  # ceil(11 / 10) = 2: 0 and .1
+
+
+def test_a_narrow_wire_halves_the_floats_both_ways():
+    traffic = []
+    for wire in (torch.float32, torch.bfloat16):
+        own = federation(FedIT(), wire=wire)
+        transport = LocalTransport(CLIENTS, FedIT(), own.scorer, wire=wire)
+        steps = list(federate(replace(own, transport=transport), begin(own, own.scorer.head)))
+        traffic.append(steps[-1][1].traffic)
+    floats = len(CLIENTS) * (2 * (7 + 5 + 4 + 6) + 3)  # both sides at rank 2, and the head
+    assert 0 <= traffic[0].up - traffic[1].up - 2 * floats <= 16 * len(CLIENTS)  # the names weigh the same
+    assert 0 <= traffic[0].down - traffic[1].down - 2 * floats <= 16 * len(CLIENTS)
+
+
+def test_sums_do_not_suffer_from_a_narrow_wire():
+    """Fault (g): a mean of many bfloat16 uploads, kept in float32 or better."""
+    many = tuple(Client(f"c{k:03d}", 1, 2) for k in range(300))
+    spec = AdapterSpec(SHAPES, 2, 1.0)
+    trainer = StandIn(spec, 1)
+    transport = LocalTransport(many, FedIT(), trainer, wire=torch.bfloat16)
+    own = Federation(FedIT(), spec, transport, Plan(1, wire=torch.bfloat16, evaluate_every=0), trainer)
+    sent = []
+
+    class Listening(FedIT):
+        def aggregate(self, state, uploads, round):
+            sent.extend(uploads)
+            return super().aggregate(state, iter(sent), round)
+
+    own = replace(own, method=Listening())
+    (server, _), *_ = federate(own, begin(own, trainer.head))
+    for module in SHAPES:
+        exact = sum(u.parcel["input"][module].double() for u in sent) / 300
+        error = (server.state.adapter.input[module].double() - exact).abs().max()
+        assert float(error) < 1e-7 * (1 + float(exact.abs().max()))

@@ -1,0 +1,112 @@
+"""A file imports only what stands below it, and the fence can fail.
+
+Every floor's own imports and its permitted third parties, read from the source of every file, imports
+inside functions included.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "fedlora"
+
+BELOW = {
+    "errors": set(),
+    "core": {"errors"},
+    "methods": {"core", "errors"},
+    "training": {"core", "errors"},
+    "federation": {"methods", "core", "errors"},
+    "laws": {"federation", "methods", "core", "errors"},
+    "report": {"errors"},
+    "app": {"laws", "report", "federation", "training", "methods", "core", "errors"},
+    "deploy": {"app", "federation", "training", "methods", "core", "errors"},
+    "cli": {"deploy", "app", "report", "laws", "federation", "training", "methods", "core", "errors"},
+    "__init__": {"app", "federation", "training", "methods", "core", "errors"},
+}
+THIRD_PARTIES = {
+    "errors": set(),
+    "core": {"torch", "numpy", "safetensors"},
+    "methods": {"torch"},
+    "training": {
+        "torch", "numpy", "safetensors", "transformers", "datasets", "peft", "flwr_datasets", "tokenizers", "pyarrow",
+    },
+    "federation": {"torch"},
+    "laws": {"torch", "hypothesis"},
+    "report": {"jinja2", "plotly", "matplotlib"},
+    "app": {"torch", "pydantic", "tomli_w", "rich", "transformers"},
+    "deploy": {"flwr", "torch"},
+    "cli": {"typer"},
+    "__init__": set(),
+}  # fmt: skip
+
+
+def floor_of(file):
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return parts[0]
+
+
+def imports(source):
+    """The full names of everything that a file imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide floors"
+            yield node.module
+
+
+def violations(floor, source):
+    """What a file on a floor imports and should not."""
+    for name in imports(source):
+        top, _, rest = name.partition(".")
+        if top == "fedlora":
+            other = rest.partition(".")[0]
+            if other != floor and other not in BELOW[floor]:
+                yield name
+        elif top not in sys.stdlib_module_names and top not in THIRD_PARTIES[floor]:
+            yield name
+
+
+@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda file: str(file.relative_to(SOURCE)))
+def test_a_file_imports_only_what_stands_below_it(file):
+    assert list(violations(floor_of(file), file.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("floor", "source"),
+    [
+        ("errors", "import torch"),
+        ("core", "from fedlora.methods.base import Method"),
+        ("core", "def f():\n    import transformers"),
+        ("methods", "from fedlora.training.data import Texts"),
+        ("methods", "from fedlora.federation.server import federate"),
+        ("training", "from fedlora.methods import find_method"),
+        ("federation", "from fedlora.training.trainer import PlainTrainer"),
+        ("federation", "import flwr"),
+        ("report", "from fedlora.core.adapter import Adapter"),
+        ("laws", "from fedlora.training.model import Base"),
+        ("app", "import flwr"),
+        ("cli", "import torch"),
+    ],
+)
+def test_the_fence_can_fail(floor, source):
+    assert len(list(violations(floor, source))) == 1
+
+
+def test_no_circle_between_floors():
+    assert not any(floor in BELOW[other] for floor in BELOW for other in BELOW[floor] if other in BELOW)
+
+
+def test_files_stay_readable():
+    """Depth at most two; no file above about 300 lines; half of them below 150."""
+    files = sorted(SOURCE.rglob("*.py"))
+    lengths = {file: len(file.read_text().splitlines()) for file in files}
+    assert max(len(file.relative_to(SOURCE).parts) for file in files) <= 3
+    assert max(lengths.values()) <= 300, max(lengths, key=lengths.get)
+    assert sorted(lengths.values())[len(lengths) // 2] <= 150
+
+
+def test_every_floor_is_fenced():
+    assert {floor_of(file) for file in SOURCE.rglob("*.py")} <= set(BELOW)
