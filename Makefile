@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test slow check format clean
+.PHONY: help install demo test slow check format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +18,10 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 install: $(VENV)/installed  ## make .venv with everything that development needs
+
+demo: install  ## a short federation on generated data
+	rm -rf runs/demo
+	$(BIN)/fedlora run --out runs/demo --set run.name=demo --set run.rounds=10 --set adapter.rank=4 --set train.lr=2e-3
 
 test: install  ## linters, types and all quick tests
 	$(MAKE) check
