@@ -18,7 +18,7 @@ import torch
 from fedlora.app.build import build
 from fedlora.app.config import read_config
 from fedlora.app.progress import line_of, quiet_libraries
-from fedlora.app.run import simulate
+from fedlora.app.run import Run
 from fedlora.federation.record import round_line
 
 MIXED = "[1, 1, 1, 1, 1, 1, 2, 4, 4, 4]"
@@ -31,7 +31,7 @@ def run(method, data, base):
     simulation = build(read_config(Path(__file__).with_suffix(".toml"), words))
     curve, seconds = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for record in simulate(simulation, Path(folder) / "run"):
+        for record in Run(simulation, Path(folder) / "run"):
             print(method, line_of(record, simulation), flush=True)
             curve.append(round_line(record))
             seconds += sum(record.seconds.values())

@@ -4,6 +4,8 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote
@@ -30,14 +32,18 @@ def run(
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; may be repeated.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
 ) -> None:
     """Run a federation on this machine and write its folder."""
     from fedlora.app.config import read_config
     from fedlora.app.progress import quiet_libraries, run_with_progress
 
+    if config is None and resume and out and (out / "config.toml").is_file():
+        config = out / "config.toml"
     settings = read_config(config, override or [])
     quiet_libraries()
-    run_with_progress(settings, out or Path("runs") / settings.run.name)
+    with _interruptible():
+        run_with_progress(settings, out or Path("runs") / settings.run.name, resume)
 
 
 @app.command()
@@ -96,6 +102,16 @@ def export(
         raise RunFolderError(f"{target} already exists: choose another folder.")
     shutil.copytree(source, target)
     typer.echo(f"{target}: a PEFT directory; load it with PeftModel.from_pretrained.")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends in a sentence."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("fedlora: stopped; finished rounds are kept, go on with --resume.", err=True)
+        raise typer.Exit(1) from None
 
 
 def main() -> None:

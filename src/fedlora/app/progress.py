@@ -4,6 +4,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from fedlora.app.build import Simulation, build
 from fedlora.app.config import Config
-from fedlora.app.run import simulate
+from fedlora.app.run import Run
 from fedlora.core.rounds import Client, Failure, Order, Reply
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.transport import Transport
@@ -47,37 +48,37 @@ class _Watched:
             yield answer
 
 
-def run_with_progress(config: Config, folder: Path) -> None:
+def run_with_progress(config: Config, folder: Path, resume: bool = False) -> None:
     """Build, run and tell. Errors are the caller's."""
     console = Console(highlight=False, soft_wrap=True)
-    with console.status("loading data and base") if console.is_terminal else _nothing():
+    with console.status("loading data and base") if console.is_terminal else nullcontext():
         simulation = build(config)
     for line in opening(simulation):
         console.print(line)
     if console.is_terminal:
-        _with_bars(simulation, folder, console)
+        _with_bars(simulation, folder, resume, console)
     else:
-        for record in simulate(simulation, folder):
+        for record in _begun(simulation, folder, resume, console):
             print(line_of(record, simulation), flush=True)
     console.print(f"done: {folder}")
 
 
-class _nothing:  # noqa: N801  stands where a context manager is expected
-    def __enter__(self) -> None:
-        return None
+def _begun(simulation: Simulation, folder: Path, resume: bool, console: Console) -> Run:
+    run = Run(simulation, folder, resume)
+    if run.server.round:
+        console.print(f"going on after round {run.server.round}")
+    return run
 
-    def __exit__(self, *_: object) -> None:
-        return None
 
-
-def _with_bars(simulation: Simulation, folder: Path, console: Console) -> None:
+def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Console) -> None:
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         rounds = progress.add_task("rounds", total=simulation.federation.plan.rounds)
-        bar = progress.add_task("clients")
-        watched = _Watched(simulation.transport, progress, bar)
+        watched = _Watched(simulation.transport, progress, progress.add_task("clients"))
         federation = replace(simulation.federation, transport=watched)
-        for record in simulate(replace(simulation, federation=federation), folder):
+        run = _begun(replace(simulation, federation=federation), folder, resume, console)
+        progress.update(rounds, completed=run.server.round)
+        for record in run:
             progress.advance(rounds)
             progress.console.print(line_of(record, simulation))
 

@@ -1,160 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run from its config to its folder: the rounds, the journal, the summary, the adapters."""
+"""One run: its rounds one by one, its folder, and going on with it."""
 
-import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from fedlora.app.build import Simulation
-from fedlora.app.card import model_card
 from fedlora.app.config import resolved
-from fedlora.core.adapter import Start, effective
-from fedlora.core.rounds import Client
-from fedlora.federation.journal import Journal, client_folder, write_json, write_whole
-from fedlora.federation.record import RoundRecord, score_metrics
+from fedlora.app.results import client_model, environment, export, export_adapters, ownership, summarise
+from fedlora.errors import UserError
+from fedlora.federation.journal import ENVIRONMENT, SPLIT, SUMMARY, Journal
+from fedlora.federation.record import RoundRecord, round_line
 from fedlora.federation.server import Server, begin, federate, global_model
-from fedlora.federation.transport import parts
-from fedlora.training.peft_files import write_peft
 
 
-def simulate(simulation: Simulation, folder: Path) -> Iterator[RoundRecord]:
-    """Run all rounds, writing the run folder on the way; yields each round's record.
+class Run:
+    """A run to iterate over, once: each step trains a round and yields its record.
+
+    Stopping is `break`. With a folder every round is on disk before its record is yielded, and the summary and the
+    adapters are written after the last.
+
+    Args:
+        simulation: everything of the run.
+        folder: where to keep it; None: nowhere.
+        resume: go on with the run that the folder holds, if it holds one.
 
     Raises:
         UserError: with one sentence about what is in the way.
     """
-    federation = simulation.federation
-    server = begin(federation, simulation.trainer.head)
-    journal = Journal(folder, resolved(simulation.config), environment(simulation))
-    records: list[RoundRecord] = []
-    for after, record in federate(federation, server):
-        server = after
-        journal.commit(record)
-        records.append(record)
-        yield record
-    summary = summarise(simulation, records)
-    export_adapters(simulation, server, folder, summary)
-    journal.finish(summary)
+
+    def __init__(self, simulation: Simulation, folder: Path | None = None, resume: bool = False) -> None:
+        self.simulation = simulation
+        self.server: Server = begin(simulation.federation, simulation.trainer.head)
+        self.records: list[RoundRecord] = []
+        """Of the rounds that this object has run."""
+        self._journal = _open(simulation, folder, resume) if folder else None
+        if self._journal:
+            simulation.transport.memories = self._journal.memories
+            self.server = self._journal.server or self.server
+
+    @property
+    def finished(self) -> bool:
+        """Whether no round is left."""
+        return self.server.round >= self.simulation.federation.plan.rounds
+
+    def __iter__(self) -> Iterator[RoundRecord]:
+        for server, record in federate(self.simulation.federation, self.server):
+            if self._journal:
+                self._journal.commit(server, record)
+            self.server = server
+            self.records.append(record)
+            yield record
+        if self._journal:
+            self._finish(self._journal)
+
+    def _finish(self, journal: Journal) -> None:
+        summary = summarise(self.simulation, journal.rounds())
+        export_adapters(self.simulation, self.server, journal.folder, summary)
+        journal.finish(summary)
+
+    def save(self, folder: str | Path, client: str | None = None) -> None:
+        """Write the adapter as it is now as a PEFT directory.
+
+        Args:
+            folder: is made if it is not there.
+            client: a client's personal model in place of the global one.
+
+        Raises:
+            UserError: there is no global model, or no such client.
+        """
+        roster = {own.id: own for own in self.simulation.transport.roster()}
+        model = global_model(self.simulation.federation, self.server)
+        if client is None and model is None:
+            raise UserError(f"This method has no global model: save one client's, {', '.join(sorted(roster))}.")
+        if client is not None and client not in roster:
+            raise UserError(f"There is no client {client!r}: choose one of {', '.join(sorted(roster))}.")
+        member = roster[client] if client is not None else None
+        own = client_model(self.simulation, self.server, member) if member else model
+        summary = summarise(self.simulation, [round_line(record) for record in self.records])
+        if own is not None:
+            export(self.simulation, own, Path(folder), summary, member)
 
 
-def environment(simulation: Simulation) -> dict[str, object]:
-    """What a run depends on besides its config."""
-    packages = ("fedlora", "torch", "transformers", "peft", "datasets", "flwr-datasets", "safetensors", "numpy")
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in packages},
-        "threads": torch.get_num_threads(),
-        "base": simulation.base.name,
-        "base_fingerprint": simulation.base.fingerprint,
-        "tokenizer_fingerprint": simulation.base.tokenizer_fingerprint,
-    }
+def _open(simulation: Simulation, folder: Path, resume: bool) -> Journal:
+    files = {ENVIRONMENT: environment(simulation), SPLIT: ownership(simulation)}
+    opened = Journal.go_on if resume else Journal.start
+    return opened(folder, resolved(simulation.config), files)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def summarise(simulation: Simulation, records: list[RoundRecord]) -> dict[str, object]:
-    """The contents of `summary.json`."""
-    config, federation = simulation.config, simulation.federation
-    last = next((record for record in reversed(records) if record.evaluated), None)
-    metrics = score_metrics(last.global_score) if last else None
-    if federation.method.pooled and last is not None:
-        (only,) = last.clients  # its test part is the whole test set
-        metrics = score_metrics(only.score)
-    own = last.personal if last else None
-    return {
-        "method": config.method.name,
-        "name": config.run.name,
-        "rounds": len(records),
-        "scale": simulation.spec.scale,
-        "rank": simulation.spec.rank,
-        "head": federation.head_mode,
-        "global": metrics,
-        "personal": {
-            "mean": own.mean,
-            "weighted_mean": own.weighted_mean,
-            "standard_deviation": own.standard_deviation,
-            "worst_tenth": own.worst_tenth,
-            "count": own.count,
-            "empty": own.empty,
-        }
-        if own
-        else None,
-        "bytes_up": sum(record.traffic.up for record in records),
-        "bytes_down": sum(record.traffic.down for record in records),
-        "overhead_bytes": sum(record.traffic.overhead for record in records),
-        "head_bytes_up": sum(client.head_bytes_up for record in records for client in record.clients),
-        "head_bytes_down": sum(client.head_bytes_down for record in records for client in record.clients),
-        "parameters_up": sum(record.parameters_up for record in records),
-        "evaluation_bytes": sum(record.evaluation_bytes for record in records),
-        "seed": config.run.seed,
-        "data": simulation.dataset.origin,
-        "base": simulation.base.name,
-        "labels": len(simulation.dataset.labels),
-        "clients": len(simulation.split.clients),
-        "left_out_clients": list(simulation.split.empty),
-        "unused_examples": simulation.split.unused,
-    }
-
-
-def export_adapters(simulation: Simulation, server: Server, folder: Path, summary: dict[str, object]) -> None:
-    """Write `adapter/`, and `clients/ID/adapter/` where a client's model is not the global one."""
-    federation = simulation.federation
-    model = global_model(federation, server)
-    if model is not None:
-        export(simulation, model, folder / "adapter", summary)
-    for client in sorted(federation.transport.roster(), key=lambda own: own.id):
-        own = client_model(simulation, server, client)
-        if model is not None and _same_model(model, own):
-            continue
-        target = folder / "adapter" if federation.method.pooled else client_folder(folder, client.id) / "adapter"
-        export(simulation, own, target, summary, client)
-
-
-def client_model(simulation: Simulation, server: Server, client: Client) -> Start:
-    """What a client would evaluate now: dispatched, with what it kept, under its head."""
-    federation = simulation.federation
-    method, spec = federation.method, federation.spec
-    known = Client(client.id, client.examples, client.rank, server.seen.get(client.id))
-    known = Client(client.id, client.examples, method.rank(server.state, known), known.seen)
-    memory = simulation.transport.memories.latest(client.id)
-    parcel, _ = parts({"adapter": method.dispatch(server.state, known, server.round + 1)})
-    start = method.receive(parcel, memory.kept if memory else {}, known, spec)
-    heads = {"shared": server.head, "private": memory.head if memory else {}, "frozen": {}}
-    return Start(start.adapter.with_dense(heads[federation.head_mode]), start.fold)
-
-
-def _same_model(one: Start, other: Start) -> bool:
-    """Whether two models compute the same: equal updates of every map, equal heads."""
-    left, right = (effective(start, 1.0) for start in (one, other))
-    heads = (one.adapter.dense, other.adapter.dense)
-    same_head = heads[0].keys() == heads[1].keys() and all(heads[0][n].equal(heads[1][n]) for n in heads[0])
-    return same_head and all(left[module].equal(right[module]) for module in left)
-
-
-def export(
-    simulation: Simulation, model: Start, folder: Path, summary: dict[str, object], client: Client | None = None
-) -> None:
-    """Write one PEFT directory with what its reader needs to know beside it."""
-    base = simulation.base
-    head = dict(model.adapter.dense) or dict(simulation.trainer.head)
-    write_peft(folder, model, simulation.spec.scale, base, head)
-    about = {
-        "labels": list(base.labels),
-        "base": base.name,
-        "base_fingerprint": base.fingerprint,
-        "tokenizer_fingerprint": base.tokenizer_fingerprint,
-        "scale": simulation.spec.scale,
-        "method": simulation.config.method.name,
-        "client": client.id if client else None,
-    }
-    write_json(folder / "fedlora.json", about)
-    write_whole(folder / "README.md", model_card(about, summary).encode())
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a run that ended."""
+    return (folder / SUMMARY).is_file()

@@ -1,37 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run folder. Lines are appended whole, files replaced whole: a reader never sees half of either."""
+"""The run folder, and going on from it.
 
+A round is finished when its line stands in `rounds.jsonl`; before that line everything else of the round
+is on disk: the server's checkpoint, the clients' memories, their lines. A kill at any moment loses at most
+the unfinished round, whose traces are removed when the run goes on.
+"""
+
+import hashlib
 import json
-import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from fedlora.errors import RunFolderError
+from fedlora.core.parcel import from_bytes, to_bytes
+from fedlora.errors import ParcelError, RunFolderError
+from fedlora.federation.files import PART, append_lines, read_lines, write_json, write_whole
+from fedlora.federation.memories import StoredMemories
 from fedlora.federation.record import RoundRecord, client_line, round_line, timing_line
+from fedlora.federation.server import Server
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
+SPLIT = "split.json"
 ROUNDS = "rounds.jsonl"
 CLIENTS = "clients.jsonl"
 TIMINGS = "timings.jsonl"
 SUMMARY = "summary.json"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def write_json(path: Path, tree: object) -> None:
-    """Write JSON, indented, in the order of the tree."""
-    write_whole(path, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
+CHECKPOINTS = "checkpoints"
+MEMORIES = "memories"
+_KEPT = 2
+"""Checkpoints kept: the newest, and one to fall back on."""
 
 
 def client_folder(run: Path, client: str) -> Path:
@@ -40,40 +39,153 @@ def client_folder(run: Path, client: str) -> Path:
 
 
 class Journal:
-    """Writes a run folder.
+    """Writes a run folder round by round. Made by `start` or `go_on`."""
 
-    Args:
-        folder: must not hold another run.
-        config: the resolved config.
-        environment: what the run depends on besides.
-
-    Raises:
-        RunFolderError: the folder is in use.
-    """
-
-    def __init__(self, folder: Path, config: str, environment: Mapping[str, object]) -> None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            what = "a run" if (folder / CONFIG).exists() else "other things"
-            raise RunFolderError(
-                f"The output folder {folder} already holds {what}: choose another with --out, or remove it."
-            )
+    def __init__(self, folder: Path, server: Server | None, memories: StoredMemories) -> None:
         self.folder = folder
-        write_whole(folder / CONFIG, config.encode())
-        write_json(folder / ENVIRONMENT, environment)
+        self.server = server
+        """Where to go on from; None before the first finished round."""
+        self.memories = memories
+        self._identity = _identity(folder)
 
-    def commit(self, record: RoundRecord) -> None:
-        """Append a round. Its line in `rounds.jsonl` comes last: it is the commit."""
-        self._append(CLIENTS, *(client_line(client) for client in record.clients))
-        self._append(TIMINGS, timing_line(record))
-        self._append(ROUNDS, round_line(record))
+    @staticmethod
+    def start(folder: Path, config: str, files: Mapping[str, object]) -> "Journal":
+        """Begin a run folder.
+
+        Args:
+            folder: must be empty or not there.
+            config: the resolved config.
+            files: name -> contents of JSON files that describe the run.
+
+        Raises:
+            RunFolderError: the folder is in use.
+        """
+        if folder.exists() and (not folder.is_dir() or any(own.suffix != PART for own in folder.iterdir())):
+            raise RunFolderError(
+                f"The output folder {folder} already holds {_contents(folder)}: choose another with --out, remove it, "
+                f"or go on with --resume if it is this run's."
+            )
+        write_whole(folder / CONFIG, config.encode())  # first: a folder with a config is a run
+        _describe(folder, files)
+        return Journal(folder, None, StoredMemories(folder / MEMORIES))
+
+    @staticmethod
+    def go_on(folder: Path, config: str, files: Mapping[str, object]) -> "Journal":
+        """Open the folder of an unfinished run, without the traces of its unfinished round.
+
+        Args:
+            folder: holds a run of the same config.
+            config: the resolved config.
+            files: as for `start`; written where a kill left them out.
+
+        Raises:
+            RunFolderError: it is another run's, its config differs, or a checkpoint is damaged or foreign.
+        """
+        if not (folder / CONFIG).is_file():
+            raise RunFolderError(f"{folder} holds {_contents(folder)}, no run that --resume could go on with.")
+        _require_same(folder, (folder / CONFIG).read_text(encoding="utf-8"), config)
+        for part in folder.rglob(f".*{PART}"):
+            part.unlink()
+        _describe(folder, files)
+        finished = [int(str(line["round"])) for line in read_lines(folder / ROUNDS)]
+        last = _checkpoint_before(folder, finished[-1]) if finished else None
+        server = _read_checkpoint(last) if last else None
+        until = server.round if server else 0
+        for name in (ROUNDS, CLIENTS, TIMINGS):
+            _cut(folder / name, until)
+        _prune(folder, until)
+        (folder / SUMMARY).unlink(missing_ok=True)
+        return Journal(folder, server, StoredMemories(folder / MEMORIES, until))
+
+    def commit(self, server: Server, record: RoundRecord) -> None:
+        """Put a finished round on disk. Its line in `rounds.jsonl` comes last: it is the commit.
+
+        Raises:
+            RunFolderError: the disk is full, or the folder cannot be written.
+        """
+        tree = {"run": self._identity, **server.to_parcel()}
+        write_whole(self.folder / CHECKPOINTS / f"server-{server.round:06d}.parcel", to_bytes(tree))
+        append_lines(self.folder / CLIENTS, *(client_line(client) for client in record.clients))
+        append_lines(self.folder / TIMINGS, timing_line(record))
+        append_lines(self.folder / ROUNDS, round_line(record))
+        _prune(self.folder, server.round)
 
     def finish(self, summary: Mapping[str, object]) -> None:
-        """Write the summary."""
+        """Write the summary: the run is finished."""
         write_json(self.folder / SUMMARY, summary)
 
-    def _append(self, name: str, *lines: Mapping[str, object]) -> None:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        with (self.folder / name).open("ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+    def rounds(self) -> list[dict[str, object]]:
+        """The finished rounds' lines."""
+        return read_lines(self.folder / ROUNDS)
+
+
+def _describe(folder: Path, files: Mapping[str, object]) -> None:
+    for name, contents in files.items():
+        if not (folder / name).exists():
+            write_json(folder / name, contents)
+
+
+def _contents(folder: Path) -> str:
+    if not folder.exists():
+        return "nothing"
+    return "a run" if (folder / CONFIG).exists() else "other things"
+
+
+def _identity(folder: Path) -> str:
+    return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
+
+
+def _require_same(folder: Path, old: str, new: str) -> None:
+    """Name the first key in which two configs differ."""
+    before, after = (tomllib.loads(text) for text in (old, new))
+    for section in {**before, **after}:
+        was, now = before.get(section, {}), after.get(section, {})
+        for key in {**was, **now}:
+            if was.get(key) != now.get(key):
+                raise RunFolderError(
+                    f"{folder} cannot go on: {section}.{key} was {was.get(key)!r} and is now {now.get(key)!r}. Set it "
+                    f"back, or choose another --out for a new run."
+                )
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.stem.rpartition("-")[2])
+
+
+def _prune(folder: Path, round: int) -> None:
+    """Remove checkpoints of unfinished rounds, and finished ones that are too old to be of use."""
+    there = sorted((folder / CHECKPOINTS).glob("*.parcel"))
+    kept = [own for own in there if _number(own) <= round][-_KEPT:]
+    for own in there:
+        if own not in kept:
+            own.unlink()
+
+
+def _checkpoint_before(folder: Path, round: int) -> Path:
+    """The newest checkpoint of a finished round."""
+    there = [own for own in sorted((folder / CHECKPOINTS).glob("*.parcel")) if _number(own) <= round]
+    if not there:
+        raise RunFolderError(f"{folder} cannot go on: {round} rounds are finished, but no checkpoint is there.")
+    return there[-1]
+
+
+def _read_checkpoint(path: Path) -> Server:
+    try:
+        tree = from_bytes(path.read_bytes())
+        own = tree.get("run") == _identity(path.parents[1])
+        server = Server.from_parcel(tree)
+    except ParcelError as error:
+        raise RunFolderError(
+            f"The checkpoint {path} is damaged: delete it, and --resume goes on from the round before."
+        ) from error
+    if not own or server.round != _number(path):
+        raise RunFolderError(f"The checkpoint {path} belongs to another run: put this run's own back.")
+    return server
+
+
+def _cut(path: Path, until: int) -> None:
+    """Keep the lines of the first rounds, as they are."""
+    if path.exists():
+        whole, end, _ = path.read_bytes().rpartition(b"\n")
+        lines = (whole + end).splitlines(keepends=True)
+        write_whole(path, b"".join(line for line in lines if json.loads(line)["round"] <= until))

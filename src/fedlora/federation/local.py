@@ -1,44 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The in-process transport: clients of a simulation, served in blocks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from fedlora.core.rounds import Client, Failure, Memory, Order, Reply, Trainer
 from fedlora.federation.client import serve
+from fedlora.federation.memories import HeldMemories, Memories
 from fedlora.federation.transport import decode_order, decode_reply, encode_order, encode_reply, with_traffic
 from fedlora.methods.base import Method
-
-
-class Memories:
-    """What the clients of a simulation keep: of each, the newest memory and the one before.
-
-    The older one is there for an order that is repeated: it starts from the same memory and gives the
-    same bytes.
-    """
-
-    def __init__(self, kept: Mapping[str, Sequence[Memory]] | None = None) -> None:
-        self._kept = {client: list(memories) for client, memories in (kept or {}).items()}
-
-    def before(self, client: str, round: int) -> Memory | None:
-        """The newest memory that is older than a round."""
-        older = [memory for memory in self._kept.get(client, ()) if memory.round < round]
-        return older[-1] if older else None
-
-    def latest(self, client: str) -> Memory | None:
-        """The newest memory."""
-        memories = self._kept.get(client)
-        return memories[-1] if memories else None
-
-    def keep(self, client: str, memory: Memory) -> None:
-        """Add a round's memory; one of the same or a later round is replaced."""
-        older = [own for own in self._kept.get(client, ()) if own.round < memory.round]
-        self._kept[client] = [*older[-1:], memory]
-
-    def all(self) -> dict[str, tuple[Memory, ...]]:
-        """Everything kept, by client."""
-        return {client: tuple(memories) for client, memories in self._kept.items()}
 
 
 class LocalTransport:
@@ -67,7 +38,7 @@ class LocalTransport:
         through_bytes: bool = True,
         memories: Memories | None = None,
     ) -> None:
-        self.memories = memories or Memories()
+        self.memories: Memories = memories if memories is not None else HeldMemories()
         self._clients = tuple(clients)
         self._method = method
         self._trainer = trainer

@@ -7,7 +7,7 @@ record, from which a later `federate` goes on.
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -176,12 +176,14 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
         record,
         clients=clients,
         personal=personal([scores.get(client.id) for client in roster]),
-        global_score=_global_score(federation, server),
+        global_score=_global_score(federation, server, scores),
         evaluation_bytes=sum(a.traffic.down + a.traffic.up for a in answers.values()),
     )
 
 
-def _global_score(federation: Federation, server: Server) -> Score | None:
+def _global_score(federation: Federation, server: Server, scores: Mapping[str, Score | None]) -> Score | None:
+    if federation.method.pooled:
+        return next(iter(scores.values()), None)  # the one client's test part is the whole test set
     model = global_model(federation, server)
     if model is None or federation.scorer is None:
         return None

@@ -20,7 +20,8 @@ from fedlora.core.rounds import (
     Score,
     ScoreJob,
 )
-from fedlora.federation.local import LocalTransport, Memories
+from fedlora.federation.local import LocalTransport
+from fedlora.federation.memories import HeldMemories
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, Plan, Server, begin, federate
 from fedlora.federation.transport import Transport
@@ -242,7 +243,7 @@ def play(
     absent = frozenset((t, name(k)) for t, k in world.absent)
     lost = frozenset((t, name(k)) for t, k in world.lost)
 
-    def build(memories: Memories) -> tuple[LocalTransport, Unreliable, Federation]:
+    def build(memories: HeldMemories) -> tuple[Unreliable, Federation]:
         own = replace(method)  # a restart finds no attribute that the old object was given on the way
         inner = sent_as(
             world.clients,
@@ -254,28 +255,30 @@ def play(
             memories=memories,
         )
         transport = Unreliable(inner, absent, lost, backwards)
-        return inner, transport, Federation(own, spec, transport, plan, trainer)
+        return transport, Federation(own, spec, transport, plan, trainer)
 
-    inner, transport, federation = build(Memories())
+    held = HeldMemories()
+    transport, federation = build(held)
     server = begin(federation, trainer.head)
-    seen = Play(world, [server], [inner.memories.all()], [], trainer, transport, federation)
+    seen = Play(world, [server], [held.all()], [], trainer, transport, federation)
     while server.round < world.rounds:
         server, record = next(federate(federation, server))
         seen.servers.append(server)
-        seen.memories.append(inner.memories.all())
+        seen.memories.append(held.all())
         seen.records.append(record)
         if restart:
             server = Server.from_parcel(from_bytes(to_bytes(server.to_parcel())))
+            held = _reread(held)
             orders, replies = transport.orders, transport.replies
-            inner, transport, federation = build(_reread(inner.memories))
+            transport, federation = build(held)
             transport.orders, transport.replies = orders, replies
     seen.transport, seen.federation = transport, federation
     return seen
 
 
-def _reread(memories: Memories) -> Memories:
+def _reread(memories: HeldMemories) -> HeldMemories:
     """The memories as they come back from bytes."""
     kept = {}
     for client, own in memories.all().items():
         kept[client] = [Memory.from_parcel(from_bytes(to_bytes(memory.to_parcel()))) for memory in own]
-    return Memories(kept)
+    return HeldMemories(kept)

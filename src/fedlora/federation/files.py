@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing to disk so that a reader never sees half a file, and a full disk gets a sentence."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedlora.errors import RunFolderError
+
+PART = ".part"
+"""The ending of a file that is being written. What a kill leaves of it is removed on resume."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is either the old one or the new one, whatever happens.
+
+    Raises:
+        RunFolderError: the disk is full, or the place cannot be written.
+    """
+    beside = path.with_name(f".{path.name}{PART}")
+    with _sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+
+def write_json(path: Path, tree: object) -> None:
+    """Write JSON, indented, in the order of the tree."""
+    write_whole(path, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def append_lines(path: Path, *lines: Mapping[str, object]) -> None:
+    """Append JSON lines.
+
+    Raises:
+        RunFolderError: the disk is full, or the place cannot be written.
+    """
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with _sentence(path), path.open("ab") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    """Every whole line of a JSON lines file; a last line without its end is left out."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+@contextmanager
+def _sentence(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be written: {error.strerror}. What was finished is kept; make room and go on with --resume."
+        ) from error

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the clients of a simulation keep what they keep: of each, the newest memory and the one before.
+
+The older one is there for an order that is repeated, after a crash or a lost reply: it starts from the
+same memory and gives the same bytes.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, unquote
+
+from fedlora.core.parcel import Parcel, Tree, branch, from_bytes, tensors_at, to_bytes
+from fedlora.core.rounds import Memory
+from fedlora.errors import ParcelError, RunFolderError
+from fedlora.federation.files import write_whole
+
+_CACHED = 8
+"""Decoded blobs kept at hand. Clients share blobs, so a few serve a whole round."""
+
+
+class Memories(Protocol):
+    """What a transport needs of it."""
+
+    def before(self, client: str, round: int) -> Memory | None:
+        """The newest memory that is older than a round."""
+        ...
+
+    def latest(self, client: str) -> Memory | None:
+        """The newest memory."""
+        ...
+
+    def keep(self, client: str, memory: Memory) -> None:
+        """Add a round's memory; one of the same or a later round is replaced."""
+        ...
+
+
+class HeldMemories:
+    """In this process only."""
+
+    def __init__(self, kept: Mapping[str, Sequence[Memory]] | None = None) -> None:
+        self._kept = {client: list(memories) for client, memories in (kept or {}).items()}
+
+    def before(self, client: str, round: int) -> Memory | None:
+        """The newest memory that is older than a round."""
+        older = [memory for memory in self._kept.get(client, ()) if memory.round < round]
+        return older[-1] if older else None
+
+    def latest(self, client: str) -> Memory | None:
+        """The newest memory."""
+        memories = self._kept.get(client)
+        return memories[-1] if memories else None
+
+    def keep(self, client: str, memory: Memory) -> None:
+        """Add a round's memory; one of the same or a later round is replaced."""
+        older = [own for own in self._kept.get(client, ()) if own.round < memory.round]
+        self._kept[client] = [*older[-1:], memory]
+
+    def all(self) -> dict[str, tuple[Memory, ...]]:
+        """Everything kept, by client."""
+        return {client: tuple(memories) for client, memories in self._kept.items()}
+
+
+class StoredMemories:
+    """On disk: `CLIENT.ROUND.json` names the blobs that make up a memory, `blobs/` holds them.
+
+    A blob is one branch of what a client keeps, named by its content. What many clients keep alike (the
+    shared adapter of a round) is there once, and a blob that no memory names is removed.
+
+    Args:
+        folder: is made if it is not there.
+        until: forget memories of later rounds; they belong to a round that was never finished.
+    """
+
+    def __init__(self, folder: Path, until: int | None = None) -> None:
+        self._folder, self._blobs = folder, folder / "blobs"
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        self._rounds: dict[str, list[int]] = {}
+        self._users: dict[str, int] = {}
+        self._cache: OrderedDict[str, Tree] = OrderedDict()
+        for index in sorted(folder.glob("*.json")):
+            client, round = _parse(index)
+            if until is not None and round > until:
+                index.unlink()
+                continue
+            self._rounds.setdefault(client, []).append(round)
+            self._count(self._names(client, round), 1)
+        for rounds in self._rounds.values():
+            rounds.sort()
+        for blob in self._blobs.iterdir():
+            if blob.name not in self._users:
+                blob.unlink()
+
+    def before(self, client: str, round: int) -> Memory | None:
+        """The newest memory that is older than a round."""
+        older = [own for own in self._rounds.get(client, ()) if own < round]
+        return self._read(client, older[-1]) if older else None
+
+    def latest(self, client: str) -> Memory | None:
+        """The newest memory."""
+        rounds = self._rounds.get(client)
+        return self._read(client, rounds[-1]) if rounds else None
+
+    def keep(self, client: str, memory: Memory) -> None:
+        """Add a round's memory; one of the same or a later round is replaced."""
+        names = {key: self._store(value) for key, value in memory.kept.items()}
+        index = {"kept": names, "head": self._store(memory.head) if memory.head else None}
+        rounds = self._rounds.get(client, [])
+        replaced = self._names(client, memory.round) if memory.round in rounds else []
+        write_whole(self._index(client, memory.round), json.dumps(index).encode())
+        self._count(_blob_names(index), 1)
+        self._count(replaced, -1)
+        past = [own for own in rounds if own != memory.round]
+        kept = [own for own in past if own < memory.round][-1:]
+        for own in past:
+            if own not in kept:
+                self._forget(client, own)
+        self._rounds[client] = [*kept, memory.round]
+
+    def _index(self, client: str, round: int) -> Path:
+        return self._folder / f"{quote(client, safe='')}.{round}.json"
+
+    def _names(self, client: str, round: int) -> list[str]:
+        return _blob_names(json.loads(self._index(client, round).read_text(encoding="utf-8")))
+
+    def _count(self, names: Sequence[str], by: int) -> None:
+        for name in names:
+            self._users[name] = self._users.get(name, 0) + by
+            if not self._users[name]:
+                del self._users[name]
+                self._cache.pop(name, None)
+                (self._blobs / name).unlink(missing_ok=True)
+
+    def _forget(self, client: str, round: int) -> None:
+        names = self._names(client, round)
+        self._index(client, round).unlink()
+        self._count(names, -1)
+
+    def _store(self, value: Tree) -> str:
+        data = to_bytes({"value": value})
+        name = hashlib.sha256(data).hexdigest()[:32]
+        if not (self._blobs / name).exists():
+            write_whole(self._blobs / name, data)
+        return name
+
+    def _load(self, name: str) -> Tree:
+        if name not in self._cache:
+            path = self._blobs / name
+            try:
+                self._cache[name] = from_bytes(path.read_bytes())["value"]
+            except (OSError, ParcelError, KeyError) as error:
+                raise RunFolderError(
+                    f"The client memory {path} is damaged or missing: this run cannot go on; start it anew."
+                ) from error
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(name)
+        return self._cache[name]
+
+    def _read(self, client: str, round: int) -> Memory:
+        index = json.loads(self._index(client, round).read_text(encoding="utf-8"))
+        kept: Parcel = {key: self._load(name) for key, name in index["kept"].items()}
+        head = tensors_at({"head": self._load(index["head"])}, "head") if index["head"] else {}
+        return Memory(round, branch({"kept": kept}, "kept"), head)
+
+
+def _blob_names(index: Mapping[str, object]) -> list[str]:
+    kept = index["kept"]
+    names = [str(name) for name in kept.values()] if isinstance(kept, Mapping) else []
+    return [*names, *([str(index["head"])] if index["head"] else [])]
+
+
+def _parse(index: Path) -> tuple[str, int]:
+    client, _, round = index.name.removesuffix(".json").rpartition(".")
+    return unquote(client), int(round)
