@@ -48,7 +48,6 @@ def owners(dataset):
 def main(data, folder, out, lr=5e-4):
     dataset = take_some(from_files(Path(data), Columns()), 2000, 1000, SEED)
     base = load_base(folder, dataset.labels, seed=SEED)
-    base.adapt(SCALE)
     tokens = [tokenise(part, base.tokenizer, 128) for part in (dataset.train, dataset.test)]
     owned = owners(dataset)
 

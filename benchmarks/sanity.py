@@ -49,9 +49,7 @@ def sanity_base(folder, labels, seed):
     generator = torch.Generator().manual_seed(stream_seed(seed, "head"))
     with torch.no_grad():
         model.classifier.weight.normal_(0.0, 0.1, generator=generator)
-    base = make_base(model, AutoTokenizer.from_pretrained(folder), Path(folder).name, labels)
-    base.adapt(SCALE)
-    return base
+    return make_base(model, AutoTokenizer.from_pretrained(folder), Path(folder).name, labels)
 
 
 def main(data, folder, name, out, seed=0):

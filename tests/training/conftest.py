@@ -1,49 +1,11 @@
-"""Small models of every architecture, made from their configs; nothing is downloaded."""
+"""Fixtures over the small models."""
 
-import numpy
 import pytest
 import torch
+from tiny_models import LABELS, some_tokens, tiny_model, tokenizer
 
 from fedlora.core.adapter import Adapter, Start
-from fedlora.training.data import Tokens
-from fedlora.training.generated import _word_tokenizer
 from fedlora.training.model import make_base
-from fedlora.training.split import Owned
-
-WORDS = [f"w{number}" for number in range(50)]
-LABELS = ("no", "yes", "perhaps")
-ENCODERS = ("bert", "roberta", "distilbert", "albert", "electra", "modernbert")
-
-
-def tiny_model(kind, seed=0):
-    """A model for classification with random weights, in eval mode. Not square anywhere that matters."""
-    import transformers as t
-
-    common = {"vocab_size": 60, "num_labels": len(LABELS), "pad_token_id": 0}
-    tokens = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    configs = {
-        "bert": lambda: t.BertConfig(**common, **sizes, max_position_embeddings=40),
-        "roberta": lambda: t.RobertaConfig(**common, **sizes, max_position_embeddings=40),
-        "distilbert": lambda: t.DistilBertConfig(
-            **common, dim=32, n_layers=2, n_heads=2, hidden_dim=48, max_position_embeddings=40
-        ),
-        "albert": lambda: t.AlbertConfig(**common, **sizes, embedding_size=16, max_position_embeddings=40),
-        "electra": lambda: t.ElectraConfig(**common, **sizes, embedding_size=16, max_position_embeddings=40),
-        "modernbert": lambda: t.ModernBertConfig(**common, **sizes, **tokens, max_position_embeddings=40),
-        "gpt2": lambda: t.GPT2Config(**common, n_embd=32, n_layer=2, n_head=2, n_positions=40, n_inner=48),
-        "llama": lambda: t.LlamaConfig(**common, **sizes, num_key_value_heads=1, max_position_embeddings=40),
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = t.AutoModelForSequenceClassification.from_config(configs[kind]())
-        for parameter in model.parameters():  # GPT-2 and others start with tiny or zero weights
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    return model.eval()
-
-
-def tokenizer():
-    return _word_tokenizer(WORDS)
 
 
 @pytest.fixture
@@ -70,19 +32,6 @@ def adapters():
     return make
 
 
-def some_tokens(count=20, seed=0):
-    generator = numpy.random.default_rng(seed)
-    lengths = generator.integers(3, 12, count)
-    starts = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
-    ids = generator.integers(5, 55, int(starts[-1])).astype(numpy.int32)
-    return Tokens(ids, starts, generator.integers(0, len(LABELS), count).astype(numpy.int64))
-
-
 @pytest.fixture
 def tokens():
     return some_tokens()
-
-
-def owned_by(count, clients):
-    parts = numpy.array_split(numpy.arange(count), clients)
-    return {f"c{number}": Owned(part, part[:0], part) for number, part in enumerate(parts)}

@@ -129,7 +129,7 @@ def test_some_examples_are_drawn_by_the_seed():
 
 
 def test_tokens_are_those_of_the_tokenizer():
-    from conftest import tokenizer
+    from tiny_models import tokenizer
 
     data = from_rows([{"text": "w1 w2 w3", "label": "a"}, {"text": "w4", "label": "b"}], ROWS, Columns(), "mine")
     tokens = tokenise(data.train, tokenizer(), max_length=4)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from tiny_models import ENCODERS, LABELS, tiny_model, tokenizer
 
-from conftest import ENCODERS, LABELS, tiny_model, tokenizer
 from fedlora.core.adapter import Start, effective
 from fedlora.core.lowrank import LowRank, delta
 from fedlora.errors import ModelError
@@ -53,7 +53,6 @@ def test_the_head_is_what_stands_above_the_encoder(tiny_base, kind, head):
 def test_the_hook_computes_the_merged_model(tiny_base, adapters, kind):
     """The oracle: weights of a second model changed in place, in the orientation that it stores."""
     base = tiny_base(kind)
-    base.adapt(1.7)
     start = adapters(base)
     first, second = list(base.shapes)[:2]
     folds = {
@@ -70,7 +69,7 @@ def test_the_hook_computes_the_merged_model(tiny_base, adapters, kind):
             merged.get_parameter(name).copy_(part)
     with torch.no_grad():
         expected = merged(input_ids=IDS, attention_mask=MASK).logits
-        found = base.logits(IDS, MASK, start)
+        found = base.logits(IDS, MASK, start, 1.7)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         plain = tiny_model(kind)(input_ids=IDS, attention_mask=MASK).logits
         assert float((found - plain).abs().max()) > 1e-2  # the adapter did something
@@ -126,9 +125,8 @@ def test_a_decoder_is_no_encoder(tmp_path):
 
 def test_the_two_forms_of_a_fold_are_the_same(tiny_base, adapters):
     base = tiny_base("bert")
-    base.adapt(0.5)
     start = adapters(base)
     pairs = {module: start.adapter.pair(module) for module in base.shapes}
-    factored = base.logits(IDS, MASK, Start(start.adapter, pairs))
-    dense = base.logits(IDS, MASK, Start(start.adapter, {module: delta(pair) for module, pair in pairs.items()}))
+    factored = base.logits(IDS, MASK, Start(start.adapter, pairs), 0.5)
+    dense = base.logits(IDS, MASK, Start(start.adapter, {module: delta(pair) for module, pair in pairs.items()}), 0.5)
     torch.testing.assert_close(factored, dense)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_models import LABELS, tiny_model, tokenizer
 
-from conftest import LABELS, tiny_model, tokenizer
 from fedlora.core.adapter import Start
 from fedlora.core.lowrank import LowRank
 from fedlora.errors import ModelError
@@ -29,9 +29,8 @@ def stock(kind, folder):
 @pytest.mark.parametrize("ranks", [(2,), (2, 1, 3), (2, 0, 2)], ids=["one rank", "mixed ranks", "a module left out"])
 def test_stock_peft_gives_our_logits(tiny_base, adapters, tmp_path, kind, ranks):
     base = tiny_base(kind)
-    base.adapt(SCALE)
     start = adapters(base, ranks)
-    ours = base.logits(IDS, MASK, start)
+    ours = base.logits(IDS, MASK, start, SCALE)
     write_peft(tmp_path, start, SCALE, base, start.adapter.dense)
     with torch.no_grad():
         theirs = stock(kind, tmp_path)(input_ids=IDS, attention_mask=MASK).logits
@@ -54,14 +53,13 @@ def test_alpha_goes_with_every_rank(tiny_base, adapters, tmp_path):
 def test_a_missing_alpha_pattern_would_be_seen(tiny_base, adapters, tmp_path):
     """The planted fault: without alpha_pattern PEFT loads silently at another scale."""
     base = tiny_base("bert")
-    base.adapt(SCALE)
     start = adapters(base, (2, 1, 3))
     write_peft(tmp_path, start, SCALE, base, start.adapter.dense)
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "alpha_pattern": {}}))
     with torch.no_grad():
         theirs = stock("bert", tmp_path)(input_ids=IDS, attention_mask=MASK).logits
-    assert float((base.logits(IDS, MASK, start) - theirs).abs().max()) > 1e-3
+    assert float((base.logits(IDS, MASK, start, SCALE) - theirs).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
@@ -95,12 +93,11 @@ def test_an_adapter_made_by_peft_can_be_the_start(tiny_base, tmp_path, rslora):
     model = get_peft_model(tiny_model("bert"), config).eval()
     model.save_pretrained(tmp_path)
     base = make_base(tiny_model("bert"), tokenizer(), "bert", LABELS)
-    base.adapt(3.0)
     adapter = read_peft(tmp_path, base, 3.0)
     assert sorted(set(adapter.ranks().values())) == [0, 2, 4]  # maps that PEFT did not adapt have no slots
     with torch.no_grad():
         expected = model(input_ids=IDS, attention_mask=MASK).logits
-        torch.testing.assert_close(base.logits(IDS, MASK, Start(adapter)), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(base.logits(IDS, MASK, Start(adapter), 3.0), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_an_adapter_that_changes_more_is_refused(tiny_base, adapters, tmp_path):

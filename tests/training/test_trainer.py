@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
+from tiny_models import owned_by, some_tokens, tiny_model
 from torch.nn import functional
 
-from conftest import owned_by, some_tokens, tiny_model
 from fedlora.core.adapter import BOTH, INPUT, NEITHER, OUTPUT, Start, fresh_adapter
 from fedlora.core.rounds import Amount, Failure, Fit, FitJob, ScoreJob
 from fedlora.core.seeds import numpy_stream
@@ -18,7 +18,6 @@ SCALE = 2.0
 
 
 def trainer_of(base, settings=None, head="shared", clients=2, rounds=4, **others):
-    base.adapt(SCALE)
     tokens = some_tokens()
     spec = base.spec(3, SCALE, head=head)
     settings = settings or TrainSettings(batch_size=4, lr=1e-2)
@@ -246,7 +245,7 @@ def test_scores_are_sums_over_examples(tiny_base):
     with torch.no_grad():
         for example in range(len(tokens)):
             ids, mask, labels = padded(tokens, numpy.array([example]), 0)
-            logits = base.logits(ids, mask, start)
+            logits = base.logits(ids, mask, start, SCALE)
             correct += int(logits.argmax() == labels)
             loss += float(functional.cross_entropy(logits, labels))
     assert (whole.examples, whole.correct) == (len(tokens), correct)

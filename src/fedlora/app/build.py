@@ -19,13 +19,24 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
 from fedlora.methods import find_method
 from fedlora.methods.base import Method
-from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some, tokenise
+from fedlora.training.data import Columns, Dataset, Tokens, from_files, from_hub, take_some, tokenise
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft
 from fedlora.training.split import Split, SplitSettings, pooled, split
 from fedlora.training.trainer import PlainTrainer, TrainSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ingredients:
+    """What takes long to load and does not depend on the method: shared by all runs of one seed."""
+
+    dataset: Dataset
+    split: Split
+    base: Base
+    train: Tokens
+    test: Tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,39 +53,51 @@ class Simulation:
     federation: Federation
 
 
-def build(config: Config, dataset: Dataset | None = None) -> Simulation:
-    """Make a simulation.
+def load(config: Config, dataset: Dataset | None = None) -> Ingredients:
+    """Load data and base.
 
     Args:
         config: a whole config.
         dataset: examples of the caller's own, in place of the config's [data].
 
     Raises:
+        UserError: with one sentence about what is wrong.
+    """
+    dataset = dataset or load_dataset(config)
+    dealt = deal(config, dataset)
+    base = load_named_base(config, dataset.labels)
+    train, test = (tokenise(texts, base.tokenizer, config.model.max_length) for texts in (dataset.train, dataset.test))
+    return Ingredients(dataset, dealt, base, train, test)
+
+
+def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
+    """Make a simulation.
+
+    Args:
+        config: a whole config.
+        ingredients: already loaded for this config's data, split, base and seed.
+
+    Raises:
         UserError: with one sentence about what does not fit.
     """
     method = make_method(config.method.name, config.method.options)
-    dataset = dataset or load_dataset(config)
-    dealt = deal(config, dataset)
-    if method.pooled:
-        dealt = pooled(dealt)
-    base, spec = load_model(config, dataset.labels, len(dealt.clients), method)
-    settings = train_settings(config, method)
-    tokens = [tokenise(texts, base.tokenizer, config.model.max_length) for texts in (dataset.train, dataset.test)]
+    own = ingredients or load(config)
+    dealt = pooled(own.split) if method.pooled else own.split
+    ranks = client_ranks(config, len(dealt.clients), method)
+    spec = adapter_spec(config, own.base, max(ranks))
     trainer = PlainTrainer(
-        base,
+        own.base,
         spec,
-        settings,
-        train=tokens[0],
-        test=tokens[1],
+        train_settings(config, method),
+        train=own.train,
+        test=own.test,
         owned=dealt.clients,
         seed=config.run.seed,
         rounds=config.run.rounds,
         device=config.run.device,
     )
-    ranks = client_ranks(config, len(dealt.clients), method)
-    clients = [
-        Client(name, len(own.train), rank) for (name, own), rank in zip(dealt.clients.items(), ranks, strict=True)
-    ]
+    sizes = {name: len(part.train) for name, part in dealt.clients.items()}
+    clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
     plan = Plan(
         rounds=config.run.rounds,
         seed=config.run.seed,
@@ -85,7 +108,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Simulation:
     )
     transport = LocalTransport(clients, method, trainer, wire=plan.wire, block=config.clients.block)
     federation = Federation(method, spec, transport, plan, trainer)
-    return Simulation(config, dataset, dealt, base, spec, trainer, transport, federation)
+    return Simulation(config, own.dataset, dealt, own.base, spec, trainer, transport, federation)
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
@@ -142,19 +165,32 @@ def deal(config: Config, dataset: Dataset) -> Split:
     return split(dataset.train, dataset.test, settings, config.run.seed)
 
 
-def load_model(config: Config, labels: Sequence[str], clients: int, method: Method) -> tuple[Base, AdapterSpec]:
-    """The base, wearing hooks at the federation's scale, and the adapter's spec."""
-    own = config.adapter
+def load_named_base(config: Config, labels: Sequence[str]) -> Base:
+    """The base that [model] names, on its device, with the maps of [adapter]."""
     name = str(generated_base()) if config.model.base == GENERATED else config.model.base
     base = load_base(
         name,
         labels,
-        targets=own.targets,
-        layers=own.layers,
+        targets=config.adapter.targets,
+        layers=config.adapter.layers,
         dtype=type_of_wire[config.model.dtype],
         seed=config.run.seed,
     )
-    rank = max(client_ranks(config, clients, method))
+    try:
+        base.model.to(torch.device(config.run.device))
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"run.device is {config.run.device!r}, which cannot be used here: {first}") from error
+    return base
+
+
+def adapter_spec(config: Config, base: Base, rank: int) -> AdapterSpec:
+    """What is trained.
+
+    Raises:
+        ConfigError: a rank above the smallest map.
+        ModelError: a start that does not fit.
+    """
     smallest = min(min(shape) for shape in base.shapes.values())
     if rank > smallest:
         raise ConfigError(
@@ -162,24 +198,14 @@ def load_model(config: Config, labels: Sequence[str], clients: int, method: Meth
             f"adapter.rank or clients.ranks."
         )
     scale = federation_scale(config, rank)
-    base.adapt(scale)
-    _place(base, config.run.device)
-    spec = base.spec(rank, scale, head=own.head)
-    if own.start is None:
-        return base, spec
-    start = read_peft(Path(own.start), base, scale)
+    spec = base.spec(rank, scale, head=config.adapter.head)
+    if config.adapter.start is None:
+        return spec
+    start = read_peft(Path(config.adapter.start), base, scale)
     largest = max(start.ranks().values())
     if largest > rank:
         raise ModelError(f"adapter.start has rank {largest}, more than adapter.rank ({rank}): raise adapter.rank.")
-    return base, replace(spec, start=start)
-
-
-def _place(base: Base, device: str) -> None:
-    try:
-        base.model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"run.device is {device!r}, which cannot be used here: {first}") from error
+    return replace(spec, start=start)
 
 
 def federation_scale(config: Config, rank: int) -> float:

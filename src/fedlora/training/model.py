@@ -27,13 +27,12 @@ class AdaptedMap:
     GPT-2 alike, so the hook does not depend on how the base stores its weight.
     """
 
-    def __init__(self, module: nn.Module, scale: float) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.A: Tensor | None = None
         self.B: Tensor | None = None
         self.fold: LowRank | Tensor | None = None
-        self.dropout = 0.0
-        self._scale = scale
-        self._handle = module.register_forward_hook(self._add)
+        self.scale, self.dropout = 1.0, 0.0
+        module.register_forward_hook(self._add)
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if self.A is None or self.B is None:
@@ -45,11 +44,7 @@ class AdaptedMap:
             added = added + (x @ self.fold.A.T) @ self.fold.B.T
         elif self.fold is not None:
             added = added + x @ self.fold.T
-        return output + (self._scale * added).to(output.dtype)
-
-    def remove(self) -> None:
-        """Take the hook off the map."""
-        self._handle.remove()
+        return output + (self.scale * added).to(output.dtype)
 
 
 @dataclass(eq=False)
@@ -72,17 +67,14 @@ class Base:
     tokenizer_fingerprint: str = ""
     _maps: dict[str, AdaptedMap] = field(default_factory=dict, repr=False)
 
-    def adapt(self, scale: float) -> None:
-        """Put a hook at scale s on every adapted map, in place of earlier ones."""
-        for old in self._maps.values():
-            old.remove()
-        self._maps = {name: AdaptedMap(self.model.get_submodule(name), scale) for name in self.shapes}
+    def __post_init__(self) -> None:
+        self._maps = {name: AdaptedMap(self.model.get_submodule(name)) for name in self.shapes}
 
     def spec(self, rank: int, scale: float, **others: Any) -> AdapterSpec:
         """The adapter of this base."""
         return AdapterSpec(self.shapes, rank, scale, **others)
 
-    def logits(self, ids: Tensor, mask: Tensor, start: Start, dropout: float = 0.0) -> Tensor:
+    def logits(self, ids: Tensor, mask: Tensor, start: Start, scale: float, dropout: float = 0.0) -> Tensor:
         """Class scores (examples, labels) in float32.
 
         The head goes in by value: the resident model's own is neither read nor changed where the start
@@ -92,13 +84,14 @@ class Base:
             ids: token ids (examples, tokens), padded.
             mask: 1 where a token is real.
             start: the adapter with its head, on the model's device; its tensors may need gradients.
+            scale: s, the one number of the federation.
             dropout: probability on the adapters' inputs.
         """
         head = {name: part.to(self.head[name].dtype) for name, part in start.adapter.dense.items()}
         try:
             for name, own in self._maps.items():
                 own.A, own.B = start.adapter.input[name], start.adapter.output[name]
-                own.fold, own.dropout = start.fold.get(name), dropout
+                own.fold, own.scale, own.dropout = start.fold.get(name), scale, dropout
             inputs = {"input_ids": ids, "attention_mask": mask}
             output = torch.func.functional_call(self.model, head, args=(), kwargs=inputs)
         finally:

@@ -63,7 +63,7 @@ class PlainTrainer:
     """Trains and scores jobs one by one on a single resident base.
 
     Args:
-        base: already adapted at the spec's scale.
+        base: the resident model.
         spec: the adapter.
         settings: how clients train.
         train: all training examples.
@@ -144,7 +144,7 @@ class PlainTrainer:
         for first in range(0, len(batch), size):
             part = batch[first : first + size]
             ids, mask, labels = self._padded(self._train, part)
-            logits = self._base.logits(ids, mask, run.start, self._settings.dropout)
+            logits = self._base.logits(ids, mask, run.start, self._spec.scale, self._settings.dropout)
             loss = functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -162,7 +162,7 @@ class PlainTrainer:
         with torch.inference_mode():
             for first in range(0, len(order), _SCORE_BATCH):
                 ids, mask, labels = self._padded(tokens, order[first : first + _SCORE_BATCH])
-                logits = self._base.logits(ids, mask, start)
+                logits = self._base.logits(ids, mask, start, self._spec.scale)
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == labels).sum())
         return Score(len(order), correct, loss)
