@@ -32,7 +32,7 @@ def run(method, data, base):
     curve, seconds = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
         for record in Run(simulation, Path(folder) / "run"):
-            print(method, line_of(record, simulation), flush=True)
+            print(method, line_of(record, simulation.config.run.rounds), flush=True)
             curve.append(round_line(record))
             seconds += sum(record.seconds.values())
         summary = json.loads((Path(folder) / "run" / "summary.json").read_text())

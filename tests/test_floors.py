@@ -34,7 +34,7 @@ THIRD_PARTIES = {
     },
     "federation": {"torch"},
     "laws": {"torch", "hypothesis"},
-    "report": {"jinja2", "plotly", "matplotlib"},
+    "report": {"jinja2", "matplotlib"},
     "app": {"torch", "pydantic", "tomli_w", "rich", "transformers"},
     "deploy": {"flwr", "torch"},
     "cli": {"typer"},

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import unquote
 
 import typer
 
@@ -88,29 +87,97 @@ def export(
     client: Annotated[str | None, typer.Option(help="A client's personal adapter in place of the global one.")] = None,
 ) -> None:
     """Copy a run's adapter out as a PEFT directory."""
-    from fedlora.federation.journal import client_folder
+    from fedlora.app.predict import adapter_folder
 
-    source = (client_folder(run_folder, client) if client else run_folder) / "adapter"
-    if not (run_folder / "summary.json").is_file():
-        raise RunFolderError(f"{run_folder} is no finished run: it has no summary.json.")
-    if not source.is_dir():
-        there = sorted(unquote(own.name) for own in (run_folder / "clients").glob("*"))
-        hint = f"personal adapters: {', '.join(there)}; choose one with --client." if there else "it has none at all."
-        what = f"no adapter of client {client!r}" if client else "no global adapter"
-        raise RunFolderError(f"{run_folder} has {what}; {hint}")
+    source = adapter_folder(run_folder, client)
     if target.exists():
         raise RunFolderError(f"{target} already exists: choose another folder.")
     shutil.copytree(source, target)
     typer.echo(f"{target}: a PEFT directory; load it with PeftModel.from_pretrained.")
 
 
+@app.command()
+def predict(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    texts: Annotated[list[str], typer.Argument(help="One or more texts.")],
+    client: Annotated[str | None, typer.Option(help="Ask a client's personal model.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 3,
+) -> None:
+    """Ask a run's model for the label of a text."""
+    from fedlora.app import predict as asking
+    from fedlora.app.progress import quiet_libraries
+
+    quiet_libraries()
+    for text, ranked in zip(texts, asking.predict(run_folder, texts, client), strict=True):
+        typer.echo(text)
+        for label, chance in ranked[:top]:
+            typer.echo(f"  {100 * chance:5.1f} %  {label}")
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="A file, or a folder with train.* and test.*.")],
+    out: Annotated[Path, typer.Option(help="The config to write; must not exist.")] = Path("fedlora.toml"),
+) -> None:
+    """Write a commented config from the columns, labels and lengths of your data."""
+    from fedlora.app.initialise import commented_config, look_at
+
+    found = look_at(data)
+    if out.exists():
+        raise UserError(f"{out} already exists: choose another name with --out.")
+    out.write_text(commented_config(data, found), encoding="utf-8")
+    typer.echo(
+        f"{out}: text {found.text!r}, label {found.label!r} with {len(found.labels)} values, {found.rows} examples. "
+        f"Next: fedlora run {out}, or fedlora compare {out} --methods lora-a2,fedit,local"
+    )
+
+
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="A TOML file.")],
+    methods: Annotated[str, typer.Option(help="Names, with commas between them.")],
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 1,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the runs go; runs/NAME-compared by default.")] = None,
+) -> None:
+    """Run several methods on the same clients and tell them side by side; goes on where it was stopped."""
+    from fedlora.app.compare import entries
+    from fedlora.app.config import read_config
+    from fedlora.app.progress import compare_with_progress, quiet_libraries
+
+    settings = read_config(config, override or [])
+    folder = out or Path("runs") / f"{settings.run.name}-compared"
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    runs = entries(settings, names, seeds, folder)
+    quiet_libraries()
+    with _interruptible("the same command goes on"):
+        failed = compare_with_progress(runs, folder)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed. {' '.join(failed)}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders above them.")],
+    out: Annotated[Path | None, typer.Option(help="Where the page goes; into the folder, if it is one.")] = None,
+) -> None:
+    """Write one page, and its table as Markdown and CSV, of one or many runs."""
+    from fedlora.report.page import write_report
+
+    if out is None and len(runs) > 1:
+        raise UserError("Several folders were given: say with --out where the page should go.")
+    typer.echo(str(write_report(runs, out or runs[0])))
+
+
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(how: str = "go on with --resume") -> Iterator[None]:
     """Ctrl-C ends in a sentence."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("fedlora: stopped; finished rounds are kept, go on with --resume.", err=True)
+        typer.echo(f"fedlora: stopped; finished rounds are kept, {how}.", err=True)
         raise typer.Exit(1) from None
 
 

@@ -2,6 +2,7 @@
 """A run with something to look at: bars on a terminal, plain lines elsewhere."""
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -9,14 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from fedlora.app.build import Simulation, build
+from fedlora.app.compare import Entry, compare
 from fedlora.app.config import Config
-from fedlora.app.run import Run
+from fedlora.app.run import Run, is_finished
 from fedlora.core.rounds import Client, Failure, Order, Reply
+from fedlora.errors import FedloraError
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.transport import Transport
+from fedlora.report.page import write_report
+from fedlora.report.read import group, read_runs
+from fedlora.report.tables import COLUMNS, NOTES, cells, rows, size
+from fedlora.training.memory import SmallerPortions
 
 
 def quiet_libraries() -> None:
@@ -27,6 +36,8 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.simplefilter("always", SmallerPortions)
+    warnings.showwarning = lambda message, *_: print(f"fedlora: {message}", file=sys.stderr)
 
 
 class _Watched:
@@ -59,7 +70,7 @@ def run_with_progress(config: Config, folder: Path, resume: bool = False) -> Non
         _with_bars(simulation, folder, resume, console)
     else:
         for record in _begun(simulation, folder, resume, console):
-            print(line_of(record, simulation), flush=True)
+            print(line_of(record, simulation.config.run.rounds), flush=True)
     console.print(f"done: {folder}")
 
 
@@ -80,7 +91,41 @@ def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Cons
         progress.update(rounds, completed=run.server.round)
         for record in run:
             progress.advance(rounds)
-            progress.console.print(line_of(record, simulation))
+            progress.console.print(line_of(record, simulation.config.run.rounds))
+
+
+def compare_with_progress(runs: Sequence[Entry], folder: Path) -> list[str]:
+    """Run a comparison, tell every round, write its table and page; returns a sentence for each failed run."""
+    console = Console(highlight=False, soft_wrap=True)
+    failed = []
+    done = {entry.folder for entry in runs if is_finished(entry.folder)}
+    if done:
+        console.print(f"{len(done)} of {len(runs)} runs are finished already")
+    for entry, step in compare(runs):
+        name = f"{entry.label}, seed {entry.seed}"
+        if isinstance(step, FedloraError):
+            failed.append(f"{name}: {step}")
+            console.print(f"{name}: failed", style="red")
+        else:
+            console.print(f"{name}:  {line_of(step, entry.config.run.rounds)}")
+    finished = [entry.folder for entry in runs if is_finished(entry.folder)]
+    if finished:
+        page = write_report(finished, folder)
+        print_table(finished, console)
+        console.print(f"the page: {page}")
+    return failed
+
+
+def print_table(folders: Sequence[Path], console: Console) -> None:
+    """The one table of some runs."""
+    table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows(group(read_runs(folders))):
+        table.add_row(*cells(row))
+    console.print()
+    console.print(table)
+    console.print(Padding(NOTES, (1, 0, 1, 0)), style="dim", soft_wrap=False)
 
 
 def opening(simulation: Simulation) -> list[str]:
@@ -104,11 +149,11 @@ def opening(simulation: Simulation) -> list[str]:
     return lines
 
 
-def line_of(record: RoundRecord, simulation: Simulation) -> str:
+def line_of(record: RoundRecord, rounds: int) -> str:
     """A round in one line."""
     absent = len([c for c in record.clients if c.status not in ("accepted", "idle")])
     words = [
-        f"round {record.round}/{simulation.federation.plan.rounds}",
+        f"round {record.round}/{rounds}",
         f"{record.accepted} clients" + (f" ({absent} without a reply)" if absent else ""),
         f"loss {record.loss:.3f}" if record.loss is not None else "no loss",
     ]
@@ -119,13 +164,3 @@ def line_of(record: RoundRecord, simulation: Simulation) -> str:
     words.append(f"up {size(record.traffic.up)}, down {size(record.traffic.down)}")
     words.append(f"{sum(record.seconds.values()):.1f} s")
     return "  ".join(words)
-
-
-def size(count: int) -> str:
-    """Bytes in words."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError

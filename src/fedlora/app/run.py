@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run: its rounds one by one, its folder, and going on with it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from fedlora.app.build import Simulation
-from fedlora.app.config import resolved
+from fedlora.app.build import Simulation, build, load
+from fedlora.app.config import Config, make_config, read_config, resolved
 from fedlora.app.results import client_model, environment, export, export_adapters, ownership, summarise
 from fedlora.errors import UserError
 from fedlora.federation.journal import ENVIRONMENT, SPLIT, SUMMARY, Journal
 from fedlora.federation.record import RoundRecord, round_line
 from fedlora.federation.server import Server, begin, federate, global_model
+from fedlora.report.page import write_report
+from fedlora.training.data import Dataset
 
 
 class Run:
@@ -57,6 +60,7 @@ class Run:
         summary = summarise(self.simulation, journal.rounds())
         export_adapters(self.simulation, self.server, journal.folder, summary)
         journal.finish(summary)
+        write_report([journal.folder], journal.folder)
 
     def save(self, folder: str | Path, client: str | None = None) -> None:
         """Write the adapter as it is now as a PEFT directory.
@@ -79,6 +83,31 @@ class Run:
         summary = summarise(self.simulation, [round_line(record) for record in self.records])
         if own is not None:
             export(self.simulation, own, Path(folder), summary, member)
+
+
+def run(
+    config: Config | Mapping[str, Any] | str | Path,
+    data: Dataset | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+) -> Run:
+    """A run to iterate over: `for record in fedlora.run(config, data): ...`, stopped by `break`.
+
+    Args:
+        config: a `Config`, nested mappings, or the path of a TOML file.
+        data: examples of your own, in place of the config's [data]; see `from_lists`.
+        out: a folder to keep it in.
+        resume: go on with the run that the folder holds.
+
+    Raises:
+        UserError: with one sentence about what does not fit.
+    """
+    if isinstance(config, str | Path):
+        config = read_config(Path(config))
+    elif not isinstance(config, Config):
+        config = make_config(config)
+    folder = Path(out) if out is not None else None
+    return Run(build(config, load(config, data)), folder, resume)
 
 
 def _open(simulation: Simulation, folder: Path, resume: bool) -> Journal:

@@ -83,7 +83,7 @@ class Journal:
         """
         if not (folder / CONFIG).is_file():
             raise RunFolderError(f"{folder} holds {_contents(folder)}, no run that --resume could go on with.")
-        _require_same(folder, (folder / CONFIG).read_text(encoding="utf-8"), config)
+        require_same_config(folder, config)
         for part in folder.rglob(f".*{PART}"):
             part.unlink()
         _describe(folder, files)
@@ -135,9 +135,13 @@ def _identity(folder: Path) -> str:
     return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
 
 
-def _require_same(folder: Path, old: str, new: str) -> None:
-    """Name the first key in which two configs differ."""
-    before, after = (tomllib.loads(text) for text in (old, new))
+def require_same_config(folder: Path, config: str) -> None:
+    """Name the first key in which a run's config differs from another.
+
+    Raises:
+        RunFolderError: they differ.
+    """
+    before, after = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8")), tomllib.loads(config)
     for section in {**before, **after}:
         was, now = before.get(section, {}), after.get(section, {})
         for key in {**was, **now}:

@@ -73,7 +73,7 @@ def from_files(
         DataError: what cannot be read, and why.
     """
     if path.is_dir():
-        tables = {part: read_rows(_part_file(path, part)) for part in ("train", "test")}
+        tables = {part: read_rows(part_file(path, part)) for part in ("train", "test")}
         return from_rows(tables["train"], tables["test"], columns, path.name, labels)
     if not path.is_file():
         raise DataError(f"data.path is {str(path)!r}, but there is no such file or folder.")
@@ -149,6 +149,38 @@ def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Se
     )
 
 
+def from_lists(
+    texts: Sequence[str],
+    labels: Sequence[object],
+    test_texts: Sequence[str],
+    test_labels: Sequence[object],
+    owners: Sequence[object] | None = None,
+) -> Dataset:
+    """A dataset from the caller's own lists.
+
+    Args:
+        texts: for training.
+        labels: of each training text; anything that `str` tells apart.
+        test_texts: for the test set.
+        test_labels: of each test text.
+        owners: of each training text whose it is, for `split.kind = "natural"`.
+
+    Raises:
+        DataError: lists of different lengths, or what `from_rows` refuses.
+    """
+    for name, one, other in (("texts", texts, labels), ("test_texts", test_texts, test_labels)):
+        if len(one) != len(other):
+            raise DataError(f"There are {len(one)} {name} but {len(other)} labels: give one label for each.")
+    if owners is not None and len(owners) != len(texts):
+        raise DataError(f"There are {len(texts)} texts but {len(owners)} owners: give one owner for each.")
+    columns = Columns(group="owner" if owners is not None else None)
+    train: list[dict[str, object]] = [{"text": t, "label": y} for t, y in zip(texts, labels, strict=True)]
+    for row, owner in zip(train, owners or (), strict=False):
+        row["owner"] = owner
+    test = [{"text": t, "label": y} for t, y in zip(test_texts, test_labels, strict=True)]
+    return from_rows(train, test, columns, origin="lists")
+
+
 def _texts(rows: Rows, columns: Columns, known: Mapping[str, int], part: Part, origin: str) -> Texts:
     values = [str(row[columns.label]) for row in rows]
     strange = sorted({value for value in values if value not in known})
@@ -175,7 +207,12 @@ def _require_column(rows: Rows, column: str, part: Part, origin: str) -> None:
             )
 
 
-def _part_file(folder: Path, part: Part) -> Path:
+def part_file(folder: Path, part: Part) -> Path:
+    """The training or the test file of a folder.
+
+    Raises:
+        DataError: there is none.
+    """
     for ending in _READERS:
         for name in (f"{part}.{ending}", f"{part}.{ending}.gz"):
             if (folder / name).is_file():

@@ -18,6 +18,7 @@ from fedlora.core.adapter import AdapterSpec, Start
 from fedlora.core.lowrank import LowRank
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ModelError
+from fedlora.training.memory import require_room
 
 
 class AdaptedMap:
@@ -128,6 +129,8 @@ def load_base(
     path = Path(name)
     if path.exists() and not (path / "config.json").is_file():
         raise ModelError(f"model.base is {name!r}, but that folder holds no model: it has no config.json.")
+    if path.is_dir():
+        require_room(path, torch.finfo(dtype).bits // 8)
     try:
         config = AutoConfig.from_pretrained(name)
         _require_encoder(name, config)

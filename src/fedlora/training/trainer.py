@@ -7,6 +7,7 @@ It is the oracle for any faster one: clear before quick.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy
@@ -19,6 +20,7 @@ from fedlora.core.adapter import Adapter, AdapterSpec, Start, Tensors, on_device
 from fedlora.core.rounds import Amount, Failure, Fit, FitJob, Fitted, Score, ScoreJob
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.training.data import Tokens
+from fedlora.training.memory import Portions
 from fedlora.training.model import Base
 from fedlora.training.split import Owned
 
@@ -94,6 +96,8 @@ class PlainTrainer:
         self._owned = owned
         self._seed, self._rounds = seed, rounds
         self._device = device
+        self._pass = Portions(settings.micro_batch, "train.micro_batch")
+        self._scoring = Portions(None, "the batch of a score")
         self._padding = base.tokenizer.pad_token_id or 0
 
     @property
@@ -139,17 +143,21 @@ class PlainTrainer:
 
     def _step(self, run: "_Trained", batch: NDArray[numpy.int64]) -> float:
         """One optimiser step; returns the batch's mean loss."""
+        loss = self._pass.run(len(batch), lambda size: self._gradient(run, batch, size))
+        run.step()
+        return loss
+
+    def _gradient(self, run: "_Trained", batch: NDArray[numpy.int64], size: int) -> float:
+        """The gradient of the batch's mean loss, `size` examples at a time."""
+        run.forget_gradient()
         total = 0.0
-        size = self._settings.micro_batch or len(batch)
         for first in range(0, len(batch), size):
-            part = batch[first : first + size]
-            ids, mask, labels = self._padded(self._train, part)
+            ids, mask, labels = self._padded(self._train, batch[first : first + size])
             logits = self._base.logits(ids, mask, run.start, self._spec.scale, self._settings.dropout)
             loss = functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        run.step()
         return total
 
     def _score(self, job: ScoreJob) -> Score:
@@ -161,11 +169,20 @@ class PlainTrainer:
         correct, loss = 0, 0.0
         with torch.inference_mode():
             for first in range(0, len(order), _SCORE_BATCH):
-                ids, mask, labels = self._padded(tokens, order[first : first + _SCORE_BATCH])
-                logits = self._base.logits(ids, mask, start, self._spec.scale)
+                batch = order[first : first + _SCORE_BATCH]
+                logits, labels = self._scoring.run(len(batch), partial(self._logits, tokens, batch, start))
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == labels).sum())
         return Score(len(order), correct, loss)
+
+    def _logits(self, tokens: Tokens, batch: NDArray[numpy.int64], start: Start, size: int) -> tuple[Tensor, Tensor]:
+        """Class scores and labels of a batch, `size` examples at a time."""
+        parts, labels = [], []
+        for first in range(0, len(batch), size):
+            ids, mask, own = self._padded(tokens, batch[first : first + size])
+            parts.append(self._base.logits(ids, mask, start, self._spec.scale))
+            labels.append(own)
+        return torch.cat(parts), torch.cat(labels)
 
     def _part(self, job: ScoreJob) -> tuple[Tokens, NDArray[numpy.int64]]:
         if job.client is None:
@@ -230,6 +247,11 @@ class _Trained:
         for group in self._optimizer.param_groups if self._optimizer else ():
             group["lr"] = group["initial"] * factor
 
+    def forget_gradient(self) -> None:
+        """Start a gradient afresh."""
+        if self._optimizer is not None:
+            self._optimizer.zero_grad()
+
     def step(self) -> None:
         """One step of the optimiser, in which slots outside the mask do not move at all.
 
@@ -242,7 +264,6 @@ class _Trained:
             if parameter.grad is not None:
                 parameter.grad *= moves
         self._optimizer.step()
-        self._optimizer.zero_grad()
         with torch.no_grad():
             for parameter, moves, before in self._held:
                 parameter.copy_(torch.where(moves, parameter, before))

@@ -1,0 +1,47 @@
+"""A new method in one file: server and client half together, held to every law by `fedlora check`.
+
+Momentum: the mean of the clients' changes is added to a running direction, and the factors follow it.
+
+    fedlora check examples/new_method.py:Momentum
+    fedlora run --set method.name=examples/new_method.py:Momentum --set method.keep=0.5
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from fedlora.core.adapter import BOTH, SIDES, AdapterSpec
+from fedlora.core.parcel import tensors_at
+from fedlora.core.rounds import Upload
+from fedlora.errors import MethodError
+from fedlora.methods.base import Method, State, move_to, sum_uploads
+
+
+@dataclass(frozen=True)
+class Momentum(Method):
+    """FedAvgM on both sides of the adapter; clients train and upload as in FedIT."""
+
+    name: ClassVar[str] = "momentum"
+
+    keep: float = 0.3
+    """How much of the last round's direction is kept, from 0 to below 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep < 1:
+            raise MethodError(f"method.keep is {self.keep}; it must be at least 0 and below 1.")
+
+    def init(self, spec: AdapterSpec, seed: int) -> State:
+        """Server: a fresh adapter, and no direction yet."""
+        state = super().init(spec, seed)
+        still = {side: {m: 0 * t for m, t in state.adapter.side(side).items()} for side in SIDES}
+        return replace(state, extra=still)
+
+    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+        """Server: direction = keep x direction + (mean - factors); factors += direction."""
+        sums = sum_uploads(state, uploads, BOTH)
+        moved, directions = {}, {}
+        for side in SIDES:
+            old, mean, past = state.adapter.side(side), sums.mean(side), tensors_at(state.extra, side)
+            directions[side] = {m: self.keep * past[m] + (mean[m].to(t.dtype) - t) for m, t in old.items()}
+            moved[side] = {m: t + directions[side][m] for m, t in old.items()}
+        return replace(move_to(state, moved), extra=directions)

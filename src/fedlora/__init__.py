@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Federated fine-tuning of language models with low-rank adapters.
+
+The public names, one by one. They are resolved on first use: `import fedlora` itself loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedlora.app.config import Config as Config
+    from fedlora.app.config import make_config as make_config
+    from fedlora.app.config import read_config as read_config
+    from fedlora.app.run import Run as Run
+    from fedlora.app.run import run as run
+    from fedlora.core.adapter import Adapter as Adapter
+    from fedlora.core.adapter import AdapterSpec as AdapterSpec
+    from fedlora.core.lowrank import LowRank as LowRank
+    from fedlora.errors import FedloraError as FedloraError
+    from fedlora.errors import UserError as UserError
+    from fedlora.methods import BUILT_IN as BUILT_IN
+    from fedlora.methods import find_method as find_method
+    from fedlora.methods.base import Method as Method
+    from fedlora.training.data import Dataset as Dataset
+    from fedlora.training.data import from_lists as from_lists
+
+_HOMES = {
+    "BUILT_IN": "fedlora.methods",
+    "Adapter": "fedlora.core.adapter",
+    "AdapterSpec": "fedlora.core.adapter",
+    "Config": "fedlora.app.config",
+    "Dataset": "fedlora.training.data",
+    "FedloraError": "fedlora.errors",
+    "LowRank": "fedlora.core.lowrank",
+    "Method": "fedlora.methods.base",
+    "Run": "fedlora.app.run",
+    "UserError": "fedlora.errors",
+    "find_method": "fedlora.methods",
+    "from_lists": "fedlora.training.data",
+    "make_config": "fedlora.app.config",
+    "read_config": "fedlora.app.config",
+    "run": "fedlora.app.run",
+}
+
+__version__ = "0.1.0.dev0"
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  the keys are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedlora' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A first config for somebody's own data, with what was found in them and a word on every key."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel
+
+from fedlora.app.config import Config
+from fedlora.errors import DataError
+from fedlora.training.data import part_file, read_rows
+
+_TEXT_LENGTH = 12
+"""Characters from which a column of words counts as text rather than as a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a table seems to hold."""
+
+    rows: int
+    text: str
+    label: str
+    labels: tuple[str, ...]
+    rarest: int
+    """Examples of the rarest label."""
+    owners: dict[str, int]
+    """Columns that could say whose an example is, with how many values."""
+    tokens: int
+    """A guess at the tokens of a long text (the 95th percentile)."""
+
+
+def look_at(path: Path) -> Found:
+    """Find the text, the label and possible owners in a file, or in a folder's training file.
+
+    Raises:
+        DataError: there is no column of text, or none of labels.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist: name a file, or a folder with train.* and test.*.")
+    rows = read_rows(part_file(path, "train") if path.is_dir() else path)
+    if not rows:
+        raise DataError(f"{path} has no examples.")
+    columns = {name: [str(row.get(name, "")) for row in rows] for name in rows[0]}
+    text = _text_column(columns, path)
+    label = _label_column(columns, text, path)
+    counts = Counter(columns[label])
+    lengths = sorted(max(len(own.split()) * 1.5, len(own) / 4) for own in columns[text])
+    owners = {
+        name: len(set(values))
+        for name, values in columns.items()
+        if name not in (text, label) and 2 <= len(set(values)) <= len(rows) / 5
+    }
+    long = lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))]
+    return Found(len(rows), text, label, tuple(sorted(counts)), min(counts.values()), owners, int(long) + 2)
+
+
+def _text_column(columns: dict[str, list[str]], path: Path) -> str:
+    means = {name: sum(map(len, own)) / len(own) for name, own in columns.items()}
+    best = max(means, key=lambda name: (name == "text", means[name]))
+    if means[best] < _TEXT_LENGTH:
+        raise DataError(f"{path.name}: no column looks like text among {', '.join(columns)}; is this the right file?")
+    return best
+
+
+def _label_column(columns: dict[str, list[str]], text: str, path: Path) -> str:
+    """The column called label, else the one that repeats itself most without being constant."""
+    counts = {name: len(set(own)) for name, own in columns.items() if name != text}
+    total = len(columns[text])
+    usable = {name: own for name, own in counts.items() if 2 <= own <= max(2, total / 2)}
+    if not usable:
+        told = ", ".join(f"{name} ({own} values)" for name, own in counts.items()) or "none"
+        raise DataError(
+            f"{path.name}: no column looks like a label besides the text {text!r}; the others are {told}. A label has "
+            f"at least two values, each with several examples."
+        )
+    named = [name for name in usable if name.lower() in ("label", "labels", "class", "category", "target", "intent")]
+    return named[0] if named else min(usable, key=lambda name: usable[name])
+
+
+def commented_config(path: Path, found: Found) -> str:
+    """A TOML config that runs as it is: found values set, every other key with its default as a comment."""
+    length = min(512, max(16, -(-found.tokens // 16) * 16))
+    clients = max(2, min(10, found.rows // 50))
+    values: dict[str, dict[str, Any]] = {
+        "run": {"name": path.stem.partition(".")[0], "rounds": 20},
+        "data": {"source": "files", "path": str(path), "text": found.text, "label": found.label},
+        "split": {"kind": "dirichlet", "clients": clients, "alpha": 0.5, "validation": 0.1},
+        "model": {"base": "sentence-transformers/all-MiniLM-L6-v2", "max_length": length},
+        "adapter": {"rank": 8},
+        "train": {"epochs": 1, "lr": 1e-3},
+        "method": {"name": "lora-a2"},
+        "evaluate": {"every": 2},
+    }
+    lines = [
+        f"# Made by fedlora init from {path.name}: {found.rows} examples, {len(found.labels)} labels, the rarest with "
+        f"{found.rarest}.",
+        "# Every key that is commented out stands at its default.",
+    ]
+    for owner, count in found.owners.items():
+        lines.append(f"# The column {owner!r} ({count} values) may say whose an example is: split.kind = 'natural'.")
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            lines += ["", f"[{name}]  # {(section.__doc__ or '').splitlines()[0]}"]
+            lines += _section(section, values.get(name, {}))
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: type[BaseModel], values: dict[str, Any]) -> Sequence[str]:
+    lines = []
+    for key, field in section.model_fields.items():
+        lines.append(f"# {field.description}")
+        if key in values:
+            lines.append(_line(key, values[key]))
+        else:
+            lines.append(f"# {_line(key, field.default)}" if field.default is not None else f"# {key} =")
+    return lines
+
+
+def _line(key: str, value: Any) -> str:
+    return tomli_w.dumps({key: value}).strip()

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One page of one or many runs: self-contained HTML, and its table as Markdown and CSV."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from fedlora.report import figures
+from fedlora.report.read import Group, RunData, group, read_runs
+from fedlora.report.tables import COLUMNS, NOTES, cells, comma_separated, markdown, rows
+
+HTML, MARKDOWN, CSV = "report.html", "table.md", "table.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure with its words."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def write_report(paths: Sequence[Path], folder: Path) -> Path:
+    """Read runs and write `report.html`, `table.md` and `table.csv`; returns the page.
+
+    Raises:
+        RunFolderError: a path holds no run.
+    """
+    runs = read_runs(paths)
+    table = rows(group(runs))
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {HTML: page(runs, folder), MARKDOWN: markdown(table), CSV: comma_separated(table)}
+    for name, text in texts.items():
+        beside = folder / f".{name}.part"
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(folder / name)
+    return folder / HTML
+
+
+def page(runs: Sequence[RunData], folder: Path) -> str:
+    """The HTML page, for a folder from which its commands are run."""
+    groups = group(runs)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fedlora.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    first = runs[0]
+    return environment.get_template("page.html.j2").render(
+        title=_title(groups),
+        about=_about(runs),
+        notices=_notices(runs),
+        columns=COLUMNS,
+        rows=[cells(row) for row in rows(groups)],
+        notes=NOTES,
+        figures=draw(groups),
+        commands=[_command(run, folder) for run in runs],
+        machine=_machine(first),
+        configs=[{"name": _name(run), "text": _config_text(run)} for run in runs],
+    )
+
+
+def draw(groups: Sequence[Group]) -> list[Drawn]:
+    """All figures that these runs have something to show in."""
+    first = groups[0].runs[0]
+    drawn = [
+        _drawn(
+            "Global accuracy by round",
+            "The one global model on the whole test set. Band: lowest to highest seed.",
+            figures.score_curves(groups, "global", "accuracy", "round", "global accuracy by round"),
+        ),
+        _drawn(
+            "Personal accuracy by round",
+            "Mean over clients of each client's own model on its own test part.",
+            figures.score_curves(groups, "personal", "mean", "round", "personal accuracy by round"),
+        ),
+        _drawn(
+            "Global accuracy by bytes sent",
+            "What a byte from clients to server buys. Logarithmic.",
+            figures.score_curves(groups, "global", "accuracy", "bytes_up", "global accuracy by bytes"),
+        ),
+        _drawn(
+            "Personal accuracy by bytes sent",
+            "The same for clients' own models. Logarithmic.",
+            figures.score_curves(groups, "personal", "mean", "bytes_up", "personal accuracy by bytes"),
+        ),
+        _drawn(
+            "Every client's own score",
+            "A dot a client (and seed) after the last scored round.",
+            figures.client_scores(groups, "accuracy of every client"),
+        ),
+        _drawn(
+            "Bytes by direction",
+            "All clients, all rounds, mean over seeds.",
+            figures.traffic(groups, "bytes by direction"),
+        ),
+        _drawn(
+            "Who owns which labels",
+            f"Training examples, seed {first.seed}.",
+            figures.label_map(first, "labels of the clients"),
+        ),
+    ]
+    for own in groups:
+        run = own.runs[0]
+        for side, letter in (("output", "B"), ("input", "A")):
+            drawn.append(
+                _drawn(
+                    f"{own.label}: chosen slots of {letter}",
+                    f"Mean over clients, last round that trained {letter}, seed {run.seed}.",
+                    figures.slot_map(run, side, f"chosen slots of {letter} by layer and map"),
+                )
+            )
+            drawn.append(
+                _drawn(
+                    f"{own.label}: slots in common, {letter}",
+                    "Jaccard similarity of every two clients' choices in that round.",
+                    figures.overlap_map(run, side, f"overlap of chosen slots of {letter}"),
+                )
+            )
+    return [figure for figure in drawn if figure.svg]
+
+
+def _drawn(title: str, caption: str, svg: str | None) -> Drawn:
+    return Drawn(title, caption, svg or "")
+
+
+def _title(groups: Sequence[Group]) -> str:
+    if len(groups) == 1:
+        return f"fedlora: {groups[0].label}"
+    return f"fedlora: {len(groups)} methods compared"
+
+
+def _about(runs: Sequence[RunData]) -> str:
+    run = runs[0]
+    split, data = run.config["split"], run.config["data"]
+    sizes = sorted(sum(own["labels"]) for own in run.split["clients"].values())
+    skew = f" (alpha {split['alpha']:g})" if split["kind"] == "dirichlet" else ""
+    name = data["source"] if data["source"] == "generated" else Path(str(data["path"])).name
+    return (
+        f"{name}, {len(run.split['labels'])} labels, {len(sizes)} clients with {sizes[0]} to {sizes[-1]} training "
+        f"examples, {split['kind']} split{skew}, base {run.environment['base']}, head {run.config['adapter']['head']}, "
+        f"{len(runs)} run(s)."
+    )
+
+
+def _notices(runs: Sequence[RunData]) -> list[str]:
+    notices = []
+    if any(run.config["data"]["source"] == "generated" for run in runs):
+        notices.append("The data are generated: these numbers say nothing about real text.")
+    unfinished = [_name(run) for run in runs if not run.finished]
+    if unfinished:
+        notices.append(f"Not finished: {', '.join(unfinished)}.")
+    left_out = runs[0].split["left_out_clients"]
+    if left_out:
+        notices.append(f"Left out, without any training example: {', '.join(left_out)}.")
+    return notices
+
+
+def _name(run: RunData) -> str:
+    return f"{run.label}, seed {run.seed}"
+
+
+def _command(run: RunData, folder: Path) -> str:
+    config = Path(os.path.relpath(run.folder, folder)) / "config.toml"
+    return f"fedlora run {config.as_posix()} --out again/{run.method}-seed-{run.seed}"
+
+
+def _machine(run: RunData) -> str:
+    packages = run.environment["packages"]
+    return (
+        f"{run.environment['platform']}, Python {run.environment['python']}, torch {packages['torch']}, "
+        f"{run.environment['threads']} threads"
+    )
+
+
+def _config_text(run: RunData) -> str:
+    return (run.folder / "config.toml").read_text(encoding="utf-8")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run folders as data, grouped into what a table has one row for."""
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedlora.errors import RunFolderError
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunData:
+    """One run, as far as it has come."""
+
+    folder: Path
+    label: str
+    config: Mapping[str, Any]
+    rounds: Sequence[Line]
+    clients: Sequence[Line]
+    split: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    finished: bool
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.config["run"]["seed"])
+
+    @property
+    def method(self) -> str:
+        """The method's name; of `path/file.py:Class` the class."""
+        return str(self.config["method"]["name"]).rpartition(":")[2]
+
+    def last_scored(self) -> int | None:
+        """The last round after which scores were taken."""
+        scored = [line["round"] for line in self.rounds if line["personal"] or line["global"]]
+        return max(scored, default=None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """The runs of one row: the same config, other seeds."""
+
+    label: str
+    runs: Sequence[RunData] = field(default_factory=tuple)
+
+
+def read_runs(paths: Iterable[Path]) -> list[RunData]:
+    """Read run folders, and all run folders below other folders.
+
+    Raises:
+        RunFolderError: a path holds no run, or a damaged one.
+    """
+    folders: list[Path] = []
+    for path in paths:
+        found = sorted(own.parent for own in path.rglob("config.toml")) if path.is_dir() else []
+        found = [own for own in found if (own / "rounds.jsonl").exists()]
+        if not found:
+            raise RunFolderError(f"{path} holds no run with a finished round: expected a folder with rounds.jsonl.")
+        folders += [own for own in found if own not in folders]
+    return label([_read(folder) for folder in folders])
+
+
+def group(runs: Sequence[RunData]) -> list[Group]:
+    """Runs by label, in the order in which labels appear."""
+    labels = list(dict.fromkeys(run.label for run in runs))
+    return [Group(own, tuple(run for run in runs if run.label == own)) for own in labels]
+
+
+def label(runs: Sequence[RunData]) -> list[RunData]:
+    """Name each run by its method, and by the keys in which runs of that method differ."""
+    labelled = []
+    for run in runs:
+        others = [own for own in runs if own.method == run.method]
+        keys = [key for key in _keys(run) if len({str(_keys(own).get(key)) for own in others}) > 1]
+        told = ", ".join(f"{key.partition('.')[2]} {_keys(run)[key]}" for key in keys)
+        labelled.append(replace(run, label=f"{run.method} ({told})" if told else run.method))
+    return labelled
+
+
+def _keys(run: RunData) -> dict[str, Any]:
+    """A run's config, flat, without what only names the run."""
+    silent = {"run.seed", "run.name", "run.device", "method.name"}
+    flat = {f"{section}.{key}": value for section, keys in run.config.items() for key, value in keys.items()}
+    return {key: value for key, value in flat.items() if key not in silent}
+
+
+def _read(folder: Path) -> RunData:
+    try:
+        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+        return RunData(
+            folder=folder,
+            label=folder.name,
+            config=config,
+            rounds=_lines(folder / "rounds.jsonl"),
+            clients=_lines(folder / "clients.jsonl"),
+            split=json.loads((folder / "split.json").read_text(encoding="utf-8")),
+            environment=json.loads((folder / "environment.json").read_text(encoding="utf-8")),
+            finished=(folder / "summary.json").is_file(),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFolderError(f"{folder} is no whole run folder: {error}.") from error
+
+
+def _lines(path: Path) -> list[Line]:
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matplotlib figures as SVG for a page: colours that follow the page, values under the pointer."""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d31", "#7f7f7f")
+"""Okabe and Ito's colours, told apart by most eyes, on light and on dark."""
+GREY = "#808488"
+"""For lines of the frame: visible on light and on dark."""
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GREY,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "legend.frameon": False,
+    "axes.titlesize": 9,
+}
+
+
+def new_figure(width: float = 5.2, height: float = 3.3, axes: int = 1) -> tuple[Figure, list[Axes]]:
+    """A transparent figure, in inches, with axes side by side."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        drawn = [figure.add_subplot(1, axes, number + 1) for number in range(axes)]
+    figure.patch.set_alpha(0.0)
+    for own in drawn:
+        own.patch.set_alpha(0.0)
+    return figure, drawn
+
+
+def to_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> str:
+    """An `<svg>` element to stand in a page.
+
+    Args:
+        figure: the drawing.
+        name: makes the ids of this drawing different from those of others on the page.
+        title: what it shows, for readers who cannot see it.
+        tips: gid of an artist -> the text to show at it.
+    """
+    stream = io.BytesIO()
+    with rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    root = ElementTree.fromstring(stream.getvalue())  # noqa: S314  drawn just above
+    for metadata in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(metadata)
+    used = set(re.findall(rb"(?:url\(#|href=\"#)([^)\"]+)", stream.getvalue()))
+    for element in root.iter():
+        own = element.get("id", "")
+        if own in tips:
+            ElementTree.SubElement(element, f"{{{_SVG}}}title").text = tips[own]
+        if own and own.encode() not in used:
+            del element.attrib["id"]
+    for size in ("width", "height"):
+        root.attrib.pop(size, None)
+    root.set("role", "img")
+    root.set("aria-label", title)
+    return ElementTree.tostring(root, encoding="unicode")
