@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Working in smaller portions when memory runs out, and saying so."""
 
+import gc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,10 @@ from fedlora.errors import ModelError
 Result = TypeVar("Result")
 
 
+_WORDS = ("allocate memory", "could not create a primitive")
+"""How torch's CPU allocator and oneDNN say it."""
+
+
 class SmallerPortions(UserWarning):
     """Memory ran out and work goes on in smaller portions."""
 
@@ -21,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
 class Portions:
@@ -54,7 +59,8 @@ class Portions:
                         "Not even one example fits into memory: lower model.max_length, choose a smaller model.base, "
                         "or set model.dtype = 'bfloat16'."
                     ) from error
-            self._size = size // 2  # outside the handler, so that nothing of the failed attempt is held
+            gc.collect()  # outside the handler, so that nothing of the failed attempt is held
+            self._size = size // 2
             warnings.warn(f"Memory ran out: {self._what} is now {self._size}.", SmallerPortions, stacklevel=2)
 
 
