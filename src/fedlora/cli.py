@@ -150,6 +150,8 @@ def compare(
     settings = read_config(config, override or [])
     folder = out or Path("runs") / f"{settings.run.name}-compared"
     names = [name.strip() for name in methods.split(",") if name.strip()]
+    if not names:
+        raise UserError("--methods names no method: give some, such as lora-a2,fedit,local.")
     runs = entries(settings, names, seeds, folder)
     quiet_libraries()
     with _interruptible("the same command goes on"):

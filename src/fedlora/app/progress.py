@@ -24,13 +24,14 @@ from fedlora.federation.record import RoundRecord
 from fedlora.federation.transport import Transport
 from fedlora.report.page import write_report
 from fedlora.report.read import group, read_runs
-from fedlora.report.tables import COLUMNS, NOTES, cells, rows, size
+from fedlora.report.tables import NOTES, SHORT, rows, short_cells, size
 from fedlora.training.memory import SmallerPortions
 
 
 def quiet_libraries() -> None:
     """Keep progress bars and load reports of other libraries out of the way."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -118,13 +119,16 @@ def compare_with_progress(runs: Sequence[Entry], folder: Path) -> list[str]:
 
 def print_table(folders: Sequence[Path], console: Console) -> None:
     """The one table of some runs."""
-    table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows(group(read_runs(folders))):
-        table.add_row(*cells(row))
+    table = Table(*SHORT, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap, column.justify = True, "right"
+    table.columns[0].justify = "left"
+    found = rows(group(read_runs(folders)))
+    for row in found:
+        table.add_row(*short_cells(row))
     console.print()
     console.print(table)
+    console.print(f"{max(row.rounds for row in found)} rounds, {max(row.seeds for row in found)} seed(s)", style="dim")
     console.print(Padding(NOTES, (1, 0, 1, 0)), style="dim", soft_wrap=False)
 
 

@@ -51,8 +51,11 @@ def score_curves(groups: Sequence[Group], part: str, key: str, against: str, tit
         return None
     axes.set_ylabel("accuracy, %")
     axes.set_xlabel("bytes sent by all clients" if against == "bytes_up" else "round")
+    if against == "round":
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     if against == "bytes_up":
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
         axes.xaxis.set_major_formatter(lambda value, _: size(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
     _legend(axes)
@@ -219,7 +222,8 @@ def heat_map(name: str, title: str, cells: Cells) -> str:
     highest = cells.top or max(cells.values.values(), default=1.0)
     told: dict[str, str] = {}
     for (x, y), value in cells.values.items():
-        cell = Rectangle((x - 0.5, y - 0.5), 1, 1, color=PALETTE[0], alpha=0.08 + 0.92 * value / highest, linewidth=0)
+        fullness = min(1.0, 0.08 + 0.92 * value / highest)
+        cell = Rectangle((x - 0.5, y - 0.5), 1, 1, color=PALETTE[0], alpha=fullness, linewidth=0)
         axes.add_patch(cell)
         if len(cells.values) <= _MOST_CELLS:
             cell.set_gid(f"cell{x}-{y}")
@@ -246,4 +250,4 @@ def _names(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8, handlelength=1.6)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=8, handlelength=1.6, frameon=False)

@@ -19,7 +19,7 @@ GREY = "#808488"
 """For lines of the frame: visible on light and on dark."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "font.size": 9,
+    "font.size": 9.5,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -35,7 +35,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float = 5.2, height: float = 3.3, axes: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float = 4.5, height: float = 3.1, axes: int = 1) -> tuple[Figure, list[Axes]]:
     """A transparent figure, in inches, with axes side by side."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -21,6 +21,8 @@ COLUMNS = (
     "bytes down",
     "parameters up",
 )
+SHORT = ("method", "ranks", "global", "personal", "worst tenth", "bytes up", "bytes down")
+"""The columns that fit on a terminal."""
 NOTES = (
     "global: accuracy of the one global model on the whole test set; - where a method has none. "
     "personal: mean over clients of each client's model on its own test part. worst tenth: the mean of the lowest "
@@ -109,6 +111,12 @@ def cells(row: Row) -> list[str]:
         size(row.bytes_down),
         count(row.parameters_up),
     ]
+
+
+def short_cells(row: Row) -> list[str]:
+    """A row in the words of the columns that fit on a terminal."""
+    own = dict(zip(COLUMNS, cells(row), strict=True))
+    return [own[column] for column in SHORT]
 
 
 def markdown(table: Sequence[Row]) -> str:
