@@ -141,23 +141,43 @@ def compare(
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; may be repeated.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the runs go; runs/NAME-compared by default.")] = None,
+    rates: Annotated[str, typer.Option(help="Learning rates to try for each method, with commas.")] = "",
+    rate_rounds: Annotated[int, typer.Option(min=1, help="Rounds of such a trial.")] = 4,
 ) -> None:
-    """Run several methods on the same clients and tell them side by side; goes on where it was stopped."""
-    from fedlora.app.compare import entries
+    """Run several methods on the same clients and tell them side by side; goes on where it was stopped.
+
+    With --rates every method first tries each rate for a few rounds, and takes the one that scores best on the
+    validation part (split.validation).
+    """
+    from fedlora.app.compare import entries, trials
     from fedlora.app.config import read_config
-    from fedlora.app.progress import compare_with_progress, quiet_libraries
+    from fedlora.app.progress import compare_with_progress, quiet_libraries, try_rates
 
     settings = read_config(config, override or [])
     folder = out or Path("runs") / f"{settings.run.name}-compared"
-    names = [name.strip() for name in methods.split(",") if name.strip()]
+    names = _words(methods)
     if not names:
         raise UserError("--methods names no method: give some, such as lora-a2,fedit,local.")
     runs = entries(settings, names, seeds, folder)
     quiet_libraries()
     with _interruptible("the same command goes on"):
+        if rates:
+            chosen = try_rates(trials(settings, names, _numbers(rates), rate_rounds, folder))
+            runs = entries(settings, names, seeds, folder, chosen)
         failed = compare_with_progress(runs, folder)
     if failed:
         raise UserError(f"{len(failed)} of {len(runs)} runs failed. {' '.join(failed)}")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in _words(text)]
+    except ValueError:
+        raise UserError(f"--rates is {text!r}: give numbers with commas between them, such as 5e-4,2e-3.") from None
 
 
 @app.command()

@@ -166,3 +166,32 @@ def test_asking_the_model(compared, fedlora):
     assert code == 2
     assert "no global adapter; personal adapters: c0, c1, c2, c3" in err
     assert fedlora("predict", folder / "out" / "fedsa" / "seed-0", "x", "--client", "c2")[0] == 0
+
+
+def test_rates_are_chosen_on_the_validation_part(config, fedlora, tmp_path):
+    path = config(split={"validation": 0.2}, run={"rounds": 2})
+    words = ("compare", path, "--methods", "fedit,local", "--rates", "1e-9,2e-2", "--rate-rounds", "3")
+    code, said, err = fedlora(*words, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    best = {}
+    for method in ("fedit", "local"):
+        own = {
+            r: json.loads((tmp_path / f"out/rates/{method}/lr-{r}/summary.json").read_text()) for r in ("1e-09", "0.02")
+        }
+        best[method] = max(own, key=lambda r: (own[r]["personal"]["weighted_mean"], -own[r]["personal"]["loss"]))
+        assert f"lr = {best[method]}\n" in (tmp_path / f"out/{method}/seed-0/config.toml").read_text()
+    assert f"learning rates chosen on the validation part: fedit {best['fedit']}, local {best['local']}" in said
+    assert best["local"] == "0.02"
+    assert folders(tmp_path / "out") == [
+        "fedit/seed-0", "local/seed-0", *(f"rates/{m}/lr-{r}" for m in ("fedit", "local") for r in ("0.02", "1e-09")),
+    ]  # fmt: skip
+    trial = json.loads((tmp_path / "out/rates/fedit/lr-0.02/rounds.jsonl").read_text().splitlines()[-1])
+    assert trial["global"]["examples"] == 39  # a fifth of every client's examples, none of the test set
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table.count("| fedit |") == 1
+    assert fedlora("report", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / "table.md").read_text() == table  # trials are no part of the table
+    code, _, err = fedlora("compare", config(), "--methods", "fedit", "--rates", "1e-3")
+    assert code == 2
+    assert "split.validation is 0.0" in err
+    assert "give numbers" in fedlora("compare", path, "--methods", "fedit", "--rates", "fast")[2]

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from fedlora.app.config import Config
+from fedlora.app.config import Config, require_validation
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.parcel import type_of_wire
 from fedlora.core.rounds import Amount, Client
@@ -81,6 +81,8 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
         UserError: with one sentence about what does not fit.
     """
     method = make_method(config.method.name, config.method.options)
+    if config.evaluate.part == "validation":
+        require_validation(config)
     own = ingredients or load(config)
     dealt = pooled(own.split) if method.pooled else own.split
     ranks = client_ranks(config, len(dealt.clients), method)
@@ -104,6 +106,7 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
         per_round=config.clients.per_round,
         dropout=config.clients.dropout,
         evaluate_every=config.evaluate.every,
+        part=config.evaluate.part,
         wire=type_of_wire[config.run.wire],
     )
     transport = LocalTransport(clients, method, trainer, wire=plan.wire, block=config.clients.block)

@@ -6,19 +6,23 @@ stopped; one that fails stops no other.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedlora.app.build import Ingredients, build, client_ranks, load, make_method
-from fedlora.app.config import Config, make_config, resolved
+from fedlora.app.config import Config, make_config, require_validation, resolved
 from fedlora.app.run import Run, is_finished
-from fedlora.errors import FedloraError
-from fedlora.federation.journal import CONFIG, require_same_config
+from fedlora.errors import ConfigError, FedloraError
+from fedlora.federation.journal import CONFIG, SUMMARY, require_same_config
 from fedlora.federation.record import RoundRecord
 from fedlora.methods import find_method
 from fedlora.training.data import Dataset
+
+TRIALS = "rates"
+"""The folder of a comparison that holds the trials of learning rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +35,82 @@ class Entry:
     folder: Path
 
 
-def entries(config: Config, methods: Sequence[str], seeds: int, folder: Path) -> list[Entry]:
+def entries(
+    config: Config, methods: Sequence[str], seeds: int, folder: Path, rates: Mapping[str, float] | None = None
+) -> list[Entry]:
     """All runs, seed by seed, so that a comparison that is stopped early has whole seeds.
 
-    The config's own method options go with the method that it names. Where clients have different ranks, a
-    method that takes one rank for all gets the mix's mean rank.
+    Args:
+        config: what they have in common. Its own method options go with the method that it names. Where
+            clients have different ranks, a method that takes one rank for all gets the mix's mean rank.
+        methods: names.
+        seeds: how many, from the config's own on.
+        folder: where the runs' folders go.
+        rates: learning rates of methods, in place of the config's.
 
     Raises:
         UserError: an unknown method or a wrong option, before anything runs.
     """
     result = []
     for number, method in itertools.product(range(seeds), methods):
-        tree: dict[str, Any] = config.model_dump(exclude_unset=True)
-        kind = find_method(method)
-        own = config.method.options if method == config.method.name else {}
-        make_method(method, own)
-        tree["method"] = {"name": method, **own}
         seed = config.run.seed + number
-        tree["run"] = {**tree.get("run", {}), "seed": seed, "name": method}
-        if config.clients.ranks and not kind.mixed_ranks and not kind.pooled:
-            tree["clients"] = {key: value for key, value in tree["clients"].items() if key != "ranks"}
-            tree["adapter"] = {**tree.get("adapter", {}), "rank": mean_rank(config)}
+        tree = _of_method(config, method)
+        tree["run"] = {**tree.get("run", {}), "seed": seed}
+        if rates:
+            tree["train"] = {**tree.get("train", {}), "lr": rates[method]}
         result.append(Entry(method, seed, make_config(tree), folder / folder_name(method) / f"seed-{seed}"))
     return result
+
+
+def trials(config: Config, methods: Sequence[str], rates: Sequence[float], rounds: int, folder: Path) -> list[Entry]:
+    """Short runs of every method at every learning rate, scored on the validation part.
+
+    Raises:
+        UserError: there is no validation part, or what `entries` refuses.
+    """
+    require_validation(config)
+    result = []
+    for method, rate in itertools.product(methods, rates):
+        tree = _of_method(config, method)
+        tree["run"] = {**tree.get("run", {}), "rounds": rounds}
+        tree["train"] = {**tree.get("train", {}), "lr": rate}
+        tree["evaluate"] = {"every": 0, "part": "validation"}
+        own = folder / TRIALS / folder_name(method) / f"lr-{rate:g}"
+        result.append(Entry(f"{method}, lr {rate:g}", config.run.seed, make_config(tree), own))
+    return result
+
+
+def best_rates(runs: Sequence[Entry]) -> dict[str, float]:
+    """Of every method the rate whose trial scored best: accuracy over all clients' validation parts, then loss.
+
+    A rate whose trial failed (a loss that left the finite numbers) is out.
+
+    Raises:
+        ConfigError: no trial of a method ended.
+    """
+    found: dict[str, list[tuple[float, float, float]]] = {entry.config.method.name: [] for entry in runs}
+    for entry in runs:
+        if is_finished(entry.folder):
+            own = json.loads((entry.folder / SUMMARY).read_text(encoding="utf-8"))["personal"]
+            found[entry.config.method.name].append((own["weighted_mean"], -own["loss"], entry.config.train.lr))
+    for method, scores in found.items():
+        if not scores:
+            raise ConfigError(f"No trial of {method} came to an end: try lower --rates.")
+    return {method: max(scores)[2] for method, scores in found.items()}
+
+
+def _of_method(config: Config, method: str) -> dict[str, Any]:
+    """The config's own keys, for one of several methods."""
+    tree: dict[str, Any] = config.model_dump(exclude_unset=True)
+    kind = find_method(method)
+    own = config.method.options if method == config.method.name else {}
+    make_method(method, own)
+    tree["method"] = {"name": method, **own}
+    tree["run"] = {**tree.get("run", {}), "name": folder_name(method)}
+    if config.clients.ranks and not kind.mixed_ranks and not kind.pooled:
+        tree["clients"] = {key: value for key, value in tree["clients"].items() if key != "ranks"}
+        tree["adapter"] = {**tree.get("adapter", {}), "rank": mean_rank(config)}
+    return tree
 
 
 def mean_rank(config: Config) -> int:

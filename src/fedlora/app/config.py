@@ -147,9 +147,12 @@ class MethodSection(BaseModel):
 
 
 class EvaluateSection(Section):
-    """When to look."""
+    """When and where to look."""
 
     every: int = Field(1, ge=0, description="Score after so many rounds, and after the last; 0: only after the last.")
+    part: Literal["test", "validation"] = Field(
+        "test", description="What to score on: the test set, or the examples that split.validation sets apart."
+    )
 
 
 class Config(Section):
@@ -164,6 +167,16 @@ class Config(Section):
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
     method: MethodSection = Field(default_factory=lambda: MethodSection.model_validate({}))
     evaluate: EvaluateSection = Field(default_factory=lambda: EvaluateSection.model_validate({}))
+
+
+def require_validation(config: Config) -> None:
+    """Refuse to score on a validation part that is not there.
+
+    Raises:
+        ConfigError: split.validation is zero.
+    """
+    if config.split.validation == 0:
+        raise ConfigError("split.validation is 0.0, so there are no examples to choose on: set it to, say, 0.1.")
 
 
 def read_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:

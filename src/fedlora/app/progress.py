@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from fedlora.app.build import Simulation, build
-from fedlora.app.compare import Entry, compare
+from fedlora.app.compare import Entry, best_rates, compare
 from fedlora.app.config import Config
 from fedlora.app.run import Run, is_finished
 from fedlora.core.rounds import Client, Failure, Order, Reply
@@ -98,10 +98,31 @@ def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Cons
 def compare_with_progress(runs: Sequence[Entry], folder: Path) -> list[str]:
     """Run a comparison, tell every round, write its table and page; returns a sentence for each failed run."""
     console = Console(highlight=False, soft_wrap=True)
+    failed = run_entries(runs, console)
+    finished = [entry.folder for entry in runs if is_finished(entry.folder)]
+    if finished:
+        page = write_report(finished, folder)
+        print_table(finished, console)
+        console.print(f"the page: {page}")
+    return failed
+
+
+def try_rates(runs: Sequence[Entry]) -> dict[str, float]:
+    """Run trials of learning rates, tell what they chose; returns the rate of each method."""
+    console = Console(highlight=False, soft_wrap=True)
+    run_entries(runs, console)
+    rates = best_rates(runs)
+    told = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
+    console.print(f"learning rates chosen on the validation part: {told}")
+    return rates
+
+
+def run_entries(runs: Sequence[Entry], console: Console) -> list[str]:
+    """Run what is not finished and tell every round; returns a sentence for each failed run."""
     failed = []
-    done = {entry.folder for entry in runs if is_finished(entry.folder)}
+    done = sum(is_finished(entry.folder) for entry in runs)
     if done:
-        console.print(f"{len(done)} of {len(runs)} runs are finished already")
+        console.print(f"{done} of {len(runs)} runs are finished already")
     for entry, step in compare(runs):
         name = f"{entry.label}, seed {entry.seed}"
         if isinstance(step, FedloraError):
@@ -109,11 +130,6 @@ def compare_with_progress(runs: Sequence[Entry], folder: Path) -> list[str]:
             console.print(f"{name}: failed", style="red")
         else:
             console.print(f"{name}:  {line_of(step, entry.config.run.rounds)}")
-    finished = [entry.folder for entry in runs if is_finished(entry.folder)]
-    if finished:
-        page = write_report(finished, folder)
-        print_table(finished, console)
-        console.print(f"the page: {page}")
     return failed
 
 

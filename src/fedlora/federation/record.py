@@ -47,6 +47,8 @@ class Personal:
     standard_deviation: float
     worst_tenth: float
     """The mean of the lowest ceil(K / 10)."""
+    loss: float
+    """Mean loss an example, over all test parts."""
     count: int
     """K, the clients with a test part."""
     empty: int
@@ -66,6 +68,7 @@ def personal(scores: Sequence[Score | None]) -> Personal | None:
         weighted_mean=sum(s.correct for s in own) / sum(s.examples for s in own),
         standard_deviation=math.sqrt(sum((a - mean) ** 2 for a in accuracies) / len(own)),
         worst_tenth=sum(worst) / len(worst),
+        loss=sum(s.loss for s in own) / sum(s.examples for s in own),
         count=len(own),
         empty=len(scores) - len(own),
     )

@@ -15,7 +15,7 @@ import torch
 
 from fedlora.core.adapter import AdapterSpec, HeadMode, Start, Tensors
 from fedlora.core.parcel import Parcel, branch, cast_floats, integer_at, tensors_at
-from fedlora.core.rounds import Client, Failure, Order, Reply, Score, ScoreJob, Trainer
+from fedlora.core.rounds import Client, Failure, Order, Reply, Score, ScoreJob, TestPart, Trainer
 from fedlora.federation.intake import Intake
 from fedlora.federation.record import ClientRecord, RoundRecord, blank_record, personal
 from fedlora.federation.sampling import drops_out, participants
@@ -35,6 +35,8 @@ class Plan:
     """Probability that a drawn client cannot be reached."""
     evaluate_every: int = 1
     """Score after every so many rounds, and after the last; 0: only after the last."""
+    part: TestPart = "test"
+    """Which examples to score on; choices are made on the validation part."""
     wire: torch.dtype = torch.float32
     """The floating-point type in which tensors travel."""
 
@@ -139,7 +141,7 @@ def _order(federation: Federation, server: Server, client: Client, kind: Literal
     round = server.round + 1
     head = server.head if federation.head_mode == "shared" else {}
     parcel = message(federation.method.dispatch(server.state, client, round), head)
-    return Order(kind, round, client, cast_floats(parcel, federation.plan.wire))
+    return Order(kind, round, client, cast_floats(parcel, federation.plan.wire), federation.plan.part)
 
 
 def _train(federation: Federation, server: Server, round: int) -> tuple[Server, list[ClientRecord]]:
@@ -187,7 +189,7 @@ def _global_score(federation: Federation, server: Server, scores: Mapping[str, S
     model = global_model(federation, server)
     if model is None or federation.scorer is None:
         return None
-    (score,) = federation.scorer.score([ScoreJob(None, model)])
+    (score,) = federation.scorer.score([ScoreJob(None, model, federation.plan.part)])
     return None if isinstance(score, Failure) else score
 
 

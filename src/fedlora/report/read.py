@@ -60,10 +60,17 @@ def read_runs(paths: Iterable[Path]) -> list[RunData]:
     for path in paths:
         found = sorted(own.parent for own in path.rglob("config.toml")) if path.is_dir() else []
         found = [own for own in found if (own / "rounds.jsonl").exists()]
+        found = [own for own in found if own == path or not _is_trial(own)]
         if not found:
             raise RunFolderError(f"{path} holds no run with a finished round: expected a folder with rounds.jsonl.")
         folders += [own for own in found if own not in folders]
     return label([_read(folder) for folder in folders])
+
+
+def _is_trial(folder: Path) -> bool:
+    """Whether a run was made to choose something, on validation examples."""
+    config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    return bool(config.get("evaluate", {}).get("part") == "validation")
 
 
 def group(runs: Sequence[RunData]) -> list[Group]:

@@ -185,8 +185,10 @@ class PlainTrainer:
         return torch.cat(parts), torch.cat(labels)
 
     def _part(self, job: ScoreJob) -> tuple[Tokens, NDArray[numpy.int64]]:
-        if job.client is None:
+        if job.client is None and job.part == "test":
             return self._test, numpy.arange(len(self._test))
+        if job.client is None:
+            return self._train, numpy.concatenate([own.validation for own in self._owned.values()])
         own = self._owned[job.client]
         return (self._train, own.validation) if job.part == "validation" else (self._test, own.test)
 
