@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow check format clean
+.PHONY: help install demo test slow check docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -19,9 +19,8 @@ $(VENV)/installed: pyproject.toml
 
 install: $(VENV)/installed  ## make .venv with everything that development needs
 
-demo: install  ## a short federation on generated data
-	rm -rf runs/demo
-	$(BIN)/fedlora run --out runs/demo --set run.name=demo --set run.rounds=10 --set adapter.rank=4 --set train.lr=2e-3
+demo: install  ## compare six methods on generated data: a table and a page
+	$(BIN)/fedlora compare examples/demo.toml --methods lora-a2,replicate,zeropad,fedsa,local,fedit --out runs/demo
 
 test: install  ## linters, types and all quick tests
 	$(MAKE) check
@@ -34,6 +33,9 @@ check: install  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install  ## write what the docs take from the code
+	$(BIN)/python docs/generate.py
 
 format: install  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -216,3 +216,7 @@ def main() -> None:
 def _say(error: FedloraError, code: int) -> int:
     print(f"fedlora: {error}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -186,7 +186,8 @@ def test_rates_are_chosen_on_the_validation_part(config, fedlora, tmp_path):
         "fedit/seed-0", "local/seed-0", *(f"rates/{m}/lr-{r}" for m in ("fedit", "local") for r in ("0.02", "1e-09")),
     ]  # fmt: skip
     trial = json.loads((tmp_path / "out/rates/fedit/lr-0.02/rounds.jsonl").read_text().splitlines()[-1])
-    assert trial["global"]["examples"] == 39  # a fifth of every client's examples, none of the test set
+    owned = json.loads((tmp_path / "out/rates/fedit/lr-0.02/split.json").read_text())["clients"].values()
+    assert trial["global"]["examples"] == sum(own["validation"] for own in owned)  # none of the 60 test examples
     table = (tmp_path / "out" / "table.md").read_text()
     assert table.count("| fedit |") == 1
     assert fedlora("report", tmp_path / "out")[0] == 0

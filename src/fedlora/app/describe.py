@@ -4,6 +4,7 @@
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 from itertools import pairwise
 from typing import Any
@@ -35,6 +36,22 @@ def describe(kind: type[Method]) -> dict[str, Any]:
         },
         "doc": doc,
     }
+
+
+_SECTIONS = ("Idea", "Formula", "What travels", "Mixed ranks", "Exact", "Departures", "Reference")
+
+
+def sections(doc: str) -> dict[str, str]:
+    """The parts of a method's docstring: its summary, and what stands under each heading, as one line each."""
+    told: dict[str, list[str]] = {"summary": []}
+    heading = "summary"
+    for line in doc.splitlines():
+        name = next((own for own in _SECTIONS if re.match(rf"{own}[\w ]*:", line)), None)
+        if name is not None:
+            heading = name
+        text = line.partition(":")[2] if name is not None else line
+        told.setdefault(heading, []).append(text.strip())
+    return {name: " ".join(word for word in lines if word) for name, lines in told.items()}
 
 
 def describe_all() -> list[dict[str, Any]]:

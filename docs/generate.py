@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write what is made from the code: references of config and command line, a page per method, tables, pictures.
+
+python docs/generate.py            write
+python docs/generate.py --check    say what is out of date, exit 1 if anything is
+"""
+
+import inspect
+import io
+import sys
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
+
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from fedlora.app.config import Config
+from fedlora.app.describe import describe, sections
+from fedlora.methods import BUILT_IN
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MADE = "<!-- made by docs/generate.py; do not edit -->\n"
+
+
+def config_page():
+    """Every key of the config with its type, default and meaning."""
+    lines = [MADE, "# Config reference", "", "A TOML file of these sections; every key has a default that works."]
+    lines += ["`--set section.key=value` changes one on the command line.", ""]
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        lines += [f"## [{name}]", "", (section.__doc__ or "").splitlines()[0], ""]
+        lines += ["| key | type | default | |", "|---|---|---|---|"]
+        for key, own in section.model_fields.items():
+            default = "-" if own.default is None else f"`{own.default!r}`".replace("'", '"')
+            lines.append(f"| `{key}` | {type_words(own.annotation)} | {default} | {own.description} |")
+        if name == "method":
+            lines += ["", "and the method's own fields: see [the methods](methods.md)."]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def type_words(annotation):
+    """A type in words: `whole number`, `one of a, b`, `list of text`."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_words(inner[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(type_words(own) for own in inner if own is not type(None))
+    if origin is list:
+        return f"list of {type_words(inner[0])}"
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}[annotation]
+
+
+def cli_page():
+    """Every command with its arguments and options, from their declarations."""
+    from typer.main import get_command
+
+    from fedlora.cli import app
+
+    lines = [MADE, "# Command-line reference", ""]
+    lines += ["Exit code 0: done; 2: the input was wrong, with one sentence on stderr; 1: anything else.", ""]
+    for name, command in get_command(app).commands.items():
+        given = [param for param in command.params if param.param_type_name == "argument"]
+        usage = [param.name.upper() + ("..." if param.nargs == -1 else "") for param in given]
+        usage = [word if param.required else f"[{word}]" for word, param in zip(usage, given, strict=True)]
+        lines += [f"## fedlora {' '.join([name, *usage])}", "", inspect.cleandoc(command.help or ""), ""]
+        if command.params:
+            lines += ["| | |", "|---|---|"]
+        for param in command.params:
+            flag = param.name.upper() if param in given else param.opts[-1]
+            metavar = "" if param in given or param.is_flag else f" {param.metavar or param.name.upper()}"
+            silent = param.required or param.default in (None, "", False) or callable(param.default)
+            default = "" if silent else f" Default: {param.default}."
+            lines.append(f"| `{flag}{metavar}` | {param.help}{default} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def method_page(name):
+    """One method from its docstring and facts."""
+    own = describe(BUILT_IN[name])
+    told = sections(own["doc"])
+    lines = [MADE, f"# {name}", "", told.pop("summary"), ""]
+    for heading, text in told.items():
+        lines += [f"**{heading}.** {text[:1].upper()}{text[1:]}", ""]
+    hints = get_type_hints(BUILT_IN[name])
+    if own["fields"]:
+        lines += ["| field | type | default | |", "|---|---|---|---|"]
+        for key, field in own["fields"].items():
+            lines.append(f"| `method.{key}` | {type_words(hints[key])} | `{field['default']!r}` | {field['doc']} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def methods_table(link=""):
+    """The table of methods from their class facts."""
+    lines = ["| method | clients' ranks | exact | stays with the client | what travels |", "|---|---|---|---|---|"]
+    for name, kind in BUILT_IN.items():
+        told = sections(describe(kind)["doc"])
+        ranks = "different" if kind.mixed_ranks else "one for all"
+        exact = {"none": "no global model"}.get(kind.exact, kind.exact)
+        private = " and ".join({"input": "A", "output": "B"}[side] for side in sorted(kind.private)) or "-"
+        travels = told["What travels"].rstrip(".")
+        lines.append(f"| [`{name}`]({link}methods/{name}.md) | {ranks} | {exact} | {private} | {travels} |")
+    return "\n".join(lines) + "\n"
+
+
+def methods_page():
+    """All methods in one table."""
+    lines = [MADE, "# The methods", "", methods_table()]
+    lines += ["*Exact: update* means that the change of the global model is the weighted mean of the clients' changes;"]
+    lines += ["*before truncation*, that the weighted mean of products is formed and then cut to the best of its rank."]
+    return "\n".join(lines) + "\n"
+
+
+def readme():
+    """The README with its table of methods made anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    head, rest = text.split("<!-- methods -->\n")
+    _, tail = rest.split("<!-- /methods -->")
+    return f"{head}<!-- methods -->\n{methods_table('docs/')}<!-- /methods -->{tail}"
+
+
+def concepts_picture():
+    """One round, with the only seam in the middle."""
+    figure = Figure(figsize=(8.6, 3.5))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, 86)
+    axes.set_ylim(0, 35)
+    axes.axis("off")
+
+    def box(place, size, text, colour):
+        (x, y), (width, height) = place, size
+        shape = FancyBboxPatch(place, width, height, boxstyle="round,pad=0.3,rounding_size=1", fc=colour, ec="#58626b")
+        axes.add_patch(shape)
+        axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9)
+
+    def arrow(start, end, text, above):
+        shape = FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color="#58626b")
+        axes.add_patch(shape)
+        place = ((start[0] + end[0]) / 2, start[1] + (0.8 if above else -0.8))
+        axes.text(*place, text, ha="center", va="bottom" if above else "top", fontsize=8, color="#333a40")
+
+    axes.text(14, 32.5, "server: federate()", ha="center", fontsize=10, weight="bold")
+    axes.text(40, 32.5, "transport", ha="center", fontsize=10, weight="bold")
+    axes.text(65, 32.5, "client: serve()", ha="center", fontsize=10, weight="bold")
+    box((2, 23), (24, 6), "method.dispatch(state, client)", "#dcebf5")
+    box((2, 13), (24, 6), "state: adapter, versions, ...", "#f3f4f5")
+    box((2, 3), (24, 6), "method.aggregate(state, uploads)", "#dcebf5")
+    box((54, 23), (22, 6), "method.receive(parcel)", "#fbeed3")
+    box((54, 13), (22, 6), "trainer.fit(...)", "#e0f0e6")
+    box((54, 3), (22, 6), "method.upload(trained)", "#fbeed3")
+    box((80, 3), (4, 26), "", "#f3f4f5")
+    axes.text(82, 16, "memory", ha="center", va="center", rotation=90, fontsize=9)
+    axes.plot([40, 40], [1, 31], linestyle=":", color="#58626b", linewidth=1.2)
+    arrow((26.6, 26), (53.4, 26), "order: a parcel down, bytes counted", True)
+    arrow((53.4, 6), (26.6, 6), "reply: a parcel up, bytes counted", False)
+    ups = (((14, 9.5), (14, 12.5)), ((14, 19.5), (14, 22.5)))
+    downs = (((65, 22.5), (65, 19.5)), ((65, 12.5), (65, 9.5)))
+    kept = (((79.5, 26), (76.5, 26)), ((76.5, 6), (79.5, 6)))
+    for start, end in (*ups, *downs, *kept):
+        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, color="#58626b"))
+    return _svg(figure)
+
+
+def _svg(figure):
+    import matplotlib
+
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "fedlora", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.patch.set_facecolor("white")
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def everything():
+    """Path -> contents of all that is made."""
+    pages = {
+        DOCS / "config.md": config_page(),
+        DOCS / "cli.md": cli_page(),
+        DOCS / "methods.md": methods_page(),
+        DOCS / "pictures" / "concepts.svg": concepts_picture(),
+        ROOT / "README.md": readme(),
+    }
+    return pages | {DOCS / "methods" / f"{name}.md": method_page(name) for name in BUILT_IN}
+
+
+def main(check):
+    """Write what is out of date, or say it."""
+    stale = []
+    for path, text in everything().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    print(f"{'out of date' if check else 'written'}: {', '.join(stale) or 'nothing'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv))
