@@ -10,14 +10,17 @@ import time
 import pytest
 
 
-def command(*words):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "fedlora.cli", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=env,
-    )
+@pytest.fixture
+def command(tmp_path):
+    """Starts the command line with everything that it says in `log`."""
+
+    def start(*words):
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with (tmp_path / "log").open("wb") as log:
+            line = [sys.executable, "-m", "fedlora.cli", *map(str, words)]
+            return subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=env)
+
+    return start
 
 
 def tree(folder):
@@ -27,10 +30,10 @@ def tree(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora-a2", "fedsa"])
-def test_ten_kills(config, tmp_path, method):
+def test_ten_kills(config, tmp_path, command, method):
     path = config(method={"name": method}, run={"rounds": 60}, clients={"ranks": [1, 2, 4], "per_round": 2})
     whole = command("run", path, "--out", tmp_path / "whole")
-    assert whole.wait(300) == 0, whole.stdout.read().decode()
+    assert whole.wait(300) == 0, (tmp_path / "log").read_text()
     moments = random.Random(7)
     seen = []
     for _ in range(10):
@@ -50,19 +53,19 @@ def test_ten_kills(config, tmp_path, method):
         seen.append(len(rounds.read_bytes().splitlines()) if rounds.exists() else 0)
     assert len(set(seen)) >= 5, f"the kills did not hit different rounds: {seen}"
     last = command("run", path, "--out", tmp_path / "run", "--resume")
-    assert last.wait(300) == 0, last.stdout.read().decode()
+    assert last.wait(300) == 0, (tmp_path / "log").read_text()
     print(f"{method}: killed after rounds {seen}")
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_a_sentence(config, tmp_path):
+def test_ctrl_c_is_a_sentence(config, tmp_path, command):
     path = config(run={"rounds": 500})
     process = command("run", path, "--out", tmp_path / "run")
     while not (tmp_path / "run" / "rounds.jsonl").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.wait(timeout=60) == 1
+    out = (tmp_path / "log").read_bytes()
     assert b"stopped; finished rounds are kept, go on with --resume" in out
     assert b"Traceback" not in out

@@ -1,5 +1,7 @@
 """Every mistake gets one plain sentence, exit code 2, no traceback, and leaves nothing behind."""
 
+import json
+
 import pytest
 
 from fedlora.app.config import make_config, resolved
@@ -36,16 +38,168 @@ MISTAKES = [
 ]
 
 
+def rows(path, *texts):
+    """Write train and test files of (text, label) pairs."""
+    path.mkdir()
+    for part, own in zip(("train", "test"), texts, strict=True):
+        (path / f"{part}.jsonl").write_text("".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in own))
+    return {"data": {"path": str(path)}}
+
+
+GOOD = [("where is my card", "find"), ("open my account", "open")] * 6
+
+
+def decoder(folder):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=20, **sizes)).save_pretrained(folder)
+    return {"model": {"base": str(folder)}}
+
+
+def empty_folder(folder):
+    folder.mkdir()
+    return {"model": {"base": str(folder)}}
+
+
+PREPARED = [
+    (lambda at: rows(at / "d", [], GOOD), "the train part has no examples"),
+    (lambda at: rows(at / "d", [("where is it", "find")] * 9, GOOD), "has a single label, 'find'; at least two"),
+    (
+        lambda at: rows(at / "d", GOOD, [("hello", "greet")]),
+        "test part has the label 'greet', which is not among the 2",
+    ),
+    (lambda at: decoder(at / "m"), "a llama, which is no encoder: choose one such as BERT"),
+    (lambda at: empty_folder(at / "m"), "that folder holds no model: it has no config.json"),
+    (lambda at: {"model": {"base": "nobody/nothing"}}, "which cannot be loaded as an encoder"),
+    (lambda at: {"data": {"source": "hub", "path": "nobody/nothing"}}, "could not be loaded from the hub"),
+]
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory, small):
+    """A finished run that must not be touched by any mistake."""
+    import fedlora
+
+    folder = tmp_path_factory.mktemp("earlier") / "run"
+    tree = {
+        "run": {"rounds": 1},
+        "data": {"source": "files", "path": str(small / "data")},
+        "split": {"clients": 3},
+        "model": {"base": str(small / "base"), "max_length": 24},
+        "adapter": {"rank": 2},
+    }
+    for _ in fedlora.run(tree, out=folder):
+        pass
+    return folder
+
+
+@pytest.fixture
+def refused(fedlora, earlier, monkeypatch):
+    """Runs a command that must be refused: exit 2, one sentence, no traceback, earlier results intact."""
+
+    def call(sentence, *words):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        before = files(earlier)
+        code, _, err = fedlora(*words)
+        assert code == 2, err
+        assert sentence in err
+        assert err.startswith("fedlora: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        assert files(earlier) == before
+
+    return call
+
+
 @pytest.mark.parametrize(("change", "sentence"), MISTAKES, ids=[sentence[:50] for _, sentence in MISTAKES])
-def test_one_sentence(config, fedlora, tmp_path, monkeypatch, change, sentence):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    code, _, err = fedlora("run", config(**change), "--out", tmp_path / "out")
-    assert code == 2
-    assert sentence in err
-    assert err.startswith("fedlora: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
+def test_one_sentence(config, refused, tmp_path, change, sentence):
+    refused(sentence, "run", config(**change), "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("prepare", "sentence"), PREPARED, ids=[sentence[:50] for _, sentence in PREPARED])
+def test_one_sentence_about_what_lies_on_disk(config, refused, tmp_path, prepare, sentence):
+    refused(sentence, "run", config(**prepare(tmp_path)), "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_of_another_run(config, refused, earlier):
+    refused("already holds a run", "run", config(), "--out", earlier)
+    refused(
+        "adapter.alpha was 16.0 and is now 9.0",
+        "run",
+        earlier / "config.toml",
+        "--set",
+        "adapter.alpha=9.0",
+        "--resume",
+        "--out",
+        earlier,
+    )
+
+
+def stopped_run(config, fedlora, tmp_path, name="run", **changes):
+    """A run whose last round is missing, as a kill leaves it."""
+    out = tmp_path / name
+    path = config(run={"rounds": 3}, **changes)
+    assert fedlora("run", path, "--out", out)[0] == 0
+    lines = (out / "rounds.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "rounds.jsonl").write_bytes(b"".join(lines[:2]))
+    (out / "checkpoints" / "server-000003.parcel").unlink()
+    (out / "summary.json").unlink()
+    return path, out
+
+
+def test_a_truncated_checkpoint(config, fedlora, refused, tmp_path):
+    path, out = stopped_run(config, fedlora, tmp_path)
+    checkpoint = out / "checkpoints" / "server-000002.parcel"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    before = files(out)
+    refused("server-000002.parcel is damaged: delete it", "run", path, "--out", out, "--resume")
+    assert files(out) == before
+    checkpoint.write_bytes(whole)
+    assert fedlora("run", path, "--out", out, "--resume")[0] == 0
+
+
+def test_a_foreign_checkpoint(config, fedlora, refused, tmp_path):
+    _, other = stopped_run(config, fedlora, tmp_path, "other", train={"lr": 1e-3})
+    path, out = stopped_run(config, fedlora, tmp_path)
+    name = "checkpoints/server-000002.parcel"
+    (out / name).write_bytes((other / name).read_bytes())
+    refused("server-000002.parcel belongs to another run", "run", path, "--out", out, "--resume")
+
+
+def test_a_loss_that_is_not_finite(config, fedlora, refused, tmp_path):
+    """Round 1 is fine at a rate of nearly nothing that rises; the rounds before the break are kept."""
+    train = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant", "warmup": 0.9}
+    path = config(train=train, run={"rounds": 40})
+    refused("the loss is nan at step", "run", path, "--out", tmp_path / "out")
+    refused("client c", "run", path, "--out", tmp_path / "out", "--resume")
+    assert (tmp_path / "out" / "config.toml").exists()
+
+
+def test_a_full_disk(config, fedlora, refused, tmp_path):
+    """The real thing: a limit on the size of files, which the second checkpoint passes."""
+    import resource
+
+    path = config(run={"rounds": 3}, adapter={"rank": 8})
+    assert fedlora("run", path, "--out", tmp_path / "whole")[0] == 0
+    biggest = max(p.stat().st_size for p in (tmp_path / "whole" / "checkpoints").iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (biggest - 100, hard))
+    try:
+        refused("make room and go on with --resume", "run", path, "--out", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert fedlora("run", path, "--out", tmp_path / "out", "--resume")[0] == 0
+    for file, data in files(tmp_path / "whole").items():
+        name = file.relative_to(tmp_path / "whole")
+        assert name.name == "timings.jsonl" or (tmp_path / "out" / name).read_bytes() == data
 
 
 def test_a_config_that_is_not_there_or_no_toml(fedlora, tmp_path):
