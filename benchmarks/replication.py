@@ -27,9 +27,10 @@ from fedlora.methods.base import State
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.zeropad import ZeroPad
-from fedlora.training.data import Columns, from_files, take_some, tokenise
+from fedlora.training.data import Columns, from_files, take_some
 from fedlora.training.model import load_base
 from fedlora.training.split import Owned, SplitSettings, split
+from fedlora.training.tokens import tokenise
 from fedlora.training.trainer import PlainTrainer, TrainSettings
 
 LOW, HIGH, SCALE, SEED = 5, 20, 2.0, 0

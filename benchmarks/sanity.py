@@ -25,9 +25,10 @@ from fedlora.core.seeds import stream_seed
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.methods import find_method
-from fedlora.training.data import Columns, from_files, take_some, tokenise
+from fedlora.training.data import Columns, from_files, take_some
 from fedlora.training.model import make_base
 from fedlora.training.split import SplitSettings, split
+from fedlora.training.tokens import tokenise
 from fedlora.training.trainer import PlainTrainer, TrainSettings
 
 ROUNDS, SCALE, RANK = 12, 8.0, 2

@@ -15,7 +15,7 @@ MISTAKES = [
     ({"adapter": {"rank": 0}}, "adapter.rank is 0"),
     ({"adapter": {"rank": 17}}, "largest rank is 17, but the smallest adapted map has only 16 dimensions"),
     ({"adapter": {"targets": ["q_proj"]}}, "the layers' maps end in dense, key, query, value"),
-    ({"adapter": {"start": "/nowhere"}}, "adapter.start is '/nowhere', but that is no LoRA adapter"),
+    ({"adapter": {"start": "/nowhere"}}, "adapter.start is '/nowhere', but that is no lora adapter"),
     ({"clients": {"ranks": [1, 2]}}, "Client c0 has rank 1 but fedit takes one rank for all (2)"),
     ({"clients": {"ranks": []}}, "clients.ranks is []"),
     ({"method": {"name": "fedti"}}, "There is no method 'fedti': did you mean 'fedit'?"),

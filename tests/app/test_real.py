@@ -39,11 +39,11 @@ def test_every_adapter_of_a_real_run_reloads_to_our_logits(tmp_path, method):
         stock = PeftModel.from_pretrained(
             AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=labels), str(folder)
         ).eval()
-        ours = read_peft(folder, simulation.base, simulation.spec.scale)
+        ours = read_peft(folder, simulation.base, simulation.spec)
         with torch.no_grad():
             error = (
                 stock(input_ids=ids, attention_mask=mask).logits
-                - simulation.base.logits(ids, mask, Start(ours), simulation.spec.scale)
+                - simulation.base.logits(ids, mask, Start(ours), simulation.spec)
             ).abs()
         print(folder.relative_to(tmp_path), sorted(set(ours.ranks().values())), f"{float(error.max()):.1e}")
         assert float(error.max()) < 1e-5

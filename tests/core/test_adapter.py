@@ -32,14 +32,15 @@ def test_a_given_start_comes_first_and_changes_nothing():
     begun = fresh_adapter(spec, 4, seed=1)
     fresh = fresh_adapter(SPEC, 4, seed=1)
     assert torch.equal(begun.input["a"], torch.cat([given.input["a"], fresh.input["a"][2:]]))
-    for module, value in effective(Start(given), 2.0).items():
-        torch.testing.assert_close(effective(Start(begun), 2.0)[module], value)
+    for module, value in effective(Start(given), SPEC).items():
+        torch.testing.assert_close(effective(Start(begun), SPEC)[module], value)
 
 
 def test_effective_adds_folds_of_both_forms():
     adapter = Adapter({"m": torch.ones(1, 2)}, {"m": torch.ones(3, 1)})
-    dense = effective(Start(adapter, {"m": torch.full((3, 2), 4.0)}), 0.5)["m"]
-    pair = effective(Start(adapter, {"m": LowRank(2 * torch.ones(1, 2), 2 * torch.ones(3, 1))}), 0.5)["m"]
+    spec = AdapterSpec({"m": (3, 2)}, 1, 0.5)
+    dense = effective(Start(adapter, {"m": torch.full((3, 2), 4.0)}), spec)["m"]
+    pair = effective(Start(adapter, {"m": LowRank(2 * torch.ones(1, 2), 2 * torch.ones(3, 1))}), spec)["m"]
     assert torch.equal(dense, torch.full((3, 2), 2.5, dtype=torch.float64))
     assert torch.equal(dense, pair)
 

@@ -11,8 +11,10 @@ import pytest
 from pyarrow import parquet
 
 from fedlora.errors import DataError
-from fedlora.training.data import Columns, from_files, from_hub, from_rows, read_rows, take_some, tokenise
+from fedlora.training.data import Columns, from_files, from_hub, from_rows, take_some
 from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.tables import read_rows
+from fedlora.training.tokens import tokenise
 
 ROWS = [{"text": f"text {n}, with a comma", "label": "ab"[n % 2], "who": f"site{n % 3}"} for n in range(10)]
 

@@ -17,7 +17,7 @@ import numpy
 from tiny_models import LABELS, owned_by, tiny_model, tokenizer
 from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
-from fedlora.training.data import Tokens
+from fedlora.training.tokens import Tokens
 from fedlora.training.model import make_base
 from fedlora.training.trainer import PlainTrainer, TrainSettings
 

@@ -7,7 +7,8 @@ from tiny_models import ENCODERS, LABELS, tiny_model, tokenizer
 from fedlora.core.adapter import Start, effective
 from fedlora.core.lowrank import LowRank, delta
 from fedlora.errors import ModelError
-from fedlora.training.model import find_maps, load_base, make_base
+from fedlora.training.maps import find_maps
+from fedlora.training.model import load_base, make_base
 
 MAPS_A_LAYER = {"bert": 6, "roberta": 6, "distilbert": 6, "electra": 6, "modernbert": 4, "gpt2": 4, "llama": 7}
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]])
@@ -62,14 +63,14 @@ def test_the_hook_computes_the_merged_model(tiny_base, adapters, kind):
     start = Start(start.adapter, folds)
     merged = tiny_model(kind)
     with torch.no_grad():
-        for module, change in effective(start, 1.7).items():
+        for module, change in effective(start, base.spec(3, 1.7)).items():
             weight = merged.get_submodule(module).weight
             weight += (change.T if module in base.transposed else change).float()
         for name, part in start.adapter.dense.items():
             merged.get_parameter(name).copy_(part)
     with torch.no_grad():
         expected = merged(input_ids=IDS, attention_mask=MASK).logits
-        found = base.logits(IDS, MASK, start, 1.7)
+        found = base.logits(IDS, MASK, start, base.spec(3, 1.7))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         plain = tiny_model(kind)(input_ids=IDS, attention_mask=MASK).logits
         assert float((found - plain).abs().max()) > 1e-2  # the adapter did something
@@ -127,6 +128,8 @@ def test_the_two_forms_of_a_fold_are_the_same(tiny_base, adapters):
     base = tiny_base("bert")
     start = adapters(base)
     pairs = {module: start.adapter.pair(module) for module in base.shapes}
-    factored = base.logits(IDS, MASK, Start(start.adapter, pairs), 0.5)
-    dense = base.logits(IDS, MASK, Start(start.adapter, {module: delta(pair) for module, pair in pairs.items()}), 0.5)
+    factored = base.logits(IDS, MASK, Start(start.adapter, pairs), base.spec(3, 0.5))
+    dense = base.logits(
+        IDS, MASK, Start(start.adapter, {module: delta(pair) for module, pair in pairs.items()}), base.spec(3, 0.5)
+    )
     torch.testing.assert_close(factored, dense)

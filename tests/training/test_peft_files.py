@@ -30,8 +30,8 @@ def stock(kind, folder):
 def test_stock_peft_gives_our_logits(tiny_base, adapters, tmp_path, kind, ranks):
     base = tiny_base(kind)
     start = adapters(base, ranks)
-    ours = base.logits(IDS, MASK, start, SCALE)
-    write_peft(tmp_path, start, SCALE, base, start.adapter.dense)
+    ours = base.logits(IDS, MASK, start, base.spec(3, SCALE))
+    write_peft(tmp_path, start, base.spec(3, SCALE), base, start.adapter.dense)
     with torch.no_grad():
         theirs = stock(kind, tmp_path)(input_ids=IDS, attention_mask=MASK).logits
         assert float((ours - theirs).abs().max()) < 1e-5
@@ -42,7 +42,7 @@ def test_stock_peft_gives_our_logits(tiny_base, adapters, tmp_path, kind, ranks)
 def test_alpha_goes_with_every_rank(tiny_base, adapters, tmp_path):
     base = tiny_base("bert")
     start = adapters(base, (4, 16, 16))
-    write_peft(tmp_path, start, 8.0, base, base.head)
+    write_peft(tmp_path, start, base.spec(3, 8.0), base, base.head)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (16, 128.0)
     assert set(config["alpha_pattern"].values()) == {32.0}
@@ -54,20 +54,20 @@ def test_a_missing_alpha_pattern_would_be_seen(tiny_base, adapters, tmp_path):
     """The planted fault: without alpha_pattern PEFT loads silently at another scale."""
     base = tiny_base("bert")
     start = adapters(base, (2, 1, 3))
-    write_peft(tmp_path, start, SCALE, base, start.adapter.dense)
+    write_peft(tmp_path, start, base.spec(3, SCALE), base, start.adapter.dense)
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "alpha_pattern": {}}))
     with torch.no_grad():
         theirs = stock("bert", tmp_path)(input_ids=IDS, attention_mask=MASK).logits
-    assert float((base.logits(IDS, MASK, start, SCALE) - theirs).abs().max()) > 1e-3
+    assert float((base.logits(IDS, MASK, start, base.spec(3, SCALE)) - theirs).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_what_we_write_we_read(tiny_base, adapters, tmp_path, kind):
     base = tiny_base(kind)
     start = adapters(base)
-    write_peft(tmp_path, start, 8.0, base, start.adapter.dense)
-    back = read_peft(tmp_path, base, 2.0)
+    write_peft(tmp_path, start, base.spec(3, 8.0), base, start.adapter.dense)
+    back = read_peft(tmp_path, base, base.spec(3, 2.0))
     for module in base.shapes:
         torch.testing.assert_close(
             2.0 * back.output[module] @ back.input[module],
@@ -93,21 +93,23 @@ def test_an_adapter_made_by_peft_can_be_the_start(tiny_base, tmp_path, rslora):
     model = get_peft_model(tiny_model("bert"), config).eval()
     model.save_pretrained(tmp_path)
     base = make_base(tiny_model("bert"), tokenizer(), "bert", LABELS)
-    adapter = read_peft(tmp_path, base, 3.0)
+    adapter = read_peft(tmp_path, base, base.spec(3, 3.0))
     assert sorted(set(adapter.ranks().values())) == [0, 2, 4]  # maps that PEFT did not adapt have no slots
     with torch.no_grad():
         expected = model(input_ids=IDS, attention_mask=MASK).logits
-        torch.testing.assert_close(base.logits(IDS, MASK, Start(adapter), 3.0), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            base.logits(IDS, MASK, Start(adapter), base.spec(4, 3.0)), expected, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_an_adapter_that_changes_more_is_refused(tiny_base, adapters, tmp_path):
     base = tiny_base("bert")
-    write_peft(tmp_path, adapters(base), 2.0, base, base.head)
+    write_peft(tmp_path, adapters(base), base.spec(3, 2.0), base, base.head)
     narrow = tiny_base("bert", targets=["query"])
     with pytest.raises(ModelError, match=r"also changes bert.encoder.*adapter\.targets"):
-        read_peft(tmp_path, narrow, 2.0)
-    with pytest.raises(ModelError, match="no LoRA adapter"):
-        read_peft(tmp_path / "nowhere", base, 2.0)
+        read_peft(tmp_path, narrow, narrow.spec(3, 2.0))
+    with pytest.raises(ModelError, match="no lora adapter"):
+        read_peft(tmp_path / "nowhere", base, base.spec(3, 2.0))
 
 
 def test_a_fold_is_no_plain_adapter(tiny_base, adapters, tmp_path):
@@ -116,4 +118,4 @@ def test_a_fold_is_no_plain_adapter(tiny_base, adapters, tmp_path):
     (module, (d_out, d_in)), *_ = base.shapes.items()
     folded = replace(start, fold={module: LowRank(torch.ones(1, d_in), torch.ones(d_out, 1))})
     with pytest.raises(ModelError, match="fold"):
-        write_peft(tmp_path, folded, 2.0, base, base.head)
+        write_peft(tmp_path, folded, base.spec(3, 2.0), base, base.head)

@@ -49,7 +49,7 @@ def test_training_is_that_of_stock_peft(tiny_base, tmp_path, kind, head):
     start = begin(trainer)
     fitted = fit_one(trainer, start, round=2)
 
-    write_peft(tmp_path, start, SCALE, base, trainer.head)
+    write_peft(tmp_path, start, trainer.spec, base, trainer.head)
     model = PeftModel.from_pretrained(tiny_model(kind), str(tmp_path), is_trainable=True).eval()
     named = dict(model.named_parameters())
     A = [p for n, p in named.items() if ".lora_A." in n]
@@ -245,7 +245,7 @@ def test_scores_are_sums_over_examples(tiny_base):
     with torch.no_grad():
         for example in range(len(tokens)):
             ids, mask, labels = padded(tokens, numpy.array([example]), 0)
-            logits = base.logits(ids, mask, start, SCALE)
+            logits = base.logits(ids, mask, start, trainer.spec)
             correct += int(logits.argmax() == labels)
             loss += float(functional.cross_entropy(logits, labels))
     assert (whole.examples, whole.correct) == (len(tokens), correct)

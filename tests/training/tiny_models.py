@@ -3,9 +3,9 @@
 import numpy
 import torch
 
-from fedlora.training.data import Tokens
 from fedlora.training.generated import _word_tokenizer
 from fedlora.training.split import Owned
+from fedlora.training.tokens import Tokens
 
 WORDS = [f"w{number}" for number in range(50)]
 LABELS = ("no", "yes", "perhaps")

@@ -12,19 +12,22 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedlora.app.config import Config, require_validation
 from fedlora.core.adapter import AdapterSpec
+from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.parcel import type_of_wire
 from fedlora.core.rounds import Amount, Client
+from fedlora.core.seeds import stream_seed
 from fedlora.errors import ConfigError, MethodError, ModelError, nearest
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
 from fedlora.methods import find_method
 from fedlora.methods.base import Method
-from fedlora.training.data import Columns, Dataset, Tokens, from_files, from_hub, take_some, tokenise
+from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft
 from fedlora.training.split import Split, SplitSettings, pooled, split
+from fedlora.training.tokens import Tokens, tokenise
 from fedlora.training.trainer import PlainTrainer, TrainSettings
 
 
@@ -86,7 +89,7 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
     own = ingredients or load(config)
     dealt = pooled(own.split) if method.pooled else own.split
     ranks = client_ranks(config, len(dealt.clients), method)
-    spec = adapter_spec(config, own.base, max(ranks))
+    spec = adapter_spec(config, own.base, max(ranks), method)
     trainer = PlainTrainer(
         own.base,
         spec,
@@ -187,33 +190,40 @@ def load_named_base(config: Config, labels: Sequence[str]) -> Base:
     return base
 
 
-def adapter_spec(config: Config, base: Base, rank: int) -> AdapterSpec:
+def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> AdapterSpec:
     """What is trained.
+
+    A method that takes a single kind of adapter gets that kind.
 
     Raises:
         ConfigError: a rank above the smallest map.
         ModelError: a start that does not fit.
     """
+    own = config.adapter
+    kind = next(iter(method.kinds)) if len(method.kinds) == 1 else own.kind
     smallest = min(min(shape) for shape in base.shapes.values())
-    if rank > smallest:
+    if kind == "lora" and rank > smallest:
         raise ConfigError(
             f"The largest rank is {rank}, but the smallest adapted map has only {smallest} dimensions: lower "
             f"adapter.rank or clients.ranks."
         )
-    scale = federation_scale(config, rank)
-    spec = base.spec(rank, scale, head=config.adapter.head)
-    if config.adapter.start is None:
+    key = stream_seed(config.run.seed, "projection") % 2**31
+    pair = vera_projection(base.shapes, rank, key) if kind == "vera" else None
+    spec = base.spec(rank, federation_scale(config, rank, kind), kind, head=own.head, projection=pair)
+    if own.start is None:
         return spec
-    start = read_peft(Path(config.adapter.start), base, scale)
+    start = read_peft(Path(own.start), base, spec)
     largest = max(start.ranks().values())
     if largest > rank:
         raise ModelError(f"adapter.start has rank {largest}, more than adapter.rank ({rank}): raise adapter.rank.")
     return replace(spec, start=start)
 
 
-def federation_scale(config: Config, rank: int) -> float:
-    """s, the one number of the federation; LoRA-A2's pool has no part in it."""
+def federation_scale(config: Config, rank: int, kind: Kind) -> float:
+    """s, the one number of the federation; LoRA-A2's pool has no part in it, and only LoRA has an alpha."""
     own = config.adapter
+    if kind != "lora":
+        return own.scale if own.scale is not None and kind == "vera" else 1.0
     if own.scale is not None:
         return own.scale
     return own.alpha / (rank**0.5 if own.scaling == "rslora" else rank)

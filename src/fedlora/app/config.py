@@ -79,7 +79,9 @@ class ModelSection(Section):
 class AdapterSection(Section):
     """What is trained."""
 
-    kind: Literal["lora"] = Field("lora", description="The kind of adapter.")
+    kind: Literal["lora", "vera", "dense"] = Field(
+        "lora", description="Factors of each map; two vectors a map over one frozen random pair; or every parameter."
+    )
     rank: Positive = Field(
         8, description="Every client's rank or budget; with clients.ranks the largest of those, whatever stands here."
     )

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from fedlora.app.config import Config
 from fedlora.errors import DataError
-from fedlora.training.data import part_file, read_rows
+from fedlora.training.tables import part_file, read_rows
 
 _TEXT_LENGTH = 12
 """Characters from which a column of words counts as text rather than as a name."""

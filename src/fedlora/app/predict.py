@@ -5,33 +5,37 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fedlora.app.build import load_named_base
-from fedlora.app.config import make_config
-from fedlora.core.adapter import Start
+from fedlora.app.config import Config, make_config
+from fedlora.core.adapter import Adapter, AdapterSpec, Start
 from fedlora.errors import ModelError, RunFolderError
 from fedlora.federation.journal import CONFIG, client_folder
-from fedlora.training.peft_files import read_peft
+from fedlora.training.model import Base, load_base
+from fedlora.training.peft_files import read_peft, read_projection
+
+_ABOUT = "fedlora.json"
 
 
 def adapter_folder(run: Path, client: str | None) -> Path:
-    """Where a finished run keeps its global adapter, or a client's own.
+    """Where a finished run keeps its global model, or a client's own: an adapter, or a whole model.
 
     Raises:
-        RunFolderError: there is no such adapter; the sentence says which there are.
+        RunFolderError: there is none; the sentence says which there are.
     """
     if not (run / "summary.json").is_file():
         raise RunFolderError(f"{run} is no finished run: it has no summary.json.")
-    folder = (client_folder(run, client) if client else run) / "adapter"
-    if folder.is_dir():
-        return folder
-    there = sorted(
-        json.loads(path.read_text(encoding="utf-8"))["client"] for path in run.glob("clients/*/adapter/fedlora.json")
-    )
+    home = client_folder(run, client) if client else run
+    for place in ("adapter", "model"):
+        if (home / place / _ABOUT).is_file():
+            return home / place
+    found = run.glob(f"clients/*/*/{_ABOUT}")
+    there = sorted(json.loads(path.read_text(encoding="utf-8"))["client"] for path in found)
     hint = f"personal adapters: {', '.join(there)}; choose one with --client." if there else "it has no other."
-    raise RunFolderError(f"{run} has no {f'adapter of client {client!r}' if client else 'global adapter'}; {hint}")
+    raise RunFolderError(f"{run} has {f'no adapter of client {client!r}' if client else 'no global adapter'}; {hint}")
 
 
 def predict(run: Path, texts: Sequence[str], client: str | None = None) -> list[list[tuple[str, float]]]:
@@ -41,21 +45,28 @@ def predict(run: Path, texts: Sequence[str], client: str | None = None) -> list[
         UserError: the run, its base or its adapter cannot be used.
     """
     folder = adapter_folder(run, client)
-    about = json.loads((folder / "fedlora.json").read_text(encoding="utf-8"))
+    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     config = make_config(tomllib.loads((run / CONFIG).read_text(encoding="utf-8")))
-    base = load_named_base(config, about["labels"])
-    if base.fingerprint != about["base_fingerprint"]:
-        raise ModelError(
-            f"model.base is {config.model.base!r}, but its weights are not those that {run} was trained on."
-        )
-    start = Start(read_peft(folder, base, about["scale"]))
+    base, start, spec = _model(run, folder, about, config)
     batch = base.tokenizer(
         list(texts), padding=True, truncation=True, max_length=config.model.max_length, return_tensors="pt"
     )
     with torch.inference_mode():
-        chances = base.logits(batch["input_ids"], batch["attention_mask"], start, about["scale"]).softmax(dim=1)
+        chances = base.logits(batch["input_ids"], batch["attention_mask"], start, spec).softmax(dim=1)
     result = []
     for own in chances:
         order = own.argsort(descending=True).tolist()
         result.append([(about["labels"][index], float(own[index])) for index in order])
     return result
+
+
+def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tuple[Base, Start, AdapterSpec]:
+    if about["kind"] == "dense":
+        whole = load_base(str(folder), about["labels"])
+        return whole, Start(Adapter({}, {}, kind="dense")), AdapterSpec({}, 1, 1.0, "dense")
+    base = load_named_base(config, about["labels"])
+    if base.fingerprint != about["base_fingerprint"]:
+        raise ModelError(f"model.base is {config.model.base!r}, but its weights are not those of the run {run}.")
+    pair = read_projection(folder)
+    spec = base.spec(pair.rank if pair else 1, about["scale"], about["kind"], projection=pair)
+    return base, Start(read_peft(folder, base, spec)), spec

@@ -7,18 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from fedlora.app.build import Simulation
 from fedlora.app.card import model_card
-from fedlora.core.adapter import Start, effective
+from fedlora.core.adapter import AdapterSpec, Start, effective
+from fedlora.core.parcel import cast_floats
 from fedlora.core.rounds import Client
 from fedlora.federation.files import write_json, write_whole
 from fedlora.federation.journal import client_folder
 from fedlora.federation.server import Server, global_model
-from fedlora.federation.transport import parts
-from fedlora.training.peft_files import write_peft
+from fedlora.training.peft_files import write_model, write_peft
 
 
 def environment(simulation: Simulation) -> dict[str, object]:
@@ -44,13 +43,12 @@ def _version(package: str) -> str | None:
 
 def ownership(simulation: Simulation) -> dict[str, object]:
     """The contents of `split.json`: of every client, how many examples of each label it owns."""
-    train, labels = simulation.dataset.train.labels, simulation.dataset.labels
-    clients = {}
+    dataset, clients = simulation.dataset, {}
     for client, own in simulation.split.clients.items():
-        counts = numpy.bincount(train[own.train], minlength=len(labels)).tolist()
+        counts = dataset.label_counts(own.train)
         clients[client] = {"labels": counts, "validation": len(own.validation), "test": len(own.test)}
     return {
-        "labels": list(labels),
+        "labels": list(dataset.labels),
         "clients": clients,
         "left_out_clients": list(simulation.split.empty),
         "unused_examples": simulation.split.unused,
@@ -91,16 +89,19 @@ def summarise(simulation: Simulation, rounds: Sequence[Mapping[str, Any]]) -> di
 
 
 def export_adapters(simulation: Simulation, server: Server, folder: Path, summary: Mapping[str, object]) -> None:
-    """Write `adapter/`, and `clients/ID/adapter/` where a client's model is not the global one."""
+    """Write `adapter/`, and `clients/ID/adapter/` where a client's model is not the global one; whole models
+    go to `model/` instead."""
     federation = simulation.federation
     model = global_model(federation, server)
+    place = "model" if simulation.spec.kind == "dense" else "adapter"
     if model is not None:
-        export(simulation, model, folder / "adapter", summary)
+        export(simulation, model, folder / place, summary)
     for client in sorted(federation.transport.roster(), key=lambda own: own.id):
         own = client_model(simulation, server, client)
-        if model is not None and _same_model(model, own):
+        if model is not None and _same_model(model, own, simulation.spec):
             continue
-        target = folder / "adapter" if federation.method.pooled else client_folder(folder, client.id) / "adapter"
+        home = folder if federation.method.pooled else client_folder(folder, client.id)
+        target = home / place
         export(simulation, own, target, summary, client)
 
 
@@ -111,15 +112,15 @@ def client_model(simulation: Simulation, server: Server, client: Client) -> Star
     known = Client(client.id, client.examples, client.rank, server.seen.get(client.id))
     known = Client(client.id, client.examples, method.rank(server.state, known), known.seen)
     memory = simulation.transport.memories.latest(client.id)
-    parcel, _ = parts({"adapter": method.dispatch(server.state, known, server.round + 1)})
-    start = method.receive(parcel, memory.kept if memory else {}, known, spec)
+    sent = cast_floats(method.dispatch(server.state, known, server.round + 1), federation.plan.wire)
+    start = method.receive(cast_floats(sent, torch.float32), memory.kept if memory else {}, known, spec)
     heads = {"shared": server.head, "private": memory.head if memory else {}, "frozen": {}}
     return Start(start.adapter.with_dense(heads[federation.head_mode]), start.fold)
 
 
-def _same_model(one: Start, other: Start) -> bool:
+def _same_model(one: Start, other: Start, spec: AdapterSpec) -> bool:
     """Whether two models compute the same: equal updates of every map, equal heads."""
-    left, right = (effective(start, 1.0) for start in (one, other))
+    left, right = (effective(start, spec) for start in (one, other))
     heads = (one.adapter.dense, other.adapter.dense)
     same_head = heads[0].keys() == heads[1].keys() and all(heads[0][n].equal(heads[1][n]) for n in heads[0])
     return same_head and all(left[module].equal(right[module]) for module in left)
@@ -131,12 +132,14 @@ def export(
     """Write one PEFT directory with what its reader needs to know beside it."""
     base = simulation.base
     head = dict(model.adapter.dense) or dict(simulation.trainer.head)
-    write_peft(folder, model, simulation.spec.scale, base, head)
+    write = write_model if simulation.spec.kind == "dense" else write_peft
+    write(folder, model, simulation.spec, base, head)
     about = {
         "labels": list(base.labels),
         "base": base.name,
         "base_fingerprint": base.fingerprint,
         "tokenizer_fingerprint": base.tokenizer_fingerprint,
+        "kind": simulation.spec.kind,
         "scale": simulation.spec.scale,
         "method": simulation.config.method.name,
         "client": client.id if client else None,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An adapter as a value: two sides by module, plus dense parts (heads). Never a model.
 
-The *input side* of a LoRA module is A (r, d_in), the *output side* is B (d_out, r). Methods speak of
-sides; where they need the product of one module they ask for the `LowRank` pair. On every side the
-slots lie along one axis: the first of an input side, the last of an output side.
+The *input side* of a LoRA module is A (r, d_in), the *output side* is B (d_out, r); `kinds.py` has the
+other kinds. Methods speak of sides; where they need the product of one module they ask for the `LowRank`
+pair.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedlora.core.kinds import Kind, Shape, Side, added, fresh_side, slot_axis
 from fedlora.core.lowrank import LowRank, delta, pad
 from fedlora.core.seeds import torch_stream
 
-Side = Literal["input", "output"]
 Sides = frozenset[Side]
 Tensors = Mapping[str, Tensor]
 """Module (or parameter) name -> tensor, in the model's own order."""
@@ -26,28 +26,28 @@ OUTPUT: Sides = frozenset(("output",))
 BOTH: Sides = INPUT | OUTPUT
 NEITHER: Sides = frozenset()
 SIDES: tuple[Side, Side] = ("input", "output")
-SLOT_AXIS: Mapping[Side, int] = {"input": 0, "output": -1}
 
 HeadMode = Literal["shared", "frozen", "private"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
-    """What a federation trains. Every module that is on one side is on the other."""
+    """What a federation trains."""
 
     input: Tensors
-    """A of every module, (r, d_in)."""
+    """The input side of every module: A (r, d_in)."""
     output: Tensors
-    """B of every module, (d_out, r)."""
+    """The output side of every module: B (d_out, r)."""
     dense: Tensors = field(default_factory=dict)
     """Heads and other whole parameters by name; empty means the base's own."""
+    kind: Kind = "lora"
 
     def side(self, side: Side) -> Tensors:
         """All tensors of one side."""
         return self.input if side == "input" else self.output
 
     def pair(self, module: str) -> LowRank:
-        """The two factors of one module."""
+        """The two factors of one module, of a LoRA adapter."""
         return LowRank(self.input[module], self.output[module])
 
     def with_side(self, side: Side, tensors: Tensors) -> "Adapter":
@@ -67,17 +67,19 @@ class Adapter:
 class AdapterSpec:
     """What all members of a federation agree on before the first round."""
 
-    shapes: Mapping[str, tuple[int, int]]
-    """Module -> (d_out, d_in), in the model's own order. N = its length."""
+    shapes: Mapping[str, Shape]
+    """Module -> (d_out, d_in), in the model's own order; of a dense adapter, parameter -> its shape."""
     rank: int
     """The largest rank or budget of any client."""
     scale: float
     """s in W0 + s B A: one number of the whole federation, applied at the model's door and nowhere else."""
-    kind: Literal["lora"] = "lora"
+    kind: Kind = "lora"
     head: HeadMode = "frozen"
     """What becomes of the dense parts: averaged, left as the base has them, or kept by each client."""
     start: Adapter | None = None
     """An adapter to go on from, at this spec's scale, instead of a fresh one."""
+    projection: LowRank | None = None
+    """VeRA's frozen pair for the whole model."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,48 +105,59 @@ def on_device(start: Start, device: str) -> Start:
             fold[module] = LowRank(value.A.to(device), value.B.to(device))
         else:
             fold[module] = value.to(device)
-    return Start(Adapter(moved(own.input), moved(own.output), moved(own.dense)), fold)
+    return Start(Adapter(moved(own.input), moved(own.output), moved(own.dense), own.kind), fold)
 
 
-def effective(start: Start, scale: float) -> dict[str, Tensor]:
+def additions(start: Start, spec: AdapterSpec) -> dict[str, list[LowRank | Tensor]]:
+    """Per module what its weight gets besides W0, without the scale: the adapter's own, then the fold."""
+    adapter = start.adapter
+    result: dict[str, list[LowRank | Tensor]] = {}
+    for module, shape in spec.shapes.items():
+        sides: dict[Side, Tensor] = {"output": adapter.output[module]}
+        if module in adapter.input:
+            sides["input"] = adapter.input[module]
+        result[module] = [added(adapter.kind, sides, shape, spec.projection)]
+        if module in start.fold:
+            result[module].append(start.fold[module])
+    return result
+
+
+def effective(start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
     """s (fold + B A) of every module, (d_out, d_in) in float64: what the model computes beyond W0."""
     result = {}
-    for module in start.adapter.input:
-        pair = start.adapter.pair(module)
-        total = delta(LowRank(pair.A.double(), pair.B.double()))
-        folded = start.fold.get(module)
-        if isinstance(folded, LowRank):
-            total = total + delta(LowRank(folded.A.double(), folded.B.double()))
-        elif folded is not None:
-            total = total + folded.double()
-        result[module] = scale * total
+    for module, parts in additions(start, spec).items():
+        wide = [LowRank(p.A.double(), p.B.double()) if isinstance(p, LowRank) else p.double() for p in parts]
+        total = sum(delta(part) if isinstance(part, LowRank) else part for part in wide)
+        result[module] = torch.as_tensor(spec.scale * total)
     return result
 
 
 def fresh_adapter(spec: AdapterSpec, rank: int, seed: int) -> Adapter:
-    """The start of a run: A ~ N(0, 1/d_in) and B = 0, or the spec's start with such slots behind it.
+    """The start of a run at a rank: fresh sides, or the spec's start with fresh slots behind its own.
 
-    Each module draws from a stream of its own, and row i of A is the same whatever the rank.
+    Each module draws from a stream of its own.
 
     Raises:
         ValueError: the spec's start has more than `rank` slots in some module.
     """
-    inputs, outputs = {}, {}
-    for module, (d_out, d_in) in spec.shapes.items():
-        generator = torch_stream(seed, "adapter", module)
-        rows = [torch.randn(d_in, generator=generator) / d_in**0.5 for _ in range(rank)]
-        A, B = torch.stack(rows), torch.zeros(d_out, rank)
+    sides: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
+    for module, shape in spec.shapes.items():
+        for side in SIDES:
+            tensor = fresh_side(spec.kind, side, shape, rank, torch_stream(seed, "adapter", module))
+            if tensor is not None:
+                sides[side][module] = tensor
         if spec.start is not None:
-            given = pad(spec.start.pair(module), rank)
-            own = spec.start.input[module].shape[0]
-            A, B = torch.cat([given.A[:own], A[own:]]), given.B
-        inputs[module], outputs[module] = A, B
-    return Adapter(inputs, outputs)
+            given, own = pad(spec.start.pair(module), rank), spec.start.input[module].shape[0]
+            sides["input"][module] = torch.cat([given.A[:own], sides["input"][module][own:]])
+            sides["output"][module] = given.B
+    return Adapter(sides["input"], sides["output"], kind=spec.kind)
 
 
-def first_slots(side: Side, tensors: Tensors, rank: int) -> dict[str, Tensor]:
-    """The first `rank` slots of one side of every module."""
-    axis = SLOT_AXIS[side]
+def first_slots(kind: Kind, side: Side, tensors: Tensors, rank: int) -> dict[str, Tensor]:
+    """The first `rank` slots of one side of every module; a side without slots is sent whole."""
+    axis = slot_axis(kind, side)
+    if axis is None:
+        return dict(tensors)
     return {module: t.narrow(axis, 0, min(rank, t.shape[axis])) for module, t in tensors.items()}
 
 

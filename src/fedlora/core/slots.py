@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import SIDES, SLOT_AXIS, Adapter, Side, Tensors
+from fedlora.core.adapter import SIDES, Adapter, Tensors
+from fedlora.core.kinds import Kind, Side, slot_axis
 from fedlora.errors import ParcelError
 
 
@@ -36,9 +37,10 @@ Part = Mapping[Side, Mapping[str, Tensor | Sparse]]
 class SlotSums:
     """sum_k w_k x_k of every slot, over the clients that sent it, in float64."""
 
+    kind: Kind
     totals: Mapping[Side, Tensors]
     owned: Mapping[Side, Tensors]
-    """Per slot (r,) the weight of the clients that sent it."""
+    """Per slot (r,) the weight of the clients that sent it; () of a side without slots."""
     weight: float
     """The weight of all clients."""
 
@@ -51,16 +53,20 @@ class SlotSums:
         result = {}
         for module, total in self.totals[side].items():
             owned = self.owned[side][module]
-            result[module] = total / _along(side, total, torch.where(owned > 0, owned, 1.0))
+            result[module] = total / self._along(side, torch.where(owned > 0, owned, 1.0))
         return result
 
     def keep_unowned(self, side: Side, new: Tensors, old: Tensors) -> dict[str, Tensor]:
         """`new` where somebody sent the slot, `old` where nobody did; in the type of `old`."""
         result = {}
         for module, kept in old.items():
-            mask = _along(side, kept, self.owned[side][module] > 0)
+            mask = self._along(side, self.owned[side][module] > 0)
             result[module] = torch.where(mask, new[module].to(kept.dtype), kept)
         return result
+
+    def _along(self, side: Side, per_slot: Tensor) -> Tensor:
+        """A value per slot, shaped to meet the slots of that side."""
+        return per_slot.unsqueeze(1) if slot_axis(self.kind, side) == 0 else per_slot
 
 
 def slot_sums(like: Adapter, parts: Iterable[tuple[float, Part]]) -> SlotSums:
@@ -73,13 +79,13 @@ def slot_sums(like: Adapter, parts: Iterable[tuple[float, Part]]) -> SlotSums:
     Raises:
         ParcelError: a part names a module, a shape or a slot that `like` does not have.
     """
-    totals: dict[Side, dict[str, Tensor]] = {}
-    owned: dict[Side, dict[str, Tensor]] = {}
+    totals: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
+    owned: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
     for side in SIDES:
-        whole = like.side(side)
-        slots = {module: tensor.shape[SLOT_AXIS[side]] for module, tensor in whole.items()}
-        totals[side] = {m: torch.zeros(tensor.shape, dtype=torch.float64) for m, tensor in whole.items()}
-        owned[side] = {m: torch.zeros(count, dtype=torch.float64) for m, count in slots.items()}
+        axis = slot_axis(like.kind, side)
+        for module, tensor in like.side(side).items():
+            totals[side][module] = torch.zeros(tensor.shape, dtype=torch.float64)
+            owned[side][module] = torch.zeros(() if axis is None else tensor.shape[axis], dtype=torch.float64)
     weight = 0.0
     for own_weight, part in parts:
         weight += own_weight
@@ -87,33 +93,33 @@ def slot_sums(like: Adapter, parts: Iterable[tuple[float, Part]]) -> SlotSums:
             for module, sent in modules.items():
                 if module not in totals[side]:
                     raise ParcelError(f"module {module!r} is not part of this federation")
-                index, values = _indexed(side, sent)
-                _check(side, module, index, values, totals[side][module])
-                totals[side][module].index_add_(SLOT_AXIS[side], index, own_weight * values.double())
-                owned[side][module][index] += own_weight
-    return SlotSums(totals, owned, weight)
+                axis = slot_axis(like.kind, side)
+                index, values = _checked(side, module, sent, totals[side][module], axis)
+                if axis is None or index is None:
+                    totals[side][module] += own_weight * values.double()
+                    owned[side][module] += own_weight
+                else:
+                    totals[side][module].index_add_(axis, index, own_weight * values.double())
+                    owned[side][module][index] += own_weight
+    return SlotSums(like.kind, totals, owned, weight)
 
 
-def _indexed(side: Side, sent: Tensor | Sparse) -> tuple[Tensor, Tensor]:
-    if isinstance(sent, Sparse):
-        return sent.slots.long(), sent.values
-    return torch.arange(sent.shape[SLOT_AXIS[side]]), sent
-
-
-def _check(side: Side, module: str, index: Tensor, values: Tensor, whole: Tensor) -> None:
-    axis = SLOT_AXIS[side]
-    expected = list(whole.shape)
-    expected[axis] = index.numel()
-    if list(values.shape) != expected:
+def _checked(
+    side: Side, module: str, sent: Tensor | Sparse, whole: Tensor, axis: int | None
+) -> tuple[Tensor | None, Tensor]:
+    """The slots that were sent (None: the side has none) and their values."""
+    values = sent.values if isinstance(sent, Sparse) else sent
+    expected, index = list(whole.shape), None
+    if axis is not None and values.ndim == whole.ndim:
+        index = sent.slots.long() if isinstance(sent, Sparse) else torch.arange(values.shape[axis])
+        expected[axis] = index.numel()
+    if list(values.shape) != expected or (isinstance(sent, Sparse) and index is None):
         raise ParcelError(f"the {side} side of {module!r} has shape {list(values.shape)}, not {expected}")
-    within = index.numel() == 0 or (index.min() >= 0 and index.max() < whole.shape[axis])
-    if not within or len(set(index.tolist())) != index.numel():
-        raise ParcelError(f"the slots of {module!r} are not distinct numbers below {whole.shape[axis]}")
-
-
-def _along(side: Side, tensor: Tensor, per_slot: Tensor) -> Tensor:
-    """A value per slot, shaped to meet the slot axis of `tensor`."""
-    return per_slot if side == "output" or tensor.ndim == 1 else per_slot.unsqueeze(1)
+    if axis is not None and index is not None:
+        within = index.numel() == 0 or (index.min() >= 0 and index.max() < whole.shape[axis])
+        if not within or len(set(index.tolist())) != index.numel():
+            raise ParcelError(f"the slots of {module!r} are not distinct numbers below {whole.shape[axis]}")
+    return index, values
 
 
 def norms(side: Side, tensor: Tensor) -> Tensor:

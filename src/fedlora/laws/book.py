@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import SLOT_AXIS, Start, effective
+from fedlora.core.adapter import effective
 from fedlora.core.parcel import cast_floats, to_bytes
 from fedlora.federation.transport import parts
 from fedlora.laws.evidence import (
@@ -20,6 +20,7 @@ from fedlora.laws.evidence import (
     moves,
     require,
     same,
+    slots_of,
     slots_sent,
     unowned_slots,
 )
@@ -74,14 +75,14 @@ def weights(method: Method, world: World) -> None:
         expected = method.aggregate(before, iter(uploads), round).adapter
         scaled = [replace(u, client=replace(u.client, examples=3 * u.client.examples)) for u in uploads]
         found = method.aggregate(before, iter(scaled), round).adapter
-        same(method, found, expected, f"round {round}: three times the examples, another result")
+        same(method, world.spec, found, expected, f"round {round}: three times the examples, another result")
         first = uploads[0].client
         halves = [
             replace(uploads[0], client=replace(first, id=f"{first.id}{part}", examples=count))
             for part, count in (("a", first.examples - 1), ("b", 1))
         ]
         found = method.aggregate(before, iter([*halves, *uploads[1:]]), round).adapter
-        same(method, found, expected, f"round {round}: {first.id} as two clients, another result")
+        same(method, world.spec, found, expected, f"round {round}: {first.id} as two clients, another result")
 
 
 def exactness(method: Method, world: World) -> None:
@@ -95,7 +96,7 @@ def exactness(method: Method, world: World) -> None:
         if before is None or after is None or not accepted:
             continue
         moved = moves(run, round, accepted)
-        old, new = effective(before, world.scale), effective(after, world.scale)
+        old, new = effective(before, world.spec), effective(after, world.spec)
         for module in new:
             if method.exactness() == "update":
                 close(new[module] - old[module], moved[module][0], f"round {round}, {module}: the update")
@@ -113,7 +114,7 @@ def sides(method: Method, world: World) -> None:
         start, trained = job.fit.start.adapter, fitted.start.adapter
         kept = run.trained_before(round, client)
         for side in sorted(method.private):
-            secrets += moved_slots(side, trained.side(side), start.side(side))
+            secrets += moved_slots(side, trained, start)
             own = kept is None or equal(start.side(side), kept.side(side))
             require(own, f"round {round}: {client} does not start from its own {side} side")
         if head_mode == "private" and kept is not None:
@@ -142,9 +143,9 @@ def absence(method: Method, world: World) -> None:
         if uploads and method.refactors:
             continue
         for side, module, slots in unowned_slots(run, round):
-            axis, index = SLOT_AXIS[side], torch.tensor(slots, dtype=torch.long)
-            old = before.adapter.side(side)[module].index_select(axis, index)
-            kept = after.adapter.side(side)[module].index_select(axis, index).equal(old)
+            old = slots_of(world.kind, side, before.adapter.side(side)[module])
+            new = slots_of(world.kind, side, after.adapter.side(side)[module])
+            kept = all(new[slot].equal(old[slot]) for slot in slots)
             require(kept, f"round {round}: slots {slots} of {module} had no owner; their {side} side moved")
 
 
@@ -166,16 +167,18 @@ def ranks(method: Method, world: World) -> None:
     modules = len(world.shapes)
     for round, client in run.transport.replies:
         order, reply = run.exchange(round, client)
-        allowed = order.client.rank * modules
-        for side, sent in slots_sent(parts(reply.parcel)[0]).items():
+        allowed = (order.client.rank if world.kind == "lora" else 1) * modules
+        for side, sent in slots_sent(world.kind, parts(reply.parcel)[0]).items():
             within = sent <= allowed
             require(within, f"round {round}: {client} sent {sent} slots of its {side} side, not {allowed}")
-        down = slots_sent(parts(order.parcel)[0])
-        held = method.holds(run.servers[round - 1].state, order.client) * modules
+        down = slots_sent(world.kind, parts(order.parcel)[0])
+        slots = method.holds(run.servers[round - 1].state, order.client) if world.kind == "lora" else 1
+        held = slots * modules
         whole = all(sent == held for sent in down.values())
         require(whole, f"round {round}: {client} was sent {down} slots, declared {held} a side")
         if round > 1 and len(run.accepted(round - 1)) == len(world.clients):
-            declared = method.down(round)
+            there = run.servers[0].state.adapter
+            declared = {side for side in method.down(round) if there.side(side)}
             steady = down.keys() == declared
             require(steady, f"round {round}: {client} was sent {sorted(down)}, declared {sorted(declared)}")
 
@@ -190,8 +193,8 @@ def twins(method: Method, world: World) -> None:
         if result is None or not accepted or run.servers[round - 1].seen.keys() - {c.id for c in accepted}:
             continue
         _, trained = run.trained(round, accepted[0].id)
-        uploaded = effective(Start(trained.start.adapter, trained.start.fold), world.scale)
-        for module, found in effective(result, world.scale).items():
+        uploaded = effective(trained.start, run.world.spec)
+        for module, found in effective(result, run.world.spec).items():
             close(found, uploaded[module], f"round {round}, {module}: the twins' delta", method.twins or 0.0)
 
 
@@ -209,7 +212,7 @@ def latecomer(method: Method, world: World) -> None:
         for own, memory in ((member, kept[-1].kept if kept else {}), (replace(member, seen=None), {})):
             parcel = cast_floats(method.dispatch(server.state, own, server.round + 1), wire)
             model = method.receive(cast_floats(parcel, torch.float32), memory, own, world.spec)
-            models.append(effective(model, world.scale))
+            models.append(effective(model, world.spec))
         for module, value in models[0].items():
             require(value.equal(models[1][module]), f"a newcomer's {module} is not that of {client.id}")
 

@@ -40,7 +40,7 @@ def check_law(method: Method, law: Law, examples: int = 25) -> Verdict:
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
         print_blob=False,
     )
-    @given(worlds(method.mixed_ranks))
+    @given(worlds(method.mixed_ranks, method.kinds))
     def trial(world: World) -> None:
         try:
             law.check(method, world)

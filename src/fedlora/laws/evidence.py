@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import SIDES, SLOT_AXIS, Adapter, Side, Start, Tensors, effective
+from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Start, Tensors, effective
+from fedlora.core.kinds import Kind, Side, slot_axis
 from fedlora.core.parcel import Parcel, Tree, branch, cast_floats, tensors_at, walk_tensors
 from fedlora.core.rounds import Client, Upload
 from fedlora.federation.transport import parts
@@ -40,11 +41,11 @@ def aggregations(run: Play) -> Iterator[tuple[int, State, list[Upload]]]:
 def moves(run: Play, round: int, accepted: list[Client]) -> dict[str, tuple[Tensor, Tensor]]:
     """Per module, the weighted mean of (trained - start) and of trained, in effective deltas."""
     total = sum(client.examples for client in accepted)
-    scale = run.world.scale
+    spec = run.world.spec
     result: dict[str, tuple[Tensor, Tensor]] = {}
     for client in accepted:
         job, fitted = run.trained(round, client.id)
-        start, trained = effective(job.fit.start, scale), effective(fitted.start, scale)
+        start, trained = effective(job.fit.start, spec), effective(fitted.start, spec)
         for module, value in trained.items():
             share = client.examples / total
             moved, whole = result.get(module, (torch.zeros(()), torch.zeros(())))
@@ -69,10 +70,10 @@ def best(found: Tensor, target: Tensor, rank: int, what: str) -> None:
     )
 
 
-def same(method: Method, found: Adapter, expected: Adapter, message: str) -> None:
+def same(method: Method, spec: AdapterSpec, found: Adapter, expected: Adapter, message: str) -> None:
     """Equal sides; where the server factors anew, equal products, since factors are free to rotate."""
     if method.refactors:
-        products = (effective(Start(found), 1.0), effective(Start(expected), 1.0))
+        products = (effective(Start(found), spec), effective(Start(expected), spec))
         for module, value in products[1].items():
             close(products[0][module], value, message)
         return
@@ -92,21 +93,27 @@ def each(adapter: Adapter) -> Iterator[tuple[Side, str, Tensor]]:
             yield side, module, tensor
 
 
-def moved_slots(side: Side, trained: Tensors, start: Tensors) -> list[Tensor]:
-    """The slots of a side that training has moved, one vector each."""
+def slots_of(kind: Kind, side: Side, tensor: Tensor) -> list[Tensor]:
+    """The slots of one side of one module, a vector each; a side without slots is one vector."""
+    axis = slot_axis(kind, side)
+    return [tensor.flatten()] if axis is None else list(tensor.unbind(axis))
+
+
+def moved_slots(side: Side, trained: Adapter, start: Adapter) -> list[Tensor]:
+    """The slots of a side that training has moved."""
     moved = []
-    for module, tensor in trained.items():
-        for slot, before in zip(tensor.unbind(SLOT_AXIS[side]), start[module].unbind(SLOT_AXIS[side]), strict=True):
-            if not slot.equal(before):
-                moved.append(slot)
+    for module, tensor in trained.side(side).items():
+        before = slots_of(trained.kind, side, start.side(side)[module])
+        after = slots_of(trained.kind, side, tensor)
+        moved += [slot for slot, old in zip(after, before, strict=True) if not slot.equal(old)]
     return moved
 
 
 def contains(parcel: Parcel, secrets: list[Tensor]) -> bool:
     """Whether one of the vectors stands in one of the parcel's tensors, as a row or a column."""
     for tensor in walk_tensors(parcel):
-        if tensor.ndim == 2 and tensor.is_floating_point():
-            lines = [*tensor.unbind(0), *tensor.unbind(1)]
+        if tensor.is_floating_point():
+            lines = [tensor.flatten(), *(line for axis in range(tensor.ndim) for line in tensor.unbind(axis))]
             if any(line.equal(secret) for line in lines for secret in secrets):
                 return True
     return False
@@ -114,29 +121,30 @@ def contains(parcel: Parcel, secrets: list[Tensor]) -> bool:
 
 def unowned_slots(run: Play, round: int) -> Iterator[tuple[Side, str, list[int]]]:
     """Of every side and module, the slots that nobody accepted sent."""
+    kind = run.world.kind
     owned: dict[tuple[Side, str], set[int]] = {}
     for client in run.accepted(round):
         adapter, _ = parts(run.transport.replies[round, client.id].parcel)
         for side in SIDES:
             for module, entry in branch(adapter, side).items():
-                owned.setdefault((side, module), set()).update(_numbers(side, entry))
+                owned.setdefault((side, module), set()).update(_numbers(kind, side, entry))
     for side, module, tensor in each(run.servers[round].state.adapter):
-        slots = range(tensor.shape[SLOT_AXIS[side]])
+        slots = range(len(slots_of(kind, side, tensor)))
         yield side, module, [slot for slot in slots if slot not in owned.get((side, module), ())]
 
 
-def slots_sent(parcel: Parcel) -> dict[Side, int]:
+def slots_sent(kind: Kind, parcel: Parcel) -> dict[Side, int]:
     """How many slots of each side a parcel holds, over all modules; absent sides are left out."""
     held: dict[Side, int] = {}
     for side in SIDES:
         entries = branch(parcel, side)
         if entries:
-            held[side] = sum(len(_numbers(side, entry)) for entry in entries.values())
+            held[side] = sum(len(_numbers(kind, side, entry)) for entry in entries.values())
     return held
 
 
-def _numbers(side: Side, entry: Tree) -> list[int]:
+def _numbers(kind: Kind, side: Side, entry: Tree) -> list[int]:
     """Which slots an entry holds: the first ones of a tensor, or those that it names."""
     if isinstance(entry, Tensor):
-        return list(range(entry.shape[SLOT_AXIS[side]]))
+        return list(range(len(slots_of(kind, side, entry))))
     return [int(slot) for slot in tensors_at({"entry": entry}, "entry")["slots"]]

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import Adapter, AdapterSpec, Start, Tensors
+from fedlora.core.adapter import SIDES, AdapterSpec, Start, Tensors, additions
+from fedlora.core.kinds import slot_axis
 from fedlora.core.lowrank import LowRank, delta
 from fedlora.core.rounds import Failure, Fit, FitJob, Fitted, Score, ScoreJob
 from fedlora.core.seeds import torch_stream
@@ -55,51 +56,64 @@ class StandIn:
         """Per module (W0, X, Y), and the target of the dense part."""
         owner = _SERVER if self.same_data else client
         modules = {}
-        for module, (d_out, d_in) in self.spec.shapes.items():
+        for module, shape in self.spec.shapes.items():
+            d_out, d_in = shape
             base = torch.randn(d_out, d_in, generator=torch_stream(self.seed, "base", module))
             own = torch_stream(self.seed, "data", module, owner)
             X, Y = torch.randn(_SAMPLES, d_in, generator=own), torch.randn(_SAMPLES, d_out, generator=own)
             modules[module] = (base, X, Y)
         return modules, torch.randn(3, generator=torch_stream(self.seed, "target", owner))
 
-    def _residual(self, start: Start, module: str, base: Tensor, X: Tensor, Y: Tensor) -> Tensor:
-        weight = delta(start.adapter.pair(module))
-        folded = start.fold.get(module)
-        if folded is not None:
-            weight = weight + (delta(folded) if isinstance(folded, LowRank) else folded)
-        return X @ (base + self.spec.scale * weight).T - Y
+    def _residuals(self, start: Start, client: str) -> list[Tensor]:
+        """X (W0 + s (fold + B A))^T - Y of every module."""
+        modules, _ = self._data(client)
+        residuals = []
+        for module, parts in additions(start, self.spec).items():
+            base, X, Y = modules[module]
+            total = sum(delta(part) if isinstance(part, LowRank) else part for part in parts)
+            residuals.append(X @ (base + self.spec.scale * total).T - Y)
+        return residuals
 
     def _fit(self, client: str, fit: Fit) -> Fitted:
-        modules, target = self._data(client)
-        amount = fit.amount
+        _, target = self._data(client)
         steps = _STEPS_PER_EPOCH
-        if amount is not None:
-            steps = amount.steps or _STEPS_PER_EPOCH * (amount.epochs or 1)
+        if fit.amount is not None:
+            steps = fit.amount.steps or _STEPS_PER_EPOCH * (fit.amount.epochs or 1)
         start, losses = fit.start, []
         dense = dict(start.adapter.dense) or dict(self.head)
         for _ in range(steps):
-            inputs, outputs, loss = dict(start.adapter.input), dict(start.adapter.output), 0.0
-            for module, data in modules.items():
-                residual = self._residual(start, module, *data)
-                loss += float(residual.square().sum()) / (2 * _SAMPLES)
-                slope = self.spec.scale / _SAMPLES * residual.T @ data[1]  # (d_out, d_in)
-                A, B = inputs[module], outputs[module]
-                moves = torch.ones(A.shape[0]) if fit.mask is None else fit.mask[module].float()
-                if "input" in fit.sides:
-                    inputs[module] = A - self.rate * moves[:, None] * (B.T @ slope)
-                if "output" in fit.sides:
-                    outputs[module] = B - self.rate * moves * (slope @ A.T)
+            start, loss = self._step(client, start, fit)
             if self.spec.head != "frozen":
                 dense = {name: part - self.rate * (part - target) for name, part in dense.items()}
-            start = replace(start, adapter=Adapter(inputs, outputs))
             losses.append(loss)
         kept = {} if self.spec.head == "frozen" else dense
         trained = replace(start, adapter=start.adapter.with_dense(kept))
         return Fitted(trained, steps, sum(losses) / max(len(losses), 1))
 
+    def _step(self, client: str, start: Start, fit: Fit) -> tuple[Start, float]:
+        """One gradient step of the sides that train."""
+        adapter = start.adapter
+        leaves = {
+            (side, module): tensor.clone().requires_grad_()
+            for side in SIDES
+            if side in fit.sides
+            for module, tensor in adapter.side(side).items()
+        }
+        for side in SIDES:
+            own = {m: leaves.get((side, m), tensor) for m, tensor in adapter.side(side).items()}
+            adapter = adapter.with_side(side, own)
+        residuals = self._residuals(replace(start, adapter=adapter), client)
+        loss = torch.stack([residual.square().sum() for residual in residuals]).sum() / (2 * _SAMPLES)
+        slopes = torch.autograd.grad(loss, list(leaves.values())) if leaves else ()
+        for ((side, module), leaf), slope in zip(leaves.items(), slopes, strict=True):
+            moves = torch.ones(()) if fit.mask is None else fit.mask[module].float()
+            along = moves[:, None] if moves.ndim and slot_axis(adapter.kind, side) == 0 else moves
+            stepped = (leaf - self.rate * along * slope).detach()
+            adapter = adapter.with_side(side, {**adapter.side(side), module: stepped})
+        return replace(start, adapter=adapter), float(loss.detach())
+
     def _score(self, client: str, start: Start) -> Score:
-        modules, _ = self._data(client)
-        residuals = [self._residual(start, module, *data) for module, data in modules.items()]
+        residuals = self._residuals(start, client)
         loss = sum(float(residual.square().sum()) for residual in residuals)
         correct = sum(int((residual.square().mean(dim=1) < 1).sum()) for residual in residuals)
         return Score(_SAMPLES * len(residuals), correct, loss)

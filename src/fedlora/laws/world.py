@@ -8,6 +8,7 @@ import torch
 from hypothesis import strategies
 
 from fedlora.core.adapter import Adapter, AdapterSpec, HeadMode
+from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.parcel import Parcel, from_bytes, to_bytes, type_of_wire
 from fedlora.core.rounds import (
     Client,
@@ -48,6 +49,7 @@ class World:
     head: HeadMode
     wire: str
     seed: int
+    kind: Kind = "lora"
 
     @property
     def clients(self) -> tuple[Client, ...]:
@@ -59,14 +61,15 @@ class World:
     def spec(self) -> AdapterSpec:
         """The adapter."""
         shapes = {f"module{m}": shape for m, shape in enumerate(self.shapes)}
-        return AdapterSpec(shapes, max(self.ranks), self.scale, head=self.head)
+        pair = vera_projection(shapes, max(self.ranks), self.seed) if self.kind == "vera" else None
+        return AdapterSpec(shapes, max(self.ranks), self.scale, self.kind, self.head, projection=pair)
 
     def __str__(self) -> str:
         """The world in words, for a counter-example."""
         text = (
             f"modules {list(self.shapes)} (d_out, d_in), ranks {list(self.ranks)}, "
             f"examples {list(self.examples)}, {self.rounds} round(s), scale {self.scale}, head {self.head}, "
-            f"wire {self.wire}, seed {self.seed}"
+            f"wire {self.wire}, seed {self.seed}" + ("" if self.kind == "lora" else f", {self.kind} adapter")
         )
         missing = [f"c{k} absent in round {t}" for t, k in sorted(self.absent)]
         missing += [f"c{k}'s reply lost in round {t}" for t, k in sorted(self.lost)]
@@ -79,13 +82,14 @@ def name(number: int) -> str:
 
 
 @strategies.composite
-def worlds(draw: strategies.DrawFn, mixed_ranks: bool) -> World:
-    """Worlds of one to three modules and clients; unequal ranks only where the method takes them."""
+def worlds(draw: strategies.DrawFn, mixed_ranks: bool, kinds: frozenset[Kind]) -> World:
+    """Worlds of one to three modules and clients; unequal ranks and other kinds where the method takes them."""
     sizes = strategies.integers(4, 7)
     count = draw(strategies.integers(1, 3))
     rank = strategies.integers(1, 3)
     ranks = [draw(rank)] * count
-    if mixed_ranks:
+    kind = draw(strategies.sampled_from(sorted(kinds)))
+    if mixed_ranks and kind == "lora":
         ranks = draw(strategies.lists(rank, min_size=count, max_size=count))
     rounds = draw(strategies.integers(1, 4))
     places = strategies.tuples(strategies.integers(1, rounds), strategies.integers(0, count - 1))
@@ -100,6 +104,7 @@ def worlds(draw: strategies.DrawFn, mixed_ranks: bool) -> World:
         head=draw(strategies.sampled_from(["frozen", "shared", "private"])),
         wire=draw(strategies.sampled_from(["float32", "bfloat16"])),
         seed=draw(strategies.integers(0, 99)),
+        kind=kind,
     )
 
 

@@ -13,7 +13,7 @@ for all (see `head_mode`).
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -22,17 +22,16 @@ from fedlora.core.adapter import (
     BOTH,
     NEITHER,
     SIDES,
-    SLOT_AXIS,
     Adapter,
     AdapterSpec,
     HeadMode,
-    Side,
     Sides,
     Start,
     Tensors,
     first_slots,
     fresh_adapter,
 )
+from fedlora.core.kinds import Kind, Side, side_shape, slot_axis
 from fedlora.core.parcel import Parcel, branch, tensors_at
 from fedlora.core.rounds import Client, Fit, Fitted, Upload
 from fedlora.core.slots import SlotSums, slot_sums
@@ -52,12 +51,14 @@ class State:
 
     def to_parcel(self) -> Parcel:
         """The state as a tree that survives to bytes and back."""
-        return {"input": self.adapter.input, "output": self.adapter.output, "extra": self.extra}
+        own = self.adapter
+        return {"kind": own.kind, "input": own.input, "output": own.output, "extra": self.extra}
 
     @staticmethod
     def from_parcel(parcel: Parcel) -> "State":
         """The inverse of `to_parcel`."""
-        adapter = Adapter(tensors_at(parcel, "input"), tensors_at(parcel, "output"))
+        kind = cast(Kind, parcel.get("kind"))
+        adapter = Adapter(tensors_at(parcel, "input"), tensors_at(parcel, "output"), kind=kind)
         return State(adapter, branch(parcel, "extra"))
 
 
@@ -89,7 +90,7 @@ class Method(ABC):
     result is the best approximation of sum_k w_k s trained_k. `none`: there is no global model."""
     private: ClassVar[Sides] = NEITHER
     """Sides that a client trains and keeps: they never travel up."""
-    kinds: ClassVar[frozenset[str]] = frozenset({"lora"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora"})
     """Which kinds of adapter it takes."""
     pooled: ClassVar[bool] = False
     """One client holds everybody's data."""
@@ -117,6 +118,11 @@ class Method(ABC):
                 f"choose one of these, or another method."
             )
         for client in clients:
+            if client.rank != spec.rank and spec.kind != "lora":
+                raise MethodError(
+                    f"Client {client.id} has rank {client.rank}, but a {spec.kind} adapter has one rank for all "
+                    f"({spec.rank}): leave clients.ranks out, or set adapter.kind = 'lora'."
+                )
             if client.rank != spec.rank and not self.mixed_ranks:
                 raise MethodError(
                     f"Client {client.id} has rank {client.rank} but {self.name} takes one rank for all "
@@ -225,7 +231,7 @@ def send(adapter: Adapter, sides: Sides, slots: int, implied_zeros: bool) -> dic
     parcel: dict[str, Tensors] = {}
     for side in SIDES:
         if side in sides:
-            tensors = first_slots(side, adapter.side(side), slots)
+            tensors = first_slots(adapter.kind, side, adapter.side(side), slots)
             if not implied_zeros or any(bool(tensor.any()) for tensor in tensors.values()):
                 parcel[side] = tensors
     return parcel
@@ -238,19 +244,21 @@ def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
         ParcelError: modules or shapes are not the spec's.
     """
     sides: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
-    for module, (d_out, d_in) in spec.shapes.items():
+    for module, shape in spec.shapes.items():
         present = {side: found[side][module] for side in SIDES if module in found[side]}
-        if not present:
+        if not present and spec.kind != "dense":
             raise ParcelError(f"nothing was sent for module {module!r}")
-        slots = {tensor.shape[SLOT_AXIS[side]] for side, tensor in present.items()}
-        r = min(slots)
-        expected: dict[Side, tuple[int, ...]] = {"input": (r, d_in), "output": (d_out, r)}
+        axes = {side: slot_axis(spec.kind, side) for side in present}
+        slots = [t.shape[axis] for side, t in present.items() if (axis := axes[side]) is not None and t.ndim == 2]
         for side in SIDES:
-            tensor = present.get(side, torch.zeros(expected[side]))
-            if tuple(tensor.shape) != expected[side]:
-                raise ParcelError(f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected[side]}")
+            expected = side_shape(spec.kind, side, shape, min(slots, default=spec.rank))
+            if expected is None:
+                continue
+            tensor = present.get(side, torch.zeros(expected))
+            if tuple(tensor.shape) != expected:
+                raise ParcelError(f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected}")
             sides[side][module] = tensor
-    return Adapter(sides["input"], sides["output"])
+    return Adapter(sides["input"], sides["output"], kind=spec.kind)
 
 
 def sum_uploads(state: State, uploads: Iterable[Upload], sides: Sides) -> SlotSums:

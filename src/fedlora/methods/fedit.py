@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES
+from fedlora.core.kinds import Kind
 from fedlora.core.rounds import Upload
 from fedlora.methods.base import Method, State, move_to, sum_uploads
 
@@ -25,6 +26,7 @@ class FedIT(Method):
     """
 
     name: ClassVar[str] = "fedit"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera"})
     twins: ClassVar[float | None] = 1e-5
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:

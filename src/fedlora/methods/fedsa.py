@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlora.core.adapter import INPUT, OUTPUT, Sides
+from fedlora.core.kinds import Kind
 from fedlora.core.rounds import Upload
 from fedlora.methods.base import Exact, Method, State, move_to, sum_uploads
 
@@ -27,6 +28,7 @@ class FedSA(Method):
     """
 
     name: ClassVar[str] = "fedsa"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera"})
     mixed_ranks: ClassVar[bool] = True
     exact: ClassVar[Exact] = "none"
     private: ClassVar[Sides] = OUTPUT

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlora.core.adapter import OUTPUT, Sides
+from fedlora.core.kinds import Kind
 from fedlora.methods.one_side import OneSideMixed
 
 
@@ -23,6 +24,7 @@ class FFA(OneSideMixed):
     """
 
     name: ClassVar[str] = "ffa"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera"})
 
     def trains(self, round: int) -> Sides:
         """Client (and server): always the output side."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, Sides
+from fedlora.core.kinds import Kind
 from fedlora.core.rounds import Upload
 from fedlora.methods.base import Exact, Method, State
 
@@ -24,6 +25,7 @@ class Local(Method):
     """
 
     name: ClassVar[str] = "local"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera", "dense"})
     mixed_ranks: ClassVar[bool] = True
     exact: ClassVar[Exact] = "none"
     private: ClassVar[Sides] = BOTH

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedlora.core.adapter import BOTH, INPUT, OUTPUT, AdapterSpec, Side, Sides, Tensors
+from fedlora.core.adapter import BOTH, INPUT, OUTPUT, AdapterSpec, Sides, Tensors
+from fedlora.core.kinds import Side
 from fedlora.core.parcel import Parcel, branch
 from fedlora.core.rounds import Amount, Client, Fit, Upload
 from fedlora.core.slots import Part, Sparse, contribution, index_type, top_slots

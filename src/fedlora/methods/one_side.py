@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from fedlora.core.adapter import BOTH, NEITHER, SIDES, AdapterSpec, Side, Sides, Start, Tensors, fresh_adapter
+from fedlora.core.adapter import BOTH, NEITHER, SIDES, AdapterSpec, Sides, Start, Tensors, fresh_adapter
+from fedlora.core.kinds import Side
 from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
 from fedlora.core.rounds import Client, Upload
 from fedlora.core.slots import Part, SlotSums, slot_sums

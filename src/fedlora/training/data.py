@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled texts from files, the hub or the caller, and their tokens."""
+"""Labelled texts from files, the hub or the caller."""
 
-import csv
-import gzip
-import io
-import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO, cast
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
 from fedlora.core.seeds import numpy_stream
 from fedlora.errors import DataError
-
-Rows = Sequence[Mapping[str, object]]
-Part = Literal["train", "test"]
-
-_READERS = ("jsonl", "json", "csv", "tsv", "parquet")
+from fedlora.training.tables import Part, Rows, part_file, read_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +42,11 @@ class Dataset:
     labels: tuple[str, ...]
     origin: str
     """Where it comes from, for the record."""
+
+    def label_counts(self, indices: NDArray[numpy.int64]) -> list[int]:
+        """How many of these training examples have each label."""
+        counts: list[int] = numpy.bincount(self.train.labels[indices], minlength=len(self.labels)).tolist()
+        return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,78 +203,6 @@ def _require_column(rows: Rows, column: str, part: Part, origin: str) -> None:
             )
 
 
-def part_file(folder: Path, part: Part) -> Path:
-    """The training or the test file of a folder.
-
-    Raises:
-        DataError: there is none.
-    """
-    for ending in _READERS:
-        for name in (f"{part}.{ending}", f"{part}.{ending}.gz"):
-            if (folder / name).is_file():
-                return folder / name
-    raise DataError(
-        f"data.path is the folder {folder.name!r}, but it has no {part} file: expected {part}.jsonl, .csv, .tsv or "
-        f".parquet (or .gz of these)."
-    )
-
-
-def read_rows(path: Path) -> Rows:
-    """Read one table.
-
-    Raises:
-        DataError: the format is unknown, or a line cannot be read.
-    """
-    endings = [ending.removeprefix(".") for ending in path.suffixes]
-    kind = next((ending for ending in reversed(endings) if ending in _READERS), None)
-    if kind is None:
-        raise DataError(f"{path.name}: unknown kind of file; expected one of {', '.join(_READERS)}, plain or .gz.")
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            data: bytes = file.read()
-        if kind == "parquet":
-            return _read_parquet(data, path.name)
-        return _read_text(io.StringIO(data.decode("utf-8-sig"), newline=""), kind, path.name)
-    except (OSError, UnicodeDecodeError, csv.Error, EOFError, json.JSONDecodeError) as error:
-        raise DataError(f"{path.name} cannot be read as {kind}: {error}.") from error
-
-
-def _read_parquet(data: bytes, name: str) -> Rows:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        rows: Rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{name} cannot be read as parquet: {error}.") from error
-    return rows
-
-
-def _read_text(file: TextIO, kind: str, name: str) -> Rows:
-    if kind in ("csv", "tsv"):
-        csv.field_size_limit(sys.maxsize)
-        return list(csv.DictReader(file, delimiter="\t" if kind == "tsv" else ","))
-    if kind == "json":
-        return _objects(json.load(file), name)
-    lines = enumerate(file, start=1)
-    return _objects((_line(line, number, name) for number, line in lines if line.strip()), name)
-
-
-def _line(line: str, number: int, name: str) -> object:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{name}: line {number} is no JSON ({error.msg}); expected one object a line.") from error
-
-
-def _objects(values: object, name: str) -> Rows:
-    rows = list(values) if isinstance(values, Iterable) and not isinstance(values, Mapping) else [values]
-    if not all(isinstance(row, Mapping) for row in rows):
-        raise DataError(f"{name}: expected one JSON object an example, with a column for text and one for label.")
-    return cast(Rows, rows)
-
-
 def take_some(dataset: Dataset, train: int | None, test: int | None, seed: int) -> Dataset:
     """A random part of the examples, in their old order; None: all."""
 
@@ -290,39 +214,3 @@ def take_some(dataset: Dataset, train: int | None, test: int | None, seed: int) 
 
     smaller = some(dataset.train, train, "training examples")
     return replace(dataset, train=smaller, test=some(dataset.test, test, "test examples"))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
-    """Token ids of many examples, end to end."""
-
-    ids: NDArray[numpy.int32]
-    starts: NDArray[numpy.int64]
-    """Where each example begins in `ids`; one more than examples, the last is the end."""
-    labels: NDArray[numpy.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> NDArray[numpy.int32]:
-        return self.ids[self.starts[index] : self.starts[index + 1]]
-
-    @property
-    def lengths(self) -> NDArray[numpy.int64]:
-        """Tokens of each example."""
-        return numpy.diff(self.starts)
-
-
-def tokenise(texts: Texts, tokenizer: Any, max_length: int) -> Tokens:
-    """The tokens of every text, special tokens included, cut at `max_length`."""
-    encoded = tokenizer(
-        list(texts.texts),
-        truncation=True,
-        max_length=max_length,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )["input_ids"]
-    starts = numpy.zeros(len(encoded) + 1, dtype=numpy.int64)
-    numpy.cumsum([len(ids) for ids in encoded], out=starts[1:])
-    flat = [token for ids in encoded for token in ids]
-    return Tokens(numpy.array(flat, dtype=numpy.int32), starts, texts.labels)

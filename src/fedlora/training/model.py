@@ -5,47 +5,20 @@ A base is loaded once and stays: clients and rounds put their tensors under it a
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from fedlora.core.adapter import AdapterSpec, Start
-from fedlora.core.lowrank import LowRank
+from fedlora.core.adapter import AdapterSpec, Start, additions
+from fedlora.core.kinds import Kind
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ModelError
+from fedlora.training.maps import AdaptedMap, encoder_of, find_maps, map_shape
 from fedlora.training.memory import require_room
-
-
-class AdaptedMap:
-    """A forward hook on one linear map: the base's own output plus s (fold + B A) x.
-
-    Inputs and outputs are (..., d_in) and (..., d_out) for `nn.Linear` and for the transposed `Conv1D` of
-    GPT-2 alike, so the hook does not depend on how the base stores its weight.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.A: Tensor | None = None
-        self.B: Tensor | None = None
-        self.fold: LowRank | Tensor | None = None
-        self.scale, self.dropout = 1.0, 0.0
-        module.register_forward_hook(self._add)
-
-    def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if self.A is None or self.B is None:
-            return output
-        x = inputs[0].to(self.A.dtype)
-        dropped = functional.dropout(x, self.dropout) if self.dropout else x
-        added = (dropped @ self.A.T) @ self.B.T
-        if isinstance(self.fold, LowRank):
-            added = added + (x @ self.fold.A.T) @ self.fold.B.T
-        elif self.fold is not None:
-            added = added + x @ self.fold.T
-        return output + (self.scale * added).to(output.dtype)
 
 
 @dataclass(eq=False)
@@ -71,35 +44,45 @@ class Base:
     def __post_init__(self) -> None:
         self._maps = {name: AdaptedMap(self.model.get_submodule(name)) for name in self.shapes}
 
-    def spec(self, rank: int, scale: float, **others: Any) -> AdapterSpec:
-        """The adapter of this base."""
-        return AdapterSpec(self.shapes, rank, scale, **others)
+    def spec(self, rank: int, scale: float, kind: Kind = "lora", **others: Any) -> AdapterSpec:
+        """The adapter of this base; a dense one has every parameter but the head's."""
+        if kind == "dense":
+            own = {name: tuple(p.shape) for name, p in self.model.named_parameters() if name not in self.head}
+            return AdapterSpec(own, rank, scale, kind, **others)
+        return AdapterSpec(self.shapes, rank, scale, kind, **others)
 
-    def logits(self, ids: Tensor, mask: Tensor, start: Start, scale: float, dropout: float = 0.0) -> Tensor:
+    def logits(self, ids: Tensor, mask: Tensor, start: Start, spec: AdapterSpec, dropout: float = 0.0) -> Tensor:
         """Class scores (examples, labels) in float32.
 
-        The head goes in by value: the resident model's own is neither read nor changed where the start
-        brings one.
+        The head, and a dense adapter, go in by value: the resident model's own weights are never changed.
 
         Args:
             ids: token ids (examples, tokens), padded.
             mask: 1 where a token is real.
             start: the adapter with its head, on the model's device; its tensors may need gradients.
-            scale: s, the one number of the federation.
+            spec: what the adapter is.
             dropout: probability on the adapters' inputs.
         """
-        head = {name: part.to(self.head[name].dtype) for name, part in start.adapter.dense.items()}
+        values = {name: part.to(self.head[name].dtype) for name, part in start.adapter.dense.items()}
+        if spec.kind == "dense":
+            values |= self.moved(start, spec)
+        else:
+            for name, parts in additions(start, spec).items():
+                self._maps[name].wear(parts, spec.scale, dropout)
         try:
-            for name, own in self._maps.items():
-                own.A, own.B = start.adapter.input[name], start.adapter.output[name]
-                own.fold, own.scale, own.dropout = start.fold.get(name), scale, dropout
             inputs = {"input_ids": ids, "attention_mask": mask}
-            output = torch.func.functional_call(self.model, head, args=(), kwargs=inputs)
+            output = torch.func.functional_call(self.model, values, args=(), kwargs=inputs)
         finally:
             for own in self._maps.values():
-                own.A = own.B = own.fold = None
+                own.bare()
         logits: Tensor = output.logits
         return logits.float()
+
+    def moved(self, start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
+        """The base's parameters with a dense adapter added: W0 + s D."""
+        named = dict(self.model.named_parameters())
+        change = start.adapter.output
+        return {name: named[name] + (spec.scale * own).to(named[name].dtype) for name, own in change.items()}
 
 
 def load_base(
@@ -172,7 +155,7 @@ def make_base(
     model.eval()
     model.requires_grad_(False)
     maps = find_maps(model, targets, layers)
-    below = {id(parameter) for parameter in _encoder(model).parameters()}
+    below = {id(parameter) for parameter in encoder_of(model).parameters()}
     lacking = set(missing)
     named = dict(model.named_parameters())
     head = {key: own for key, own in named.items() if id(own) not in below or key in lacking}
@@ -185,69 +168,11 @@ def make_base(
         name=name,
         labels=tuple(labels),
         head={key: own.detach().clone() for key, own in head.items()},
-        shapes={map_name: _shape(module) for map_name, module in maps.items()},
+        shapes={map_name: map_shape(module) for map_name, module in maps.items()},
         transposed=frozenset(map_name for map_name, module in maps.items() if not isinstance(module, nn.Linear)),
         fingerprint=_fingerprint({key: own for key, own in named.items() if key not in head}),
         tokenizer_fingerprint=_tokenizer_fingerprint(tokenizer),
     )
-
-
-def find_maps(model: nn.Module, targets: Sequence[str] | None, layers: Sequence[int] | None) -> dict[str, nn.Module]:
-    """The linear maps to adapt, by full name, in the model's order.
-
-    By default every linear map inside the repeated layers; poolers, embeddings and heads are no layers.
-    A target is the end of a map's name, whole words between dots: `query`, `attention.output.dense`.
-
-    Raises:
-        ModelError: nothing fits; the sentence names some that would.
-    """
-    found = dict(_layer_maps(model))
-    chosen = {
-        name: module
-        for name, (module, layer) in found.items()
-        if (targets is None or any(_ends_with(name, target) for target in targets))
-        and (layers is None or layer in layers)
-    }
-    if not chosen:
-        ends = sorted({name.split(".")[-1] for name in found})
-        raise ModelError(
-            f"No linear map fits adapter.targets = {list(targets or [])} and adapter.layers = {layers}: the layers' "
-            f"maps end in {', '.join(ends) or 'nothing known'}."
-        )
-    return chosen
-
-
-def _layer_maps(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, int]]]:
-    """Every linear map in a repeated layer, with the layer's number."""
-    from transformers.pytorch_utils import Conv1D
-
-    encoder = _encoder(model)
-    inside: set[int] = set()
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or id(module) in inside:
-            continue
-        if not any(module is own for own in encoder.modules()):
-            continue
-        inside.update(id(own) for own in module.modules())
-        for number, layer in enumerate(module):
-            for inner, part in layer.named_modules():
-                if isinstance(part, nn.Linear | Conv1D):
-                    yield ".".join(filter(None, (name, str(number), inner))), (part, number)
-
-
-def _encoder(model: nn.Module) -> nn.Module:
-    encoder = getattr(model, "base_model", model)
-    return encoder if isinstance(encoder, nn.Module) else model
-
-
-def _ends_with(name: str, target: str) -> bool:
-    own, end = name.split("."), target.split(".")
-    return own[-len(end) :] == end
-
-
-def _shape(module: nn.Module) -> tuple[int, int]:
-    rows, columns = module.get_parameter("weight").shape
-    return (rows, columns) if isinstance(module, nn.Linear) else (columns, rows)
 
 
 def _require_encoder(name: str, config: Any) -> None:

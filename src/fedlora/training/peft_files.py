@@ -20,7 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedlora.core.adapter import Adapter, Start
+from fedlora.core.adapter import Adapter, AdapterSpec, Start
+from fedlora.core.kinds import Kind
+from fedlora.core.lowrank import LowRank
 from fedlora.errors import ModelError
 from fedlora.training.model import Base
 
@@ -29,38 +31,73 @@ CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
 
 
-def write_peft(folder: Path, start: Start, scale: float, base: Base, head: Mapping[str, Tensor]) -> None:
+def write_peft(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: Mapping[str, Tensor]) -> None:
     """Write an adapter so that stock PEFT computes the same logits on the same base.
 
     Args:
         folder: is made if it is not there.
-        start: the adapter; modules may have different ranks, one of rank 0 is left out.
-        scale: s.
+        start: the adapter; LoRA modules may have different ranks, one of rank 0 is left out.
+        spec: what the adapter is.
         base: the model that it belongs to.
         head: the dense parts that the adapter was trained with, a frozen head too: PEFT would draw
             another one.
 
     Raises:
-        ModelError: the model has a fold, which no PEFT adapter of its own rank can hold.
+        ModelError: the model has a fold, which no PEFT adapter of its own rank can hold, or is dense.
     """
-    if start.fold:
-        raise ModelError("A model whose base was changed by a fold cannot be written as a plain PEFT adapter.")
+    if start.fold or spec.kind == "dense":
+        raise ModelError("A model whose base was changed cannot be written as a plain PEFT adapter.")
     adapter = start.adapter
+    if spec.kind == "vera":
+        tensors, config = _vera_tensors(adapter, spec), vera_config(spec, base)
+    else:
+        tensors, config = _lora_tensors(adapter), peft_config(adapter.ranks(), spec.scale, base)
+    for name, part in head.items():
+        tensors[f"{_PREFIX}{name}"] = part.contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _lora_tensors(adapter: Adapter) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for module, rank in adapter.ranks().items():
         if rank:
             tensors[f"{_PREFIX}{module}.lora_A.weight"] = adapter.input[module].contiguous()
             tensors[f"{_PREFIX}{module}.lora_B.weight"] = adapter.output[module].contiguous()
-    for name, part in head.items():
-        tensors[f"{_PREFIX}{name}"] = part.contiguous()
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    config = peft_config(adapter.ranks(), scale, base)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return tensors
+
+
+def _vera_tensors(adapter: Adapter, spec: AdapterSpec) -> dict[str, Tensor]:
+    """VeRA has no alpha: the scale goes into b."""
+    if spec.projection is None:
+        raise ModelError("A VeRA adapter cannot be written without its federation's frozen pair.")
+    tensors = {"base_model.vera_A": spec.projection.A.contiguous(), "base_model.vera_B": spec.projection.B.contiguous()}
+    for module in spec.shapes:
+        tensors[f"{_PREFIX}{module}.vera_lambda_d"] = adapter.input[module].contiguous()
+        tensors[f"{_PREFIX}{module}.vera_lambda_b"] = (spec.scale * adapter.output[module]).contiguous()
+    return tensors
+
+
+def vera_config(spec: AdapterSpec, base: Base) -> dict[str, Any]:
+    """The contents of `adapter_config.json` for VeRA; the frozen pair is saved, not drawn again."""
+    from peft import VeraConfig
+
+    config = VeraConfig(
+        task_type="SEQ_CLS",
+        r=spec.rank,
+        target_modules=list(spec.shapes),
+        modules_to_save=_head_modules(base),
+        save_projection=True,
+        fan_in_fan_out=bool(base.transposed),
+        base_model_name_or_path=base.name,
+        inference_mode=True,
+    )
+    return {key: _plain(value) for key, value in {**config.to_dict(), "target_modules": list(spec.shapes)}.items()}
 
 
 def peft_config(ranks: Mapping[str, int], scale: float, base: Base) -> dict[str, Any]:
-    """The contents of `adapter_config.json`."""
+    """The contents of `adapter_config.json` for LoRA."""
     from peft import LoraConfig
 
     present = {module: rank for module, rank in ranks.items() if rank}
@@ -78,9 +115,17 @@ def peft_config(ranks: Mapping[str, int], scale: float, base: Base) -> dict[str,
         base_model_name_or_path=base.name,
         inference_mode=True,
     )
-    plain = config.to_dict()
-    plain["target_modules"] = list(present)
-    return {key: _plain(value) for key, value in plain.items()}
+    return {key: _plain(value) for key, value in {**config.to_dict(), "target_modules": list(present)}.items()}
+
+
+def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: Mapping[str, Tensor]) -> None:
+    """Write a whole model folder: a dense adapter's weights with its head, and the tokenizer."""
+    weights = {name: own.detach() for name, own in base.model.state_dict().items()}
+    weights |= {name: own.contiguous() for name, own in base.moved(start, spec).items()}
+    weights |= {name: part.contiguous() for name, part in head.items()}
+    model: Any = base.model
+    model.save_pretrained(folder, state_dict=weights)
+    base.tokenizer.save_pretrained(folder)
 
 
 def _plain(value: Any) -> Any:
@@ -101,35 +146,62 @@ def _head_modules(base: Base) -> list[str]:
     return owners
 
 
-def read_peft(folder: Path, base: Base, scale: float) -> Adapter:
-    """Read a LoRA adapter of this base, at the federation's scale.
+def read_peft(folder: Path, base: Base, spec: AdapterSpec) -> Adapter:
+    """Read an adapter of this base as the spec describes it.
 
-    B is multiplied by (the file's scale / s) module by module, so that s B A is the file's own update.
+    A LoRA adapter comes at the federation's scale: B is multiplied by (the file's scale / s) module by module,
+    so that s B A is the file's own update. A map that the file does not adapt gets no slots.
 
     Raises:
         ModelError: the folder holds no such adapter, or one of other modules.
     """
-    from peft import LoraConfig
-    from peft.utils.other import get_pattern_key
+    config, tensors = _load(folder, spec.kind)
+    adapter = (_read_vera if spec.kind == "vera" else _read_lora)(config, tensors, spec)
+    dense = {name: tensors.pop(f"{_PREFIX}{name}").float() for name in base.head if f"{_PREFIX}{name}" in tensors}
+    if tensors or not any(adapter.ranks().values()):
+        first = min(tensors, default="").removeprefix(_PREFIX)
+        what = f"also changes {first}" if first else "changes none of the maps that are adapted here"
+        raise ModelError(f"adapter.start {what}: choose adapter.targets so that they cover all that it changes.")
+    return adapter.with_dense(dense)
 
+
+def read_projection(folder: Path) -> LowRank | None:
+    """VeRA's frozen pair as an adapter's file has it; None of another adapter."""
+    tensors = load_file(folder / WEIGHTS)
+    if "base_model.vera_A" not in tensors:
+        return None
+    return LowRank(tensors["base_model.vera_A"], tensors["base_model.vera_B"])
+
+
+def _load(folder: Path, kind: Kind) -> tuple[Any, dict[str, Tensor]]:
+    from peft import LoraConfig, VeraConfig
+
+    wanted = VeraConfig if kind == "vera" else LoraConfig
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config = LoraConfig.from_pretrained(str(folder))
-        tensors = load_file(folder / WEIGHTS)
+            config = wanted.from_pretrained(str(folder))
+        if not isinstance(config, wanted):
+            raise TypeError
+        return config, load_file(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ModelError(
-            f"adapter.start is {str(folder)!r}, but that is no LoRA adapter of PEFT ({type(error).__name__}): expected "
-            f"a folder with {CONFIG} and {WEIGHTS}."
+            f"adapter.start is {str(folder)!r}, but that is no {kind} adapter of PEFT ({type(error).__name__}): "
+            f"expected a folder with {CONFIG} and {WEIGHTS}."
         ) from error
+
+
+def _read_lora(config: Any, tensors: dict[str, Tensor], spec: AdapterSpec) -> Adapter:
+    """Takes out of `tensors` what it reads."""
+    from peft.utils.other import get_pattern_key
+
     inputs, outputs = {}, {}
-    used: set[str] = set()
-    for module, (d_out, d_in) in base.shapes.items():
+    for module, (d_out, d_in) in spec.shapes.items():
         keys = (f"{_PREFIX}{module}.lora_A.weight", f"{_PREFIX}{module}.lora_B.weight")
         if not all(key in tensors for key in keys):
             inputs[module], outputs[module] = torch.zeros(0, d_in), torch.zeros(d_out, 0)
             continue
-        A, B = (tensors[key].float() for key in keys)
+        A, B = (tensors.pop(key).float() for key in keys)
         if A.shape[1] != d_in or B.shape[0] != d_out:
             raise ModelError(
                 f"adapter.start: {module} maps {A.shape[1]} to {B.shape[0]} there, but {d_in} to {d_out} in this base."
@@ -137,15 +209,20 @@ def read_peft(folder: Path, base: Base, scale: float) -> Adapter:
         rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, module), config.r)
         alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
         own = alpha / rank**0.5 if config.use_rslora else alpha / rank
-        inputs[module], outputs[module] = A, B * (own / scale)
-        used.update(keys)
-    dense = {name: tensors[f"{_PREFIX}{name}"].float() for name in base.head if f"{_PREFIX}{name}" in tensors}
-    unknown = sorted(tensors.keys() - used - {f"{_PREFIX}{name}" for name in dense})
-    if unknown or not used:
-        what = (
-            f"also changes {unknown[0].removeprefix(_PREFIX)}"
-            if unknown
-            else "changes none of the maps that are adapted here"
-        )
-        raise ModelError(f"adapter.start {what}: choose adapter.targets so that they cover all that it changes.")
-    return Adapter(inputs, outputs, dense)
+        inputs[module], outputs[module] = A, B * (own / spec.scale)
+    return Adapter(inputs, outputs)
+
+
+def _read_vera(config: Any, tensors: dict[str, Tensor], spec: AdapterSpec) -> Adapter:
+    """Takes out of `tensors` what it reads, the frozen pair too; that must be the federation's own."""
+    pair = (tensors.pop("base_model.vera_A", None), tensors.pop("base_model.vera_B", None))
+    own = spec.projection
+    if own is None or pair[0] is None or pair[1] is None or not (pair[0].equal(own.A) and pair[1].equal(own.B)):
+        raise ModelError("adapter.start is a VeRA adapter with another frozen pair than this federation's.")
+    keys = {module: [f"{_PREFIX}{module}.vera_lambda_{side}" for side in "db"] for module in spec.shapes}
+    missing = [module for module, own_keys in keys.items() if not all(key in tensors for key in own_keys)]
+    if missing:
+        raise ModelError(f"adapter.start does not adapt {missing[0]}: choose adapter.targets as they were.")
+    inputs = {module: tensors.pop(own_keys[0]).float() for module, own_keys in keys.items()}
+    outputs = {module: tensors.pop(own_keys[1]).float() / spec.scale for module, own_keys in keys.items()}
+    return Adapter(inputs, outputs, kind="vera")

@@ -19,10 +19,10 @@ from torch.nn import functional
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, Tensors, on_device
 from fedlora.core.rounds import Amount, Failure, Fit, FitJob, Fitted, Score, ScoreJob
 from fedlora.core.seeds import numpy_stream, stream_seed
-from fedlora.training.data import Tokens
 from fedlora.training.memory import Portions
 from fedlora.training.model import Base
 from fedlora.training.split import Owned
+from fedlora.training.tokens import Tokens
 
 _SCORE_BATCH = 64
 
@@ -153,7 +153,7 @@ class PlainTrainer:
         total = 0.0
         for first in range(0, len(batch), size):
             ids, mask, labels = self._padded(self._train, batch[first : first + size])
-            logits = self._base.logits(ids, mask, run.start, self._spec.scale, self._settings.dropout)
+            logits = self._base.logits(ids, mask, run.start, self._spec, self._settings.dropout)
             loss = functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -180,7 +180,7 @@ class PlainTrainer:
         parts, labels = [], []
         for first in range(0, len(batch), size):
             ids, mask, own = self._padded(tokens, batch[first : first + size])
-            parts.append(self._base.logits(ids, mask, start, self._spec.scale))
+            parts.append(self._base.logits(ids, mask, start, self._spec))
             labels.append(own)
         return torch.cat(parts), torch.cat(labels)
 
@@ -232,11 +232,12 @@ class _Trained:
         A = {m: _leaf(t, "input" in fit.sides, device) for m, t in adapter.input.items()}
         B = {m: _leaf(t, "output" in fit.sides, device) for m, t in adapter.output.items()}
         dense = {name: _leaf(part, head_trains, device) for name, part in head.items()}
-        self.start = replace(on_device(fit.start, device), adapter=Adapter(A, B, dense))
+        self.start = replace(on_device(fit.start, device), adapter=Adapter(A, B, dense, adapter.kind))
         self._head_trains = head_trains
+        dense_kind = adapter.kind == "dense"  # it has one side, which is no B
         groups = [
             (A.values() if "input" in fit.sides else (), settings.lr),
-            (B.values() if "output" in fit.sides else (), settings.lr * settings.lr_b_ratio),
+            (B.values() if "output" in fit.sides else (), settings.lr * (1.0 if dense_kind else settings.lr_b_ratio)),
             (dense.values() if head_trains else (), settings.lr),
         ]
         parameters = [{"params": list(own), "lr": rate, "initial": rate} for own, rate in groups if list(own)]
@@ -276,7 +277,7 @@ class _Trained:
             own = on_device(self.start, "cpu").adapter
             sides = [{m: t.detach() for m, t in part.items()} for part in (own.input, own.output, own.dense)]
             dense = sides[2] if self._head_trains else {}
-            return replace(self._fit_start, adapter=Adapter(sides[0], sides[1], dense))
+            return replace(self._fit_start, adapter=Adapter(sides[0], sides[1], dense, own.kind))
 
 
 def _held(fit: Fit, A: Tensors, B: Tensors) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
