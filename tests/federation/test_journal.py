@@ -1,6 +1,8 @@
 """A kill at any moment loses at most the unfinished round, and what goes on ends on the same bytes."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,7 @@ def run(method, folder, config=CONFIG):
     for server, record in federate(own, journal.server or begin(own, trainer.head)):
         journal.commit(server, record)
     journal.finish({"rounds": len(journal.rounds())})
+    journal.close()
 
 
 def tree(folder):
@@ -167,3 +170,18 @@ def test_a_full_disk_gets_a_sentence_and_nothing_is_lost(monkeypatch, tmp_path):
             run(FedSA(), tmp_path / "run")
     run(FedSA(), tmp_path / "run")
     assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+def test_two_processes_never_write_into_one_folder(tmp_path):
+    """The second is refused with a sentence, and may go on as soon as the first has died."""
+    code = "import sys\nfrom pathlib import Path\nfrom fedlora.federation.journal import Journal\n"
+    code += f"journal = Journal.start(Path(sys.argv[1]), {CONFIG!r}, {{}})\nprint(flush=True)\nsys.stdin.read()\n"
+    folder = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        first.stdout.readline()
+        with pytest.raises(RunFolderError, match="Another process is at work in"):
+            Journal.go_on(folder, CONFIG, {})
+        first.kill()
+    Journal.go_on(folder, CONFIG, {}).close()

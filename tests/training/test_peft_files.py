@@ -117,5 +117,5 @@ def test_a_fold_is_no_plain_adapter(tiny_base, adapters, tmp_path):
     start = adapters(base)
     (module, (d_out, d_in)), *_ = base.shapes.items()
     folded = replace(start, fold={module: LowRank(torch.ones(1, d_in), torch.ones(d_out, 1))})
-    with pytest.raises(ModelError, match="fold"):
+    with pytest.raises(ModelError, match="whose base was changed"):
         write_peft(tmp_path, folded, base.spec(3, 2.0), base, base.head)

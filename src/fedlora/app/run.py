@@ -47,14 +47,18 @@ class Run:
         return self.server.round >= self.simulation.federation.plan.rounds
 
     def __iter__(self) -> Iterator[RoundRecord]:
-        for server, record in federate(self.simulation.federation, self.server):
+        try:
+            for server, record in federate(self.simulation.federation, self.server):
+                if self._journal:
+                    self._journal.commit(server, record)
+                self.server = server
+                self.records.append(record)
+                yield record
             if self._journal:
-                self._journal.commit(server, record)
-            self.server = server
-            self.records.append(record)
-            yield record
-        if self._journal:
-            self._finish(self._journal)
+                self._finish(self._journal)
+        finally:
+            if self._journal:
+                self._journal.close()
 
     def _finish(self, journal: Journal) -> None:
         summary = summarise(self.simulation, journal.rounds())

@@ -3,11 +3,17 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from fedlora.errors import RunFolderError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PART = ".part"
 """The ending of a file that is being written. What a kill leaves of it is removed on resume."""
@@ -53,6 +59,34 @@ def read_lines(path: Path) -> list[dict[str, object]]:
         return []
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     return [json.loads(line) for line in whole.splitlines()]
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[Callable[[], None]]:
+    """Hold a folder for one writer; the kernel lets go when the process ends, however it ends.
+
+    Yields:
+        How to let go. Where the block fails that happens by itself.
+
+    Raises:
+        RunFolderError: somebody else holds it.
+    """
+    if fcntl is None:
+        yield lambda: None
+        return
+    with _sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield partial(os.close, descriptor)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise RunFolderError(
+                f"Another process is at work in {folder}: wait until it ends, or choose another folder with --out."
+            ) from error
+        raise
 
 
 @contextmanager

@@ -9,13 +9,14 @@ the unfinished round, whose traces are removed when the run goes on.
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from fedlora.core.parcel import from_bytes, to_bytes
 from fedlora.errors import ParcelError, RunFolderError
-from fedlora.federation.files import PART, append_lines, read_lines, write_json, write_whole
+from fedlora.federation.files import PART, append_lines, hold, read_lines, write_json, write_whole
 from fedlora.federation.memories import StoredMemories
 from fedlora.federation.record import RoundRecord, client_line, round_line, timing_line
 from fedlora.federation.server import Server
@@ -41,8 +42,12 @@ def client_folder(run: Path, client: str) -> Path:
 class Journal:
     """Writes a run folder round by round. Made by `start` or `go_on`."""
 
-    def __init__(self, folder: Path, server: Server | None, memories: StoredMemories) -> None:
+    def __init__(
+        self, folder: Path, let_go: Callable[[], None], server: Server | None, memories: StoredMemories
+    ) -> None:
         self.folder = folder
+        self.close = weakref.finalize(self, let_go)
+        """Let another process, or another journal of this one, write into the folder."""
         self.server = server
         """Where to go on from; None before the first finished round."""
         self.memories = memories
@@ -58,16 +63,17 @@ class Journal:
             files: name -> contents of JSON files that describe the run.
 
         Raises:
-            RunFolderError: the folder is in use.
+            RunFolderError: the folder holds something, or somebody else is at work in it.
         """
         if folder.exists() and (not folder.is_dir() or any(own.suffix != PART for own in folder.iterdir())):
             raise RunFolderError(
                 f"The output folder {folder} already holds {_contents(folder)}: choose another with --out, remove it, "
                 f"or go on with --resume if it is this run's."
             )
-        write_whole(folder / CONFIG, config.encode())  # first: a folder with a config is a run
-        _describe(folder, files)
-        return Journal(folder, None, StoredMemories(folder / MEMORIES))
+        with hold(folder) as let_go:
+            write_whole(folder / CONFIG, config.encode())  # first: a folder with a config is a run
+            _describe(folder, files)
+            return Journal(folder, let_go, None, StoredMemories(folder / MEMORIES))
 
     @staticmethod
     def go_on(folder: Path, config: str, files: Mapping[str, object]) -> "Journal":
@@ -79,23 +85,25 @@ class Journal:
             files: as for `start`; written where a kill left them out.
 
         Raises:
-            RunFolderError: it is another run's, its config differs, or a checkpoint is damaged or foreign.
+            RunFolderError: somebody else is at work in it, it is another run's, its config differs, or a
+                checkpoint is damaged or foreign.
         """
         if not (folder / CONFIG).is_file():
             raise RunFolderError(f"{folder} holds {_contents(folder)}, no run that --resume could go on with.")
         require_same_config(folder, config)
-        for part in folder.rglob(f".*{PART}"):
-            part.unlink()
-        _describe(folder, files)
-        finished = [int(str(line["round"])) for line in read_lines(folder / ROUNDS)]
-        last = _checkpoint_before(folder, finished[-1]) if finished else None
-        server = _read_checkpoint(last) if last else None
-        until = server.round if server else 0
-        for name in (ROUNDS, CLIENTS, TIMINGS):
-            _cut(folder / name, until)
-        _prune(folder, until)
-        (folder / SUMMARY).unlink(missing_ok=True)
-        return Journal(folder, server, StoredMemories(folder / MEMORIES, until))
+        with hold(folder) as let_go:
+            for part in folder.rglob(f".*{PART}"):
+                part.unlink()
+            _describe(folder, files)
+            finished = [int(str(line["round"])) for line in read_lines(folder / ROUNDS)]
+            last = _checkpoint_before(folder, finished[-1]) if finished else None
+            server = _read_checkpoint(last) if last else None
+            until = server.round if server else 0
+            for name in (ROUNDS, CLIENTS, TIMINGS):
+                _cut(folder / name, until)
+            _prune(folder, until)
+            (folder / SUMMARY).unlink(missing_ok=True)
+            return Journal(folder, let_go, server, StoredMemories(folder / MEMORIES, until))
 
     def commit(self, server: Server, record: RoundRecord) -> None:
         """Put a finished round on disk. Its line in `rounds.jsonl` comes last: it is the commit.
