@@ -30,7 +30,9 @@ def write_run(folder, method, seed, scores, rank=2, notes=False):
         f'[adapter]\nrank = {rank}\nhead = "shared"\n[method]\nname = "{method}"\n'
     )
     (folder / "environment.json").write_text(
-        json.dumps({"base": "b", "platform": "p", "python": "3", "threads": 1, "packages": {"torch": "2"}})
+        json.dumps(
+            {"base": "b", "scale": 8.0, "platform": "p", "python": "3", "threads": 1, "packages": {"torch": "2"}}
+        )
     )
     clients = {f"c{k}": {"labels": [3 + k, 4], "validation": 0, "test": 5} for k in range(3)}
     split = {"labels": ["no", "<b>yes</b>"], "clients": clients, "left_out_clients": ["c9"], "unused_examples": 0}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.build import Ingredients, build, client_ranks, load, make_method
+from fedlora.app.build import Ingredients, build, client_ranks, federation_scale, load, make_method
 from fedlora.app.config import Config, make_config, require_validation, resolved
 from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
@@ -42,7 +42,8 @@ def entries(
 
     Args:
         config: what they have in common. Its own method options go with the method that it names. Where
-            clients have different ranks, a method that takes one rank for all gets the mix's mean rank.
+            clients have different ranks, a method that takes one rank for all gets the mix's mean rank, at the
+            scale of the mix: a smaller divisor would give it longer steps than the others.
         methods: names.
         seeds: how many, from the config's own on.
         folder: where the runs' folders go.
@@ -109,7 +110,8 @@ def _of_method(config: Config, method: str) -> dict[str, Any]:
     tree["run"] = {**tree.get("run", {}), "name": folder_name(method)}
     if config.clients.ranks and not kind.mixed_ranks and not kind.pooled:
         tree["clients"] = {key: value for key, value in tree["clients"].items() if key != "ranks"}
-        tree["adapter"] = {**tree.get("adapter", {}), "rank": mean_rank(config)}
+        scale = federation_scale(config, max(config.clients.ranks), config.adapter.kind)
+        tree["adapter"] = {**tree.get("adapter", {}), "rank": mean_rank(config), "scale": scale}
     return tree
 
 

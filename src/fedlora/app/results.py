@@ -28,6 +28,7 @@ def environment(simulation: Simulation) -> dict[str, object]:
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in packages},
         "threads": torch.get_num_threads(),
+        "scale": simulation.spec.scale,
         "base": simulation.base.name,
         "base_fingerprint": simulation.base.fingerprint,
         "tokenizer_fingerprint": simulation.base.tokenizer_fingerprint,

@@ -12,6 +12,7 @@ from fedlora.report.read import Group, RunData
 COLUMNS = (
     "method",
     "ranks",
+    "scale",
     "seeds",
     "rounds",
     "global",
@@ -21,7 +22,7 @@ COLUMNS = (
     "bytes down",
     "parameters up",
 )
-SHORT = ("method", "ranks", "global", "personal", "worst tenth", "bytes up", "bytes down")
+SHORT = ("method", "ranks", "scale", "global", "personal", "worst tenth", "bytes up", "bytes down")
 """The columns that fit on a terminal."""
 NOTES = (
     "global: accuracy of the one global model on the whole test set; - where a method has none. "
@@ -46,6 +47,8 @@ class Row:
 
     label: str
     ranks: str
+    scale: float
+    """s in W0 + s B A."""
     seeds: int
     rounds: int
     unfinished: int
@@ -68,6 +71,7 @@ def _row(group: Group) -> Row:
     return Row(
         label=group.label,
         ranks=str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}",
+        scale=float(runs[0].environment["scale"]),
         seeds=len(runs),
         rounds=max(len(run.rounds) for run in runs),
         unfinished=sum(not run.finished for run in runs),
@@ -102,6 +106,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.label + (f" ({row.unfinished} unfinished)" if row.unfinished else ""),
         row.ranks,
+        f"{row.scale:.3g}",
         str(row.seeds),
         str(row.rounds),
         percent(row.global_accuracy),
@@ -132,12 +137,12 @@ def comma_separated(table: Sequence[Row]) -> str:
     writer = csv.writer(text)
     scores = ("global", "personal", "worst_tenth")
     pairs = [f"{name}_{part}" for name in scores for part in ("mean", "spread")]
-    writer.writerow(["method", "ranks", "seeds", "rounds", *pairs, "bytes_up", "bytes_down", "parameters_up"])
+    writer.writerow(["method", "ranks", "scale", "seeds", "rounds", *pairs, "bytes_up", "bytes_down", "parameters_up"])
     for row in table:
         numbers: list[object] = []
         for own in (row.global_accuracy, row.personal, row.worst_tenth):
             numbers += [own.mean if own else "", own.spread if own and own.spread is not None else ""]
-        start = [row.label, row.ranks, row.seeds, row.rounds]
+        start = [row.label, row.ranks, row.scale, row.seeds, row.rounds]
         writer.writerow([*start, *numbers, row.bytes_up, row.bytes_down, row.parameters_up])
     return text.getvalue()
 
