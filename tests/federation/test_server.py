@@ -213,9 +213,10 @@ def test_worst_tenth_rounds_up():
 def test_a_narrow_wire_halves_the_floats_both_ways():
     traffic = []
     for wire in (torch.float32, torch.bfloat16):
-        own = federation(FedIT(), wire=wire)
-        transport = LocalTransport(CLIENTS, FedIT(), own.scorer, wire=wire)
-        steps = list(federate(replace(own, transport=transport), begin(own, own.scorer.head)))
+        trainer = StandIn(AdapterSpec(SHAPES, 2, 1.0, head="shared", wire=wire), 1)
+        transport = LocalTransport(CLIENTS, FedIT(), trainer)
+        own = Federation(FedIT(), trainer.spec, transport, Plan(3), trainer)
+        steps = list(federate(own, begin(own, trainer.head)))
         traffic.append(steps[-1][1].traffic)
     floats = len(CLIENTS) * (2 * (7 + 5 + 4 + 6) + 3)  # both sides at rank 2, and the head
     assert 0 <= traffic[0].up - traffic[1].up - 2 * floats <= 16 * len(CLIENTS)  # the names weigh the same
@@ -225,10 +226,10 @@ def test_a_narrow_wire_halves_the_floats_both_ways():
 def test_sums_do_not_suffer_from_a_narrow_wire():
     """Fault (g): a mean of many bfloat16 uploads, kept in float32 or better."""
     many = tuple(Client(f"c{k:03d}", 1, 2) for k in range(300))
-    spec = AdapterSpec(SHAPES, 2, 1.0)
+    spec = AdapterSpec(SHAPES, 2, 1.0, wire=torch.bfloat16)
     trainer = StandIn(spec, 1)
-    transport = LocalTransport(many, FedIT(), trainer, wire=torch.bfloat16)
-    own = Federation(FedIT(), spec, transport, Plan(1, wire=torch.bfloat16, evaluate_every=0), trainer)
+    transport = LocalTransport(many, FedIT(), trainer)
+    own = Federation(FedIT(), spec, transport, Plan(1, evaluate_every=0), trainer)
     sent = []
 
     class Listening(FedIT):

@@ -110,9 +110,8 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
         dropout=config.clients.dropout,
         evaluate_every=config.evaluate.every,
         part=config.evaluate.part,
-        wire=type_of_wire[config.run.wire],
     )
-    transport = LocalTransport(clients, method, trainer, wire=plan.wire, block=config.clients.block)
+    transport = LocalTransport(clients, method, trainer, block=config.clients.block)
     federation = Federation(method, spec, transport, plan, trainer)
     return Simulation(config, own.dataset, dealt, own.base, spec, trainer, transport, federation)
 
@@ -209,7 +208,14 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
         )
     key = stream_seed(config.run.seed, "projection") % 2**31
     pair = vera_projection(base.shapes, rank, key) if kind == "vera" else None
-    spec = base.spec(rank, federation_scale(config, rank, kind), kind, head=own.head, projection=pair)
+    spec = base.spec(
+        rank,
+        federation_scale(config, rank, kind),
+        kind,
+        head=own.head,
+        projection=pair,
+        wire=type_of_wire[config.run.wire],
+    )
     if own.start is None:
         return spec
     start = read_peft(Path(own.start), base, spec)

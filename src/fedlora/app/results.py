@@ -113,7 +113,7 @@ def client_model(simulation: Simulation, server: Server, client: Client) -> Star
     known = Client(client.id, client.examples, client.rank, server.seen.get(client.id))
     known = Client(client.id, client.examples, method.rank(server.state, known), known.seen)
     memory = simulation.transport.memories.latest(client.id)
-    sent = cast_floats(method.dispatch(server.state, known, server.round + 1), federation.plan.wire)
+    sent = cast_floats(method.dispatch(server.state, known, server.round + 1), federation.spec.wire)
     start = method.receive(cast_floats(sent, torch.float32), memory.kept if memory else {}, known, spec)
     heads = {"shared": server.head, "private": memory.head if memory else {}, "frozen": {}}
     return Start(start.adapter.with_dense(heads[federation.head_mode]), start.fold)

@@ -80,6 +80,8 @@ class AdapterSpec:
     """An adapter to go on from, at this spec's scale, instead of a fresh one."""
     projection: LowRank | None = None
     """VeRA's frozen pair for the whole model."""
+    wire: torch.dtype = torch.float32
+    """The floating-point type in which tensors travel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,12 +155,12 @@ def fresh_adapter(spec: AdapterSpec, rank: int, seed: int) -> Adapter:
     return Adapter(sides["input"], sides["output"], kind=spec.kind)
 
 
-def first_slots(kind: Kind, side: Side, tensors: Tensors, rank: int) -> dict[str, Tensor]:
-    """The first `rank` slots of one side of every module; a side without slots is sent whole."""
+def first_slots(kind: Kind, side: Side, tensors: Tensors, slots: Mapping[str, int]) -> dict[str, Tensor]:
+    """The first so many slots of one side of every module; a side without slots is taken whole."""
     axis = slot_axis(kind, side)
     if axis is None:
         return dict(tensors)
-    return {module: t.narrow(axis, 0, min(rank, t.shape[axis])) for module, t in tensors.items()}
+    return {module: t.narrow(axis, 0, min(slots[module], t.shape[axis])) for module, t in tensors.items()}
 
 
 def parameters(tensors: Tensors) -> int:

@@ -13,7 +13,9 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from fedlora.core.adapter import AdapterSpec, Sides, Start, Tensors
+from fedlora.core.kinds import Side
 from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
+from fedlora.core.penalties import Penalty
 
 TestPart = Literal["test", "validation"]
 
@@ -53,6 +55,12 @@ class Fit:
     """None: what the run's config says."""
     probe: bool = False
     """A rehearsal: it draws its own batches and does not advance the learning-rate schedule."""
+    penalties: tuple[Penalty, ...] = ()
+    """What is added to the loss."""
+    measure: Literal["nothing", "gradient"] = "nothing"
+    """What to keep of the training besides its end: the mean gradient of the sides that train."""
+    score_on: TestPart | None = None
+    """Score the trained adapter on this part of the client's own data."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +71,11 @@ class Fitted:
     """The trained adapter, and the fold that it was trained on."""
     steps: int
     loss: float
-    """Mean training loss over the examples seen."""
+    """Mean training loss over the examples seen, penalties left out."""
+    gradient: Mapping[Side, Tensors] = field(default_factory=dict)
+    """Of each side that trained, the loss's gradient averaged over the steps, where it was asked for."""
+    score: "Score | None" = None
+    """Where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

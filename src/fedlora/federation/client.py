@@ -55,7 +55,6 @@ def serve(
     memories: Mapping[str, Memory],
     method: Method,
     trainer: Trainer,
-    wire: torch.dtype = torch.float32,
 ) -> list[Served]:
     """Carry out a block of orders, at most one a client.
 
@@ -65,7 +64,6 @@ def serve(
             the newest).
         method: the same object that the server has.
         trainer: answers fits and scores.
-        wire: the floating-point type in which tensors travel up.
 
     Returns:
         What became of each order, in their order. An error of one client is that client's `Failure`.
@@ -74,7 +72,7 @@ def serve(
     training = [index for index, order in enumerate(orders) if order.kind == "train"]
     evaluating = [index for index, order in enumerate(orders) if order.kind == "evaluate"]
     runs = [_begin(orders[index], memories, method, trainer.spec) for index in training]
-    _train(runs, method, trainer, wire)
+    _train(runs, method, trainer)
     served.update((i, run.served) for i, run in zip(training, runs, strict=True) if run.served)
     scored = _evaluate([orders[index] for index in evaluating], memories, method, trainer)
     served.update(zip(evaluating, scored, strict=True))
@@ -85,19 +83,36 @@ def _begin(order: Order, memories: Mapping[str, Memory], method: Method, spec: A
     return _Run(order, _programme(order, memories.get(order.client.id), method, spec))
 
 
-def _train(runs: Sequence[_Run], method: Method, trainer: Trainer, wire: torch.dtype) -> None:
+def _train(runs: Sequence[_Run], method: Method, trainer: Trainer) -> None:
     for run in runs:
-        _advance(run, None, method, trainer.spec, wire)
+        _advance(run, None, method, trainer.spec)
     while pending := [run for run in runs if run.served is None]:
         jobs = [FitJob(r.order.client.id, r.order.round, r.fit) for r in pending if r.fit is not None]
-        for run, answer in zip(pending, trainer.fit(jobs), strict=True):
+        for run, answer in zip(pending, _scored(jobs, trainer.fit(jobs), trainer), strict=True):
             if isinstance(answer, Failure):
                 run.served = Served(answer)
             else:
-                _advance(run, answer, method, trainer.spec, wire)
+                _advance(run, answer, method, trainer.spec)
 
 
-def _advance(run: _Run, fitted: Fitted | None, method: Method, spec: AdapterSpec, wire: torch.dtype) -> None:
+def _scored(jobs: Sequence[FitJob], answers: Sequence[Fitted | Failure], trainer: Trainer) -> list[Fitted | Failure]:
+    """The answers, with scores where the fits asked for them."""
+    result = list(answers)
+    wanted = {
+        index: ScoreJob(job.client, answer.start, job.fit.score_on)
+        for index, (job, answer) in enumerate(zip(jobs, answers, strict=True))
+        if job.fit.score_on is not None and isinstance(answer, Fitted)
+    }
+    for index, score in zip(wanted, trainer.score(list(wanted.values())) if wanted else (), strict=True):
+        answer = result[index]
+        if isinstance(score, Failure) or isinstance(answer, Failure):
+            result[index] = score if isinstance(score, Failure) else answer
+        else:
+            result[index] = replace(answer, score=score)
+    return result
+
+
+def _advance(run: _Run, fitted: Fitted | None, method: Method, spec: AdapterSpec) -> None:
     """Take one coroutine to its next fit, or to its end."""
     try:
         if fitted is None:
@@ -106,21 +121,21 @@ def _advance(run: _Run, fitted: Fitted | None, method: Method, spec: AdapterSpec
             run.fitted, run.steps = fitted, run.steps + fitted.steps
             run.fit = run.programme.send(fitted)
     except StopIteration as stop:
-        run.served = _finish(run, stop.value, method, spec, wire)
+        run.served = _finish(run, stop.value, method, spec)
     except UserError:
         raise
     except Exception as error:
         run.served = Served(_failure(run.order, error))
 
 
-def _finish(run: _Run, end: tuple[Outcome, Tensors], method: Method, spec: AdapterSpec, wire: torch.dtype) -> Served:
+def _finish(run: _Run, end: tuple[Outcome, Tensors], method: Method, spec: AdapterSpec) -> Served:
     outcome, head = end
     mode = method.head_mode(spec)
     up = message(outcome.parcel, head if mode == "shared" else {})
     reply = Reply(
         client=run.order.client.id,
         round=run.order.round,
-        parcel=cast_floats(up, wire),
+        parcel=cast_floats(up, spec.wire),
         steps=run.steps,
         loss=run.fitted.loss if run.fitted else None,
         notes=outcome.notes,

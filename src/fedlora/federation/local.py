@@ -3,8 +3,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from fedlora.core.rounds import Client, Failure, Memory, Order, Reply, Trainer
 from fedlora.federation.client import serve
 from fedlora.federation.memories import HeldMemories, Memories
@@ -19,7 +17,6 @@ class LocalTransport:
         clients: the roster.
         method: the same object that the server has.
         trainer: owns the clients' data.
-        wire: the floating-point type in which tensors travel up.
         block: how many clients are served together. Part of the config: results never depend on the
             number of workers.
         through_bytes: encode and decode everything, as a network would. Without it values are handed
@@ -33,7 +30,6 @@ class LocalTransport:
         method: Method,
         trainer: Trainer,
         *,
-        wire: torch.dtype = torch.float32,
         block: int = 8,
         through_bytes: bool = True,
         memories: Memories | None = None,
@@ -42,7 +38,6 @@ class LocalTransport:
         self._clients = tuple(clients)
         self._method = method
         self._trainer = trainer
-        self._wire = wire
         self._block = block
         self._through_bytes = through_bytes
 
@@ -60,9 +55,8 @@ class LocalTransport:
         received = [decode_order(*pair) for pair in down] if self._through_bytes else orders
         memories = {order.client.id: self._memory(order) for order in received}
         held = {client: memory for client, memory in memories.items() if memory is not None}
-        for order, sent, served in zip(
-            orders, down, serve(received, held, self._method, self._trainer, self._wire), strict=True
-        ):
+        done = serve(received, held, self._method, self._trainer)
+        for order, sent, served in zip(orders, down, done, strict=True):
             if served.memory is not None:
                 self.memories.keep(order.client.id, served.memory)
             if isinstance(served.answer, Failure):

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
-
 from fedlora.core.adapter import AdapterSpec, HeadMode, Start, Tensors
 from fedlora.core.parcel import Parcel, branch, cast_floats, integer_at, tensors_at
 from fedlora.core.rounds import Client, Failure, Order, Reply, Score, ScoreJob, TestPart, Trainer
@@ -37,8 +35,6 @@ class Plan:
     """Score after every so many rounds, and after the last; 0: only after the last."""
     part: TestPart = "test"
     """Which examples to score on; choices are made on the validation part."""
-    wire: torch.dtype = torch.float32
-    """The floating-point type in which tensors travel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +137,7 @@ def _order(federation: Federation, server: Server, client: Client, kind: Literal
     round = server.round + 1
     head = server.head if federation.head_mode == "shared" else {}
     parcel = message(federation.method.dispatch(server.state, client, round), head)
-    return Order(kind, round, client, cast_floats(parcel, federation.plan.wire), federation.plan.part)
+    return Order(kind, round, client, cast_floats(parcel, federation.spec.wire), federation.plan.part)
 
 
 def _train(federation: Federation, server: Server, round: int) -> tuple[Server, list[ClientRecord]]:

@@ -113,7 +113,7 @@ def sides(method: Method, world: World) -> None:
         job, fitted = done[-1]
         start, trained = job.fit.start.adapter, fitted.start.adapter
         kept = run.trained_before(round, client)
-        for side in sorted(method.private):
+        for side in sorted(method.private_sides()):
             secrets += moved_slots(side, trained, start)
             own = kept is None or equal(start.side(side), kept.side(side))
             require(own, f"round {round}: {client} does not start from its own {side} side")
@@ -172,8 +172,8 @@ def ranks(method: Method, world: World) -> None:
             within = sent <= allowed
             require(within, f"round {round}: {client} sent {sent} slots of its {side} side, not {allowed}")
         down = slots_sent(world.kind, parts(order.parcel)[0])
-        slots = method.holds(run.servers[round - 1].state, order.client) if world.kind == "lora" else 1
-        held = slots * modules
+        slots = method.holds(run.servers[round - 1].state, order.client)
+        held = sum(slots.values()) if world.kind == "lora" else modules
         whole = all(sent == held for sent in down.values())
         require(whole, f"round {round}: {client} was sent {down} slots, declared {held} a side")
         if round > 1 and len(run.accepted(round - 1)) == len(world.clients):
@@ -201,7 +201,7 @@ def twins(method: Method, world: World) -> None:
 def latecomer(method: Method, world: World) -> None:
     """A client that joins at round t ends on the same base + adapter as the others."""
     run = play(method, world)
-    server, wire = run.servers[-1], run.federation.plan.wire
+    server, wire = run.servers[-1], run.federation.spec.wire
     for client in run.world.clients:
         if client.id not in server.seen:
             continue
@@ -222,12 +222,12 @@ LAWS: tuple[Law, ...] = (
     Law("order", "who is listed or answers first changes nothing, bit for bit", order),
     Law("repetition", "same seed, same bits", repetition),
     Law("resume", "kill and resume from bytes, same bits", resume),
-    Law("weights", "only the ratio of examples counts", weights),
+    Law("weights", "only the ratio of examples counts", weights, lambda m: m.weighs()),
     Law("exactness", "the aggregate is what the method declares", exactness, lambda m: m.exactness() != "no"),
     Law("privacy of sides", "what is private never leaves its client", sides),
     Law("absence", "who is away keeps its memory; an unowned slot its value", absence),
     Law("bytes", "counted bytes = bytes sent", bytes_counted),
     Law("ranks", "slots up within the rank; slots down as declared", ranks),
     Law("twins", "equal uploads come back", twins, lambda m: m.twins is not None),
-    Law("latecomer", "a newcomer gets the same model", latecomer, lambda m: not m.private),
+    Law("latecomer", "a newcomer gets the same model", latecomer, lambda m: not m.private_sides()),
 )

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fedlora.core.adapter import SIDES, AdapterSpec, Start, Tensors, additions
-from fedlora.core.kinds import slot_axis
+from fedlora.core.kinds import Side, slot_axis
 from fedlora.core.lowrank import LowRank, delta
+from fedlora.core.penalties import penalty
 from fedlora.core.rounds import Failure, Fit, FitJob, Fitted, Score, ScoreJob
 from fedlora.core.seeds import torch_stream
 
@@ -79,19 +80,21 @@ class StandIn:
         steps = _STEPS_PER_EPOCH
         if fit.amount is not None:
             steps = fit.amount.steps or _STEPS_PER_EPOCH * (fit.amount.epochs or 1)
-        start, losses = fit.start, []
+        start, losses, gradients = fit.start, [], []
         dense = dict(start.adapter.dense) or dict(self.head)
         for _ in range(steps):
-            start, loss = self._step(client, start, fit)
+            start, loss, gradient = self._step(client, start, fit)
+            gradients.append(gradient)
             if self.spec.head != "frozen":
                 dense = {name: part - self.rate * (part - target) for name, part in dense.items()}
             losses.append(loss)
         kept = {} if self.spec.head == "frozen" else dense
         trained = replace(start, adapter=start.adapter.with_dense(kept))
-        return Fitted(trained, steps, sum(losses) / max(len(losses), 1))
+        mean = _mean(gradients) if fit.measure == "gradient" else {}
+        return Fitted(trained, steps, sum(losses) / max(len(losses), 1), mean)
 
-    def _step(self, client: str, start: Start, fit: Fit) -> tuple[Start, float]:
-        """One gradient step of the sides that train."""
+    def _step(self, client: str, start: Start, fit: Fit) -> tuple[Start, float, dict[Side, dict[str, Tensor]]]:
+        """One gradient step of the sides that train; the gradient told is the loss's own, without penalties."""
         adapter = start.adapter
         leaves = {
             (side, module): tensor.clone().requires_grad_()
@@ -104,16 +107,32 @@ class StandIn:
             adapter = adapter.with_side(side, own)
         residuals = self._residuals(replace(start, adapter=adapter), client)
         loss = torch.stack([residual.square().sum() for residual in residuals]).sum() / (2 * _SAMPLES)
-        slopes = torch.autograd.grad(loss, list(leaves.values())) if leaves else ()
-        for ((side, module), leaf), slope in zip(leaves.items(), slopes, strict=True):
+        extra = penalty(fit.penalties, adapter, fit.start.adapter)
+        places = list(leaves.values())
+        slopes = torch.autograd.grad(loss, places, retain_graph=True) if places else ()
+        pulls: tuple[Tensor | None, ...] = (None,) * len(slopes)
+        if extra.requires_grad:
+            pulls = torch.autograd.grad(extra, places, allow_unused=True)
+        gradient: dict[Side, dict[str, Tensor]] = {side: {} for side in SIDES if side in fit.sides}
+        for ((side, module), leaf), plain, pull in zip(leaves.items(), slopes, pulls, strict=True):
+            gradient[side][module] = plain
+            slope = plain if pull is None else plain + pull
             moves = torch.ones(()) if fit.mask is None else fit.mask[module].float()
             along = moves[:, None] if moves.ndim and slot_axis(adapter.kind, side) == 0 else moves
             stepped = (leaf - self.rate * along * slope).detach()
             adapter = adapter.with_side(side, {**adapter.side(side), module: stepped})
-        return replace(start, adapter=adapter), float(loss.detach())
+        return replace(start, adapter=adapter), float(loss.detach()), gradient
 
     def _score(self, client: str, start: Start) -> Score:
         residuals = self._residuals(start, client)
         loss = sum(float(residual.square().sum()) for residual in residuals)
         correct = sum(int((residual.square().mean(dim=1) < 1).sum()) for residual in residuals)
         return Score(_SAMPLES * len(residuals), correct, loss)
+
+
+def _mean(gradients: Sequence[Mapping[Side, Tensors]]) -> dict[Side, dict[str, Tensor]]:
+    """The mean of the steps' gradients."""
+    return {
+        side: {module: torch.stack([own[side][module] for own in gradients]).mean(dim=0) for module in first}
+        for side, first in (gradients[0] if gradients else {}).items()
+    }

@@ -62,7 +62,8 @@ class World:
         """The adapter."""
         shapes = {f"module{m}": shape for m, shape in enumerate(self.shapes)}
         pair = vera_projection(shapes, max(self.ranks), self.seed) if self.kind == "vera" else None
-        return AdapterSpec(shapes, max(self.ranks), self.scale, self.kind, self.head, projection=pair)
+        wire = type_of_wire[self.wire]
+        return AdapterSpec(shapes, max(self.ranks), self.scale, self.kind, self.head, projection=pair, wire=wire)
 
     def __str__(self) -> str:
         """The world in words, for a counter-example."""
@@ -243,8 +244,7 @@ def play(
     """
     spec = world.spec
     trainer = Watched(StandIn(spec, world.seed, same_data=same_data))
-    wire = type_of_wire[world.wire]
-    plan = Plan(world.rounds, world.seed, evaluate_every=0, wire=wire)
+    plan = Plan(world.rounds, world.seed, evaluate_every=0)
     absent = frozenset((t, name(k)) for t, k in world.absent)
     lost = frozenset((t, name(k)) for t, k in world.lost)
 
@@ -254,7 +254,6 @@ def play(
             world.clients,
             own,
             trainer,
-            wire=wire,
             block=block,
             through_bytes=through_bytes,
             memories=memories,

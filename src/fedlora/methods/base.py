@@ -138,13 +138,13 @@ class Method(ABC):
         """Server: the rank or budget that a client has now."""
         return client.rank
 
-    def holds(self, state: State, client: Client) -> int:
-        """Server: how many slots of each module the client works with."""
-        return self.rank(state, client)
+    def holds(self, state: State, client: Client) -> Mapping[str, int]:
+        """Server: how many slots of each module are sent to the client."""
+        return dict.fromkeys(state.adapter.output, self.rank(state, client))
 
     def down(self, round: int) -> Sides:
         """Server: the sides that go, in this round, to a client that missed nothing."""
-        return BOTH - self.private
+        return BOTH - self.private_sides()
 
     def dispatch(self, state: State, client: Client, round: int) -> Parcel:
         """Server: what a client gets at the start of a round.
@@ -152,7 +152,7 @@ class Method(ABC):
         By default the first slots of every shared side. A private side is sent at first contact only, as
         the client's starting point. A side of zeros is not sent: zeros are implied.
         """
-        sides = BOTH if client.seen is None else BOTH - self.private
+        sides = BOTH if client.seen is None else BOTH - self.private_sides()
         return send(state.adapter, sides, self.holds(state, client), implied_zeros=True)
 
     @abstractmethod
@@ -170,7 +170,7 @@ class Method(ABC):
 
     def result(self, state: State) -> Start | None:
         """Server: the global model; None where there is none."""
-        return None if self.private else Start(state.adapter)
+        return None if self.private_sides() else Start(state.adapter)
 
     # ------------------------------------------------------------------------------------------ client
 
@@ -187,13 +187,14 @@ class Method(ABC):
         """
         sent = {side: tensors_at(parcel, side) for side in SIDES}
         own = {side: tensors_at(kept, side) for side in SIDES}
-        found = {s: own[s] or sent[s] if s in self.private else sent[s] or own[s] for s in SIDES}
+        private = self.private_sides()
+        found = {s: own[s] or sent[s] if s in private else sent[s] or own[s] for s in SIDES}
         return Start(complete(found, spec))
 
     def upload(self, start: Start, trained: Start, kept: Parcel, round: int) -> tuple[Parcel, Parcel]:
         """Client: what goes up, and what to keep. By default the trained sides; private ones are kept."""
-        up = sides_of(trained.adapter, self.trains(round) - self.private)
-        return up, sides_of(trained.adapter, self.private)
+        private = self.private_sides()
+        return sides_of(trained.adapter, self.trains(round) - private), sides_of(trained.adapter, private)
 
     def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: the whole half of a round, as a generator that asks for training.
@@ -208,17 +209,25 @@ class Method(ABC):
 
     # ------------------------------------------------------------------------------------------- facts
 
+    def private_sides(self) -> Sides:
+        """The class fact `private`, as these hyperparameters leave it."""
+        return self.private
+
+    def weighs(self) -> bool:
+        """Whether only the ratio of examples counts; False where clients count by something else."""
+        return True
+
     def exactness(self) -> Exact:
         """The class fact `exact`, as these hyperparameters leave it."""
         return self.exact
 
     def must_remember(self, spec: AdapterSpec) -> bool:
         """Whether a client of this federation keeps anything from round to round."""
-        return self.remembers or bool(self.private) or self.head_mode(spec) == "private"
+        return self.remembers or bool(self.private_sides()) or self.head_mode(spec) == "private"
 
     def head_mode(self, spec: AdapterSpec) -> HeadMode:
         """What becomes of the dense parts. Where nothing is shared, a shared head is not either."""
-        return "private" if spec.head == "shared" and self.private == BOTH else spec.head
+        return "private" if spec.head == "shared" and self.private_sides() == BOTH else spec.head
 
 
 def sides_of(adapter: Adapter, sides: Sides) -> dict[str, Tensors]:
@@ -226,7 +235,7 @@ def sides_of(adapter: Adapter, sides: Sides) -> dict[str, Tensors]:
     return {side: adapter.side(side) for side in SIDES if side in sides}
 
 
-def send(adapter: Adapter, sides: Sides, slots: int, implied_zeros: bool) -> dict[str, Tensors]:
+def send(adapter: Adapter, sides: Sides, slots: Mapping[str, int], implied_zeros: bool) -> dict[str, Tensors]:
     """A parcel with the first slots of some sides, leaving out sides of zeros if so asked."""
     parcel: dict[str, Tensors] = {}
     for side in SIDES:

@@ -66,9 +66,9 @@ class LoRAA2(OneSideMixed):
         """Server: r_G."""
         return max(16, spec.rank) if self.pool_rank is None else self.pool_rank
 
-    def holds(self, state: State, client: Client) -> int:
+    def holds(self, state: State, client: Client) -> Mapping[str, int]:
         """Server: every client works in the whole pool."""
-        return max(state.adapter.ranks().values())
+        return state.adapter.ranks()
 
     def trains(self, round: int) -> Sides:
         """Client (and server): B in odd rounds, A in even ones (with B = 0, A would not move)."""

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, Tensors, on_device
+from fedlora.core.kinds import Side
+from fedlora.core.penalties import penalty
 from fedlora.core.rounds import Amount, Failure, Fit, FitJob, Fitted, Score, ScoreJob
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.training.memory import Portions
@@ -139,7 +141,7 @@ class PlainTrainer:
                     reason = f"the loss is {loss} at step {step + 1} of {len(batches)}"
                     return Failure(job.client, job.round, reason, diverged=True)
                 losses, seen = losses + loss * len(batch), seen + len(batch)
-        return Fitted(run.result(), len(batches), losses / max(seen, 1))
+        return Fitted(run.result(), len(batches), losses / max(seen, 1), run.mean_gradient(len(batches)))
 
     def _step(self, run: "_Trained", batch: NDArray[numpy.int64]) -> float:
         """One optimiser step; returns the batch's mean loss."""
@@ -228,7 +230,7 @@ class _Trained:
     """The tensors of one fit as leaves, with a fresh optimiser over those that train."""
 
     def __init__(self, fit: Fit, head: Tensors, head_trains: bool, settings: TrainSettings, device: str) -> None:
-        adapter, self._fit_start = fit.start.adapter, fit.start
+        adapter, self._fit = fit.start.adapter, fit
         A = {m: _leaf(t, "input" in fit.sides, device) for m, t in adapter.input.items()}
         B = {m: _leaf(t, "output" in fit.sides, device) for m, t in adapter.output.items()}
         dense = {name: _leaf(part, head_trains, device) for name, part in head.items()}
@@ -244,6 +246,11 @@ class _Trained:
         kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.SGD
         self._optimizer = kind(parameters, weight_decay=settings.weight_decay) if parameters else None
         self._held = list(_held(fit, A, B))
+        self._measured: dict[tuple[Side, str], Tensor] = {}
+        if fit.measure == "gradient":
+            sides: list[tuple[Side, Tensors]] = [("input", A), ("output", B)]
+            own = ((side, m, t) for side, tensors in sides if side in fit.sides for m, t in tensors.items())
+            self._measured = {(side, module): torch.zeros_like(tensor) for side, module, tensor in own}
 
     def set_rate(self, factor: float) -> None:
         """Set every group's rate to a share of its own."""
@@ -263,6 +270,13 @@ class _Trained:
         """
         if self._optimizer is None:
             return
+        for (side, module), total in self._measured.items():
+            gradient = self.start.adapter.side(side)[module].grad
+            if gradient is not None:
+                total.add_(gradient)
+        extra = penalty(self._fit.penalties, self.start.adapter, self._fit.start.adapter)
+        if extra.requires_grad:
+            extra.backward()  # type: ignore[no-untyped-call]
         for parameter, moves, _ in self._held:
             if parameter.grad is not None:
                 parameter.grad *= moves
@@ -271,13 +285,20 @@ class _Trained:
             for parameter, moves, before in self._held:
                 parameter.copy_(torch.where(moves, parameter, before))
 
+    def mean_gradient(self, steps: int) -> dict[Side, dict[str, Tensor]]:
+        """The loss's own gradient averaged over the steps, on the CPU; empty where it was not asked for."""
+        means: dict[Side, dict[str, Tensor]] = {}
+        for (side, module), total in self._measured.items():
+            means.setdefault(side, {})[module] = total.detach().cpu() / max(steps, 1)
+        return means
+
     def result(self) -> Start:
         """The tensors as they are now, on the CPU."""
         with torch.no_grad():
             own = on_device(self.start, "cpu").adapter
             sides = [{m: t.detach() for m, t in part.items()} for part in (own.input, own.output, own.dense)]
             dense = sides[2] if self._head_trains else {}
-            return replace(self._fit_start, adapter=Adapter(sides[0], sides[1], dense, own.kind))
+            return replace(self._fit.start, adapter=Adapter(sides[0], sides[1], dense, own.kind))
 
 
 def _held(fit: Fit, A: Tensors, B: Tensors) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

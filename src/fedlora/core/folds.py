@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folds: what a federation has added to the base's weights, always as the total since W0.
+
+A fold grows by a pair of factors a round. It stays a pair while that is cheaper than the matrix, module
+by module, and is dense from then on. Whoever grows the same fold by the same pairs in the same order has
+the same bits, so that a server can send a member what it missed, or the whole.
+
+What becomes a part of the weights never travels or adds up in low precision: its float32 numbers are sent
+by their bits, whatever the wire's type.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fedlora.core.lowrank import LowRank, delta
+from fedlora.core.parcel import Parcel, branch, tensors_at
+from fedlora.errors import ParcelError
+
+Fold = Mapping[str, LowRank | Tensor]
+"""Module -> the total since W0, without the scale: a pair, or (d_out, d_in) in float32."""
+
+
+def grow(fold: Fold, step: Fold) -> dict[str, LowRank | Tensor]:
+    """A fold with a step added to it; sums are formed in float64 and kept in float32."""
+    return {module: _grown(fold.get(module), more) for module, more in step.items()}
+
+
+def _grown(before: LowRank | Tensor | None, more: LowRank | Tensor) -> LowRank | Tensor:
+    if before is None:
+        return cheaper(more)
+    if isinstance(before, LowRank) and isinstance(more, LowRank):
+        return cheaper(LowRank(torch.cat([before.A, more.A]), torch.cat([before.B, more.B], dim=1)))
+    return (_dense(before) + _dense(more)).float()
+
+
+def cheaper(value: LowRank | Tensor) -> LowRank | Tensor:
+    """A pair that holds no fewer numbers than its product becomes the product."""
+    if isinstance(value, LowRank) and not is_thin(value.rank, value.B.shape[0], value.A.shape[1]):
+        return _dense(value).float()
+    return value
+
+
+def is_thin(rank: int, d_out: int, d_in: int) -> bool:
+    """Whether a pair holds fewer numbers than the matrix."""
+    return rank * (d_in + d_out) < d_in * d_out
+
+
+def _dense(value: LowRank | Tensor) -> Tensor:
+    return delta(LowRank(value.A.double(), value.B.double())) if isinstance(value, LowRank) else value.double()
+
+
+def numbers(fold: Fold) -> int:
+    """How many numbers a fold holds."""
+    return sum(v.A.numel() + v.B.numel() if isinstance(v, LowRank) else v.numel() for v in fold.values())
+
+
+def fold_to_parcel(fold: Fold) -> dict[str, dict[str, Tensor]]:
+    """A fold as it travels: exact, as the bits of its numbers."""
+    pairs = {module: value for module, value in fold.items() if isinstance(value, LowRank)}
+    whole = {module: value for module, value in fold.items() if not isinstance(value, LowRank)}
+    parcel = {
+        "A": {module: _bits(pair.A) for module, pair in pairs.items()},
+        "B": {module: _bits(pair.B) for module, pair in pairs.items()},
+        "sum": {module: _bits(value) for module, value in whole.items()},
+    }
+    return {name: tensors for name, tensors in parcel.items() if tensors}
+
+
+def fold_from_parcel(parcel: Parcel) -> dict[str, LowRank | Tensor]:
+    """The inverse of `fold_to_parcel`.
+
+    Raises:
+        ParcelError: this is no fold.
+    """
+    inputs, outputs, whole = (tensors_at(parcel, name) for name in ("A", "B", "sum"))
+    if inputs.keys() != outputs.keys():
+        raise ParcelError("a fold's factors come in pairs")
+    fold: dict[str, LowRank | Tensor] = {m: LowRank(_numbers(A), _numbers(outputs[m])) for m, A in inputs.items()}
+    return fold | {module: _numbers(value) for module, value in whole.items()}
+
+
+def folds_at(parcel: Parcel, key: str) -> dict[str, dict[str, LowRank | Tensor]]:
+    """Several folds by name."""
+    own = branch(parcel, key)
+    return {name: fold_from_parcel(branch(own, name)) for name in own}
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.float().contiguous().view(torch.int32)
+
+
+def _numbers(bits: Tensor) -> Tensor:
+    if bits.dtype != torch.int32 or bits.ndim != 2:
+        raise ParcelError("a fold travels as matrices of 32 bits a number")
+    return bits.view(torch.float32)
