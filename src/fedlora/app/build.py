@@ -84,7 +84,7 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
         UserError: with one sentence about what does not fit.
     """
     method = make_method(config.method.name, config.method.options)
-    if config.evaluate.part == "validation":
+    if config.evaluate.part == "validation" or method.needs_validation():
         require_validation(config)
     own = ingredients or load(config)
     dealt = pooled(own.split) if method.pooled else own.split

@@ -58,6 +58,10 @@ class Adapter:
         """The same factors with other dense parts."""
         return replace(self, dense=dense)
 
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of every module, of a LoRA adapter."""
+        return {module: (self.output[module].shape[0], A.shape[1]) for module, A in self.input.items()}
+
     def ranks(self) -> dict[str, int]:
         """The number of slots of every module."""
         return {module: A.shape[0] for module, A in self.input.items()}

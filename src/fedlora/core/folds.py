@@ -42,6 +42,11 @@ def cheaper(value: LowRank | Tensor) -> LowRank | Tensor:
     return value
 
 
+def in_float32(value: LowRank | Tensor) -> LowRank | Tensor:
+    """The same in single precision."""
+    return LowRank(value.A.float(), value.B.float()) if isinstance(value, LowRank) else value.float()
+
+
 def is_thin(rank: int, d_out: int, d_in: int) -> bool:
     """Whether a pair holds fewer numbers than the matrix."""
     return rank * (d_in + d_out) < d_in * d_out

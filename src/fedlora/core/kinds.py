@@ -44,17 +44,23 @@ def side_shape(kind: Kind, side: Side, module: Shape, rank: int) -> Shape | None
 
 
 def fresh_side(kind: Kind, side: Side, module: Shape, rank: int, generator: torch.Generator) -> Tensor | None:
-    """One side at the start of a run: LoRA's A ~ N(0, 1/d_in), VeRA's d = 0.1, everything else zero.
-
-    LoRA's rows are drawn one by one, so that row i is the same whatever the rank.
-    """
+    """One side at the start of a run: LoRA's A ~ N(0, 1/d_in), VeRA's d = 0.1, everything else zero."""
     shape = side_shape(kind, side, module, rank)
     if shape is None:
         return None
     if (kind, side) == ("lora", "input"):
-        d_in = shape[1]
-        return torch.stack([torch.randn(d_in, generator=generator) / d_in**0.5 for _ in range(rank)])
+        return fresh_rows(module, rank, generator)
     return torch.full(shape, _VERA_START) if (kind, side) == ("vera", "input") else torch.zeros(shape)
+
+
+def fresh_rows(module: Shape, rank: int, generator: torch.Generator) -> Tensor:
+    """Fresh rows of LoRA's A, (rank, d_in), N(0, 1/d_in), of a module (d_out, d_in).
+
+    They are drawn one by one, so that row i is the same whatever the rank.
+    """
+    d_in = module[1]
+    rows = [torch.randn(d_in, generator=generator) / d_in**0.5 for _ in range(rank)]
+    return torch.stack(rows) if rows else torch.zeros(0, d_in)
 
 
 def vera_projection(shapes: Mapping[str, Shape], rank: int, key: int) -> LowRank:

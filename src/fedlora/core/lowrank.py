@@ -69,22 +69,31 @@ def stack(terms: Sequence[tuple[float, LowRank]]) -> LowRank:
     return LowRank(A, B)
 
 
-def compress(pair: LowRank, rank: int) -> LowRank:
+def singular(value: LowRank | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The singular value decomposition U, S, V^T of B A, or of a dense matrix, in float64.
+
+    While a pair is thinner than the matrix, the singular values are found without ever forming the
+    matrix: B = Q_B R_B and A^T = Q_A R_A give B A = Q_B (R_B R_A^T) Q_A^T, whose core is r x r. Cost
+    O((d_in + d_out) r^2 + r^3) against O(d_in d_out min(d_in, d_out)).
+    """
+    if isinstance(value, LowRank):
+        A, B = value.A.double(), value.B.double()
+        if value.rank < min(A.shape[1], B.shape[0]):
+            q_out, r_out = torch.linalg.qr(B)  # (d_out, r), (r, r)
+            q_in, r_in = torch.linalg.qr(A.T)  # (d_in, r), (r, r)
+            U, S, Vh = torch.linalg.svd(r_out @ r_in.T, full_matrices=False)
+            return q_out @ U, S, Vh @ q_in.T
+        value = B @ A
+    U, S, Vh = torch.linalg.svd(value.double(), full_matrices=False)
+    return U, S, Vh
+
+
+def compress(value: LowRank | Tensor, rank: int) -> LowRank:
     """The best approximation of B A with `rank` slots: B = U S, A = V^T (Eckart-Young).
 
-    While the pair is thinner than the matrix, the singular values are found without ever forming the
-    matrix: B = Q_B R_B and A^T = Q_A R_A give B A = Q_B (R_B R_A^T) Q_A^T, whose core is r x r. Cost
-    O((d_in + d_out) r^2 + r^3) against O(d_in d_out min(d_in, d_out)). Computed in float64, returned in
-    the pair's own type. Slots beyond the number of singular values are zero.
+    In the type of what was given. Slots beyond the number of singular values are zero.
     """
-    A, B = pair.A.double(), pair.B.double()
-    if pair.rank < min(A.shape[1], B.shape[0]):
-        q_out, r_out = torch.linalg.qr(B)  # (d_out, r), (r, r)
-        q_in, r_in = torch.linalg.qr(A.T)  # (d_in, r), (r, r)
-        U, S, Vh = torch.linalg.svd(r_out @ r_in.T, full_matrices=False)
-        U, Vh = q_out @ U, Vh @ q_in.T
-    else:
-        U, S, Vh = torch.linalg.svd(B @ A, full_matrices=False)
+    U, S, Vh = singular(value)
     kept = min(rank, S.numel())
-    best = LowRank(Vh[:kept].to(pair.A.dtype), (U[:, :kept] * S[:kept]).to(pair.B.dtype))
-    return pad(best, rank)
+    dtype = value.A.dtype if isinstance(value, LowRank) else value.dtype
+    return pad(LowRank(Vh[:kept].to(dtype), (U[:, :kept] * S[:kept]).to(dtype)), rank)

@@ -33,6 +33,11 @@ Part = Mapping[Side, Mapping[str, Tensor | Sparse]]
 """What one client contributes: of each side it sends, per module, its first slots or chosen ones."""
 
 
+def whole(adapter: Adapter) -> Part:
+    """A client that contributes all of an adapter."""
+    return {side: adapter.side(side) for side in SIDES}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SlotSums:
     """sum_k w_k x_k of every slot, over the clients that sent it, in float64."""
@@ -41,12 +46,12 @@ class SlotSums:
     totals: Mapping[Side, Tensors]
     owned: Mapping[Side, Tensors]
     """Per slot (r,) the weight of the clients that sent it; () of a side without slots."""
-    weight: float
-    """The weight of all clients."""
+    weight: Mapping[str, float]
+    """By module, the weight of all clients."""
 
     def mean(self, side: Side) -> dict[str, Tensor]:
         """Over all clients, a slot that a client did not send counting as zero."""
-        return {module: total / self.weight for module, total in self.totals[side].items()}
+        return {module: total / self.weight[module] for module, total in self.totals[side].items()}
 
     def owners_mean(self, side: Side) -> dict[str, Tensor]:
         """Over the clients that sent the slot; zero where nobody did."""
@@ -58,15 +63,23 @@ class SlotSums:
 
     def keep_unowned(self, side: Side, new: Tensors, old: Tensors) -> dict[str, Tensor]:
         """`new` where somebody sent the slot, `old` where nobody did; in the type of `old`."""
-        result = {}
-        for module, kept in old.items():
-            mask = self._along(side, self.owned[side][module] > 0)
-            result[module] = torch.where(mask, new[module].to(kept.dtype), kept)
-        return result
+        return keep_where(self.kind, side, self.owned[side], new, old)
 
     def _along(self, side: Side, per_slot: Tensor) -> Tensor:
-        """A value per slot, shaped to meet the slots of that side."""
-        return per_slot.unsqueeze(1) if slot_axis(self.kind, side) == 0 else per_slot
+        return along(self.kind, side, per_slot)
+
+
+def along(kind: Kind, side: Side, per_slot: Tensor) -> Tensor:
+    """A value per slot, shaped to meet the slots of that side."""
+    return per_slot.unsqueeze(1) if slot_axis(kind, side) == 0 else per_slot
+
+
+def keep_where(kind: Kind, side: Side, owned: Tensors, new: Tensors, old: Tensors) -> dict[str, Tensor]:
+    """`new` where a slot's weight is positive, `old` elsewhere; in the type of `old`."""
+    return {
+        module: torch.where(along(kind, side, owned[module] > 0), new[module].to(kept.dtype), kept)
+        for module, kept in old.items()
+    }
 
 
 def slot_sums(like: Adapter, parts: Iterable[tuple[float, Part]]) -> SlotSums:
@@ -79,29 +92,53 @@ def slot_sums(like: Adapter, parts: Iterable[tuple[float, Part]]) -> SlotSums:
     Raises:
         ParcelError: a part names a module, a shape or a slot that `like` does not have.
     """
-    totals: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
-    owned: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
-    for side in SIDES:
-        axis = slot_axis(like.kind, side)
-        for module, tensor in like.side(side).items():
-            totals[side][module] = torch.zeros(tensor.shape, dtype=torch.float64)
-            owned[side][module] = torch.zeros(() if axis is None else tensor.shape[axis], dtype=torch.float64)
-    weight = 0.0
-    for own_weight, part in parts:
-        weight += own_weight
+    adder = SlotAdder(like)
+    for weight, part in parts:
+        adder.add(weight, part)
+    return adder.sums()
+
+
+class SlotAdder:
+    """`slot_sums`, client by client."""
+
+    def __init__(self, like: Adapter) -> None:
+        self._kind = like.kind
+        self._totals: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
+        self._owned: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
+        self._weight: dict[str, float] = {}
+        for side in SIDES:
+            axis = slot_axis(like.kind, side)
+            for module, tensor in like.side(side).items():
+                self._totals[side][module] = torch.zeros(tensor.shape, dtype=torch.float64)
+                self._owned[side][module] = torch.zeros(() if axis is None else tensor.shape[axis], dtype=torch.float64)
+                self._weight[module] = 0.0
+
+    def add(self, weight: float | Mapping[str, float], part: Part) -> None:
+        """Add one client, with one weight or with one for every module.
+
+        Raises:
+            ParcelError: see `slot_sums`.
+        """
+        weights = weight if isinstance(weight, Mapping) else dict.fromkeys(self._weight, weight)
+        for module in self._weight:
+            self._weight[module] += weights[module]
         for side, modules in part.items():
             for module, sent in modules.items():
-                if module not in totals[side]:
+                if module not in self._totals[side]:
                     raise ParcelError(f"module {module!r} is not part of this federation")
-                axis = slot_axis(like.kind, side)
-                index, values = _checked(side, module, sent, totals[side][module], axis)
+                total, owned, own = self._totals[side][module], self._owned[side][module], weights[module]
+                axis = slot_axis(self._kind, side)
+                index, values = _checked(side, module, sent, total, axis)
                 if axis is None or index is None:
-                    totals[side][module] += own_weight * values.double()
-                    owned[side][module] += own_weight
+                    total += own * values.double()
+                    owned += own
                 else:
-                    totals[side][module].index_add_(axis, index, own_weight * values.double())
-                    owned[side][module][index] += own_weight
-    return SlotSums(like.kind, totals, owned, weight)
+                    total.index_add_(axis, index, own * values.double())
+                    owned[index] += own
+
+    def sums(self) -> SlotSums:
+        """What was added up."""
+        return SlotSums(self._kind, self._totals, self._owned, self._weight)
 
 
 def _checked(
@@ -141,18 +178,60 @@ def contribution(side: Side, moved: Tensors, other: Tensors) -> dict[str, Tensor
     return {module: norms(side, change) * norms(opposite, other[module]) for module, change in moved.items()}
 
 
+def sensitivity(side: Side, after: Tensors, gradient: Tensors) -> dict[str, Tensor]:
+    """|weight times its mean gradient|, summed over every slot, (r,) by module, in float64.
+
+    Args:
+        side: the side that moved.
+        after: its values when the training ended.
+        gradient: the mean gradient of that training.
+    """
+    axis = 1 if side == "input" else 0
+    return {module: (value.double() * gradient[module].double()).abs().sum(dim=axis) for module, value in after.items()}
+
+
 def top_slots(scores: Tensors, count: int) -> dict[str, Tensor]:
     """The `count` best slots over all modules together, as boolean masks (r,) by module.
 
     One choice for the whole model: a module may get none of its slots or all. Equal scores go to the
     earlier module, then the earlier slot.
     """
-    sizes = [score.numel() for score in scores.values()]
+    return _masks(scores, _falling(scores)[:count])
+
+
+def affordable_slots(scores: Tensors, costs: Mapping[str, int], budget: int) -> dict[str, Tensor]:
+    """Slots in falling order of their scores until a budget is used; one that does not fit is skipped.
+
+    Args:
+        scores: of every slot, (r,) by module.
+        costs: of one slot of each module.
+        budget: what all chosen slots may cost together.
+
+    Returns:
+        Boolean masks (r,) by module.
+    """
+    price = torch.cat([torch.full(score.shape, costs[module]) for module, score in scores.items()]).tolist()
+    cheapest, chosen = min(price), []
+    for index in _falling(scores).tolist():
+        if price[index] <= budget:
+            chosen.append(index)
+            budget -= price[index]
+        if budget < cheapest:
+            break
+    return _masks(scores, torch.tensor(chosen, dtype=torch.long))
+
+
+def _falling(scores: Tensors) -> Tensor:
+    """Slots of all modules, numbered through, in falling order of their scores."""
     flat = torch.cat([score.double() for score in scores.values()])
-    best = torch.sort(flat, descending=True, stable=True).indices[:count]
-    chosen = torch.zeros(flat.numel(), dtype=torch.bool)
-    chosen[best] = True
-    return dict(zip(scores, torch.split(chosen, sizes), strict=True))
+    return torch.sort(flat, descending=True, stable=True).indices
+
+
+def _masks(scores: Tensors, chosen: Tensor) -> dict[str, Tensor]:
+    sizes = [score.numel() for score in scores.values()]
+    flat = torch.zeros(sum(sizes), dtype=torch.bool)
+    flat[chosen] = True
+    return dict(zip(scores, torch.split(flat, sizes), strict=True))
 
 
 def index_type(slots: int) -> torch.dtype:

@@ -143,7 +143,8 @@ def _order(federation: Federation, server: Server, client: Client, kind: Literal
 def _train(federation: Federation, server: Server, round: int) -> tuple[Server, list[ClientRecord]]:
     """One round of training: dispatch, exchange, aggregate."""
     plan = federation.plan
-    chosen = participants(_roster(federation, server), plan.per_round, plan.seed, round)
+    per_round = None if federation.method.everybody(server.state, round) else plan.per_round
+    chosen = participants(_roster(federation, server), per_round, plan.seed, round)
     reached = [c for c in chosen if not drops_out(c.id, plan.dropout, plan.seed, round)]
     orders = [_order(federation, server, client, "train") for client in reached]
     intake = Intake(orders)

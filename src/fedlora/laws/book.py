@@ -72,16 +72,16 @@ def weights(method: Method, world: World) -> None:
     """Scaling all weights changes nothing; one client of a + b examples equals two of a and of b."""
     run = play(method, world)
     for round, before, uploads in aggregations(run):
-        expected = method.aggregate(before, iter(uploads), round).adapter
+        expected = method.aggregate(before, iter(uploads), round)
         scaled = [replace(u, client=replace(u.client, examples=3 * u.client.examples)) for u in uploads]
-        found = method.aggregate(before, iter(scaled), round).adapter
+        found = method.aggregate(before, iter(scaled), round)
         same(method, world.spec, found, expected, f"round {round}: three times the examples, another result")
         first = uploads[0].client
         halves = [
             replace(uploads[0], client=replace(first, id=f"{first.id}{part}", examples=count))
             for part, count in (("a", first.examples - 1), ("b", 1))
         ]
-        found = method.aggregate(before, iter([*halves, *uploads[1:]]), round).adapter
+        found = method.aggregate(before, iter([*halves, *uploads[1:]]), round)
         same(method, world.spec, found, expected, f"round {round}: {first.id} as two clients, another result")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Start, Tensors, effective
+from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Tensors, effective
 from fedlora.core.kinds import Kind, Side, slot_axis
 from fedlora.core.parcel import Parcel, Tree, branch, cast_floats, tensors_at, walk_tensors
 from fedlora.core.rounds import Client, Upload
@@ -70,15 +70,16 @@ def best(found: Tensor, target: Tensor, rank: int, what: str) -> None:
     )
 
 
-def same(method: Method, spec: AdapterSpec, found: Adapter, expected: Adapter, message: str) -> None:
-    """Equal sides; where the server factors anew, equal products, since factors are free to rotate."""
-    if method.refactors:
-        products = (effective(Start(found), spec), effective(Start(expected), spec))
-        for module, value in products[1].items():
-            close(products[0][module], value, message)
-        return
-    for side, module, tensor in each(expected):
-        close(found.side(side)[module], tensor, message)
+def same(method: Method, spec: AdapterSpec, found: State, expected: State, message: str) -> None:
+    """Equal models; and equal sides, but where the server factors anew, since factors are free to rotate."""
+    models = (method.result(found), method.result(expected))
+    if models[0] is not None and models[1] is not None:
+        own = effective(models[0], spec)
+        for module, value in effective(models[1], spec).items():
+            close(own[module], value, message)
+    if not method.refactors:
+        for side, module, tensor in each(expected.adapter):
+            close(found.adapter.side(side)[module], tensor, message)
 
 
 def equal(found: Tensors, expected: Tensors) -> bool:

@@ -8,10 +8,17 @@ from pathlib import Path
 
 from fedlora.errors import MethodError, nearest
 from fedlora.methods.base import Method
+from fedlora.methods.fair import FAIR
+from fedlora.methods.fedex import FedEx
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
+from fedlora.methods.fedsvd import FedSVD
 from fedlora.methods.ffa import FFA
 from fedlora.methods.flexlora import FlexLoRA
+from fedlora.methods.flora import FLoRA
+from fedlora.methods.florist import FLoRIST
+from fedlora.methods.full import Full
+from fedlora.methods.hetlora import HetLoRA
 from fedlora.methods.local import Central, Local
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.methods.replicate import Replicate
@@ -27,6 +34,13 @@ _CLASSES: tuple[type[Method], ...] = (
     FFA,
     RoLoRA,
     FlexLoRA,
+    HetLoRA,
+    FLoRA,
+    FedEx,
+    FLoRIST,
+    FedSVD,
+    FAIR,
+    Full,
     Local,
     Central,
 )

@@ -11,7 +11,7 @@ for all (see `head_mode`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, cast
 
@@ -32,9 +32,10 @@ from fedlora.core.adapter import (
     fresh_adapter,
 )
 from fedlora.core.kinds import Kind, Side, side_shape, slot_axis
+from fedlora.core.lowrank import LowRank
 from fedlora.core.parcel import Parcel, branch, tensors_at
 from fedlora.core.rounds import Client, Fit, Fitted, Upload
-from fedlora.core.slots import SlotSums, slot_sums
+from fedlora.core.slots import Part
 from fedlora.errors import MethodError, ParcelError
 
 Exact = Literal["update", "before truncation", "no", "none"]
@@ -138,6 +139,10 @@ class Method(ABC):
         """Server: the rank or budget that a client has now."""
         return client.rank
 
+    def everybody(self, state: State, round: int) -> bool:
+        """Server: whether this round asks all clients, however few a round usually has."""
+        return False
+
     def holds(self, state: State, client: Client) -> Mapping[str, int]:
         """Server: how many slots of each module are sent to the client."""
         return dict.fromkeys(state.adapter.output, self.rank(state, client))
@@ -213,6 +218,10 @@ class Method(ABC):
         """The class fact `private`, as these hyperparameters leave it."""
         return self.private
 
+    def needs_validation(self) -> bool:
+        """Whether clients score themselves on a validation part of their own."""
+        return False
+
     def weighs(self) -> bool:
         """Whether only the ratio of examples counts; False where clients count by something else."""
         return True
@@ -270,10 +279,16 @@ def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
     return Adapter(sides["input"], sides["output"], kind=spec.kind)
 
 
-def sum_uploads(state: State, uploads: Iterable[Upload], sides: Sides) -> SlotSums:
-    """Slot sums of the named sides over uploads that send them whole (their first slots)."""
-    parts = ((u.weight, {side: tensors_at(u.parcel, side) for side in SIDES if side in sides}) for u in uploads)
-    return slot_sums(state.adapter, parts)
+def parts_of(uploads: Iterable[Upload], sides: Sides) -> Iterator[tuple[float, Part]]:
+    """(weight, the named sides) of uploads that send them whole (their first slots)."""
+    for upload in uploads:
+        yield upload.weight, {side: tensors_at(upload.parcel, side) for side in SIDES if side in sides}
+
+
+def factors_of(uploads: Iterable[Upload]) -> Iterator[tuple[float, Adapter]]:
+    """(weight, both factors) of uploads that send them whole."""
+    for upload in uploads:
+        yield upload.weight, Adapter(tensors_at(upload.parcel, "input"), tensors_at(upload.parcel, "output"))
 
 
 def move_to(state: State, sides: Mapping[Side, Tensors]) -> State:
@@ -282,3 +297,9 @@ def move_to(state: State, sides: Mapping[Side, Tensors]) -> State:
     for side, tensors in sides.items():
         adapter = adapter.with_side(side, tensors)
     return replace(state, adapter=adapter)
+
+
+def refactored(state: State, pairs: Mapping[str, LowRank]) -> State:
+    """The state with new factors for every module, in float32."""
+    inputs = {module: pair.A.float() for module, pair in pairs.items()}
+    return move_to(state, {"input": inputs, "output": {module: pair.B.float() for module, pair in pairs.items()}})

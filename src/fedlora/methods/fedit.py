@@ -8,11 +8,12 @@ from typing import ClassVar
 from fedlora.core.adapter import BOTH, SIDES
 from fedlora.core.kinds import Kind
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import Method, State, move_to, sum_uploads
+from fedlora.methods.base import State, move_to, parts_of
+from fedlora.methods.slotwise import Slotwise
 
 
 @dataclass(frozen=True)
-class FedIT(Method):
+class FedIT(Slotwise):
     """The plain federated average of both factors (FL + LoRA).
 
     Idea: run LoRA on every client and average the two factors apart.
@@ -31,6 +32,6 @@ class FedIT(Method):
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The weighted mean of each side."""
-        sums = sum_uploads(state, uploads, BOTH)
+        sums = self.centres(state.adapter, parts_of(uploads, BOTH))
         means = {side: sums.keep_unowned(side, sums.mean(side), state.adapter.side(side)) for side in SIDES}
         return move_to(state, means)

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlora.core.adapter import Adapter
-from fedlora.core.lowrank import compress, stack
-from fedlora.core.parcel import tensors_at
+from fedlora.core.lowrank import compress
+from fedlora.core.products import sum_products
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, Method, State, move_to
+from fedlora.methods.base import Exact, Method, State, factors_of, refactored
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,6 @@ class FlexLoRA(Method):
     twins: ClassVar[float | None] = 1e-4
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """Stack all factors, then compress; the dense sum is formed only where that is cheaper."""
-        sent = [(u.weight, Adapter(tensors_at(u.parcel, "input"), tensors_at(u.parcel, "output"))) for u in uploads]
-        total = sum(weight for weight, _ in sent)
-        best = {
-            module: compress(stack([(weight / total, own.pair(module)) for weight, own in sent]), rank)
-            for module, rank in state.adapter.ranks().items()
-        }
-        inputs = {module: pair.A for module, pair in best.items()}
-        return move_to(state, {"input": inputs, "output": {module: pair.B for module, pair in best.items()}})
+        """The mean of the products, then its best approximation; dense only where that is cheaper."""
+        means = sum_products(state.adapter.shapes(), factors_of(uploads)).mean()
+        return refactored(state, {m: compress(means[m], rank) for m, rank in state.adapter.ranks().items()})

@@ -48,6 +48,7 @@ class LoRAA2(OneSideMixed):
     """How long a client trains before it chooses, in epochs."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pool_rank is not None and self.pool_rank < 1:
             raise MethodError(f"method.pool_rank is {self.pool_rank}; it must be at least 1.")
         if self.probe_epochs < 1:

@@ -17,12 +17,13 @@ from fedlora.core.adapter import BOTH, NEITHER, SIDES, AdapterSpec, Sides, Start
 from fedlora.core.kinds import Side
 from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
 from fedlora.core.rounds import Client, Upload
-from fedlora.core.slots import Part, SlotSums, slot_sums
-from fedlora.methods.base import Exact, Method, State, move_to, send, sides_of
+from fedlora.core.slots import Part
+from fedlora.methods.base import Exact, State, move_to, send, sides_of
+from fedlora.methods.slotwise import Centres, Slotwise
 
 
 @dataclass(frozen=True)
-class OneSide(Method):
+class OneSide(Slotwise):
     """One side a round. A method states which (`trains`)."""
 
     exact: ClassVar[Exact] = "update"
@@ -70,7 +71,7 @@ class OneSide(Method):
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Server: factor += sum_k w_k delta_k over the side that trained."""
         side = self.active(round)
-        sums = slot_sums(state.adapter, ((u.weight, self.part(u, side)) for u in uploads))
+        sums = self.centres(state.adapter, ((u.weight, self.part(u, side)) for u in uploads))
         moved: dict[str, Tensor] = {}
         for module, step in self.step(sums, side).items():
             old = state.adapter.side(side)[module]
@@ -82,7 +83,7 @@ class OneSide(Method):
         """Server: what an upload contributes."""
         return {side: tensors_at(upload.parcel, side)}
 
-    def step(self, sums: SlotSums, side: Side) -> Tensors:
+    def step(self, sums: Centres, side: Side) -> Tensors:
         """Server: how far the side moves; a slot that a client did not send is a zero delta."""
         return sums.mean(side)
 
@@ -96,13 +97,13 @@ class OneSideMixed(OneSide):
     denominator: Literal["all", "owners"] = "all"
     """What a slot's deltas are divided by: the weight of all clients, or of those that sent the slot."""
 
-    def step(self, sums: SlotSums, side: Side) -> Tensors:
+    def step(self, sums: Centres, side: Side) -> Tensors:
         """Server: the mean delta, over all clients or over each slot's owners."""
         return sums.owners_mean(side) if self.denominator == "owners" else sums.mean(side)
 
     def exactness(self) -> Exact:
         """Averages over owners are no weighted mean of the clients' updates."""
-        return "no" if self.denominator == "owners" else self.exact
+        return "no" if self.denominator == "owners" else super().exactness()
 
 
 def change(start: Start, trained: Start, side: Side) -> dict[str, Tensor]:

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import Method, State, move_to, sum_uploads
+from fedlora.methods.base import State, move_to, parts_of
+from fedlora.methods.slotwise import Slotwise
 
 
 @dataclass(frozen=True)
-class Replicate(Method):
+class Replicate(Slotwise):
     """Average A and B apart; slots that a client lacks are copied, at the server, from their owners.
 
     Idea: padding with zeros dilutes the slots that only high-rank clients train; padding with what those
@@ -32,6 +33,6 @@ class Replicate(Method):
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The mean of every slot over the clients that own it."""
-        sums = sum_uploads(state, uploads, BOTH)
+        sums = self.centres(state.adapter, parts_of(uploads, BOTH))
         means = {side: sums.keep_unowned(side, sums.owners_mean(side), state.adapter.side(side)) for side in SIDES}
         return move_to(state, means)

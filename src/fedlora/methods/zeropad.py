@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import Method, State, move_to, sum_uploads
+from fedlora.methods.base import State, move_to, parts_of
+from fedlora.methods.slotwise import Slotwise
 
 
 @dataclass(frozen=True)
-class ZeroPad(Method):
+class ZeroPad(Slotwise):
     """Pad every client's factors with zeros to the largest rank, average, truncate on the way down.
 
     Idea: unequal ranks become equal by zero rows of A and zero columns of B.
@@ -31,6 +32,6 @@ class ZeroPad(Method):
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The mean over all clients, a missing slot counting as zero."""
-        sums = sum_uploads(state, uploads, BOTH)
+        sums = self.centres(state.adapter, parts_of(uploads, BOTH))
         means = {side: sums.keep_unowned(side, sums.mean(side), state.adapter.side(side)) for side in SIDES}
         return move_to(state, means)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FedEx-LoRA: average A and B apart, and put what that loses into the base."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from fedlora.core.adapter import SIDES
+from fedlora.core.folds import cheaper
+from fedlora.core.lowrank import LowRank, stack
+from fedlora.core.products import ProductAdder
+from fedlora.core.rounds import Upload
+from fedlora.core.slots import SlotAdder, whole
+from fedlora.methods.base import State, factors_of, move_to
+from fedlora.methods.folding import Folding
+
+
+@dataclass(frozen=True)
+class FedEx(Folding):
+    """FedIT with its error folded into the base.
+
+    Idea: the mean of products less the product of means is known to the server, and of low rank: send it
+    along as factors, and let everybody add it to the base.
+    Formula: A, B the means; W += s sum_{k < K} w_k (B_k - B)(A_k - A_K), which is s (sum_k w_k B_k A_k - B A)
+    with rank at most (K - 1) r.
+    What travels: up r (d_in + d_out) a module; down r (d_in + d_out) and the residual's factors,
+    (K - 1) r (d_in + d_out), or its dense sum where that is cheaper.
+    Mixed ranks: no.
+    Exact: update.
+    Departures: the base itself is never changed: the total since W0 is kept beside it, in float32 on any
+    wire.
+    Reference: Singhal et al., FedEx-LoRA, arXiv 2410.09432 (ACL 2025).
+    """
+
+    name: ClassVar[str] = "fedex"
+    twins: ClassVar[float | None] = 1e-5
+
+    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+        """Both means, and the residual folded in."""
+        sums, products, weights = SlotAdder(state.adapter), ProductAdder(state.adapter.shapes()), []
+        for weight, own in factors_of(uploads):
+            sums.add(weight, whole(own))
+            products.add(weight, own)
+            weights.append(weight)
+        means, total = sums.sums(), sum(weights)
+        A, B = ({m: own.float() for m, own in means.mean(side).items()} for side in SIDES)
+        shares = [weight / total for weight in weights]
+        step = {
+            module: cheaper(residual(product, LowRank(A[module].double(), B[module].double()), shares))
+            for module, product in products.sums().mean().items()
+        }
+        return self.folded(move_to(state, {"input": A, "output": B}), step, round)
+
+
+def residual(product: LowRank | Tensor, mean: LowRank, shares: Sequence[float]) -> LowRank | Tensor:
+    """sum_k w_k B_k A_k - B A of one module, in float32.
+
+    Args:
+        product: the first term; where it is a pair, clients' slots stand one behind the other, each A_k
+            already times w_k.
+        mean: B and A.
+        shares: w_k, in client order.
+    """
+    if not isinstance(product, LowRank):
+        return (product - mean.B @ mean.A).float()
+    rank = mean.rank
+    A = [product.A[rank * k : rank * (k + 1)] / share for k, share in enumerate(shares)]
+    B = [product.B[:, rank * k : rank * (k + 1)] for k in range(len(shares))]
+    terms = [(w, LowRank(A[k] - A[-1], B[k] - mean.B)) for k, w in enumerate(shares[:-1])]
+    if not terms:  # one client is its own mean
+        terms = [(0.0, LowRank(A[0], B[0]))]
+    factors = stack(terms)
+    return LowRank(factors.A.float(), factors.B.float())

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FedSVD: train B alone, and turn both factors anew after every average."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlora.core.adapter import OUTPUT, Sides
+from fedlora.core.lowrank import LowRank, compress
+from fedlora.core.rounds import Upload
+from fedlora.core.slots import slot_sums
+from fedlora.methods.base import Exact, Method, State, parts_of, refactored
+
+
+@dataclass(frozen=True)
+class FedSVD(Method):
+    """FFA-LoRA with an A that follows what was learned.
+
+    Idea: training B alone keeps the average exact; splitting the average anew lets A follow, with
+    orthonormal rows.
+    Formula: B = sum_k w_k B_k, then U S V^T = B A, B = U S and A = V^T, so that A A^T = I and B A is
+    unchanged.
+    What travels: up r d_out a module, down r (d_in + d_out).
+    Mixed ranks: no.
+    Exact: update.
+    Departures: A is random and not orthonormal in round 1, as for every other method here.
+    Reference: Lee et al., FedSVD, arXiv 2505.12805 (NeurIPS 2025).
+    """
+
+    name: ClassVar[str] = "fedsvd"
+    exact: ClassVar[Exact] = "update"
+    refactors: ClassVar[bool] = True
+    twins: ClassVar[float | None] = 1e-4
+
+    def trains(self, round: int) -> Sides:
+        """Client (and server): always the output side."""
+        return OUTPUT
+
+    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+        """The mean of B, and the singular value decomposition of B A."""
+        B = slot_sums(state.adapter, parts_of(uploads, OUTPUT)).mean("output")
+        pairs = {module: LowRank(A.double(), B[module]) for module, A in state.adapter.input.items()}
+        return refactored(state, {module: compress(pair, pair.rank) for module, pair in pairs.items()})
