@@ -18,8 +18,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import LogLocator
 
 from fedlora.app.config import Config
-from fedlora.app.describe import describe, sections
+from fedlora.app.describe import describe, fields_of, sections
 from fedlora.methods import BUILT_IN
+from fedlora.methods.wrap import WRAPPERS
 from fedlora.report.svg import PALETTE
 from fedlora.report.tables import size
 
@@ -33,14 +34,21 @@ def config_page():
     lines = [MADE, "# Config reference", "", "A TOML file of these sections; every key has a default that works."]
     lines += ["`--set section.key=value` changes one on the command line.", ""]
     for name, field in Config.model_fields.items():
-        section = field.annotation
-        lines += [f"## [{name}]", "", (section.__doc__ or "").splitlines()[0], ""]
+        section, heading = field.annotation, f"[{name}]"
+        if get_origin(section) is list:
+            (section,), heading = get_args(section), f"[[{name}]]"
+        lines += [f"## {heading}", "", (section.__doc__ or "").splitlines()[0], ""]
         lines += ["| key | type | default | |", "|---|---|---|---|"]
         for key, own in section.model_fields.items():
-            default = "-" if own.default is None else f"`{own.default!r}`".replace("'", '"')
+            default = "-" if own.default is None or own.is_required() else f"`{own.default!r}`".replace("'", '"')
             lines.append(f"| `{key}` | {type_words(own.annotation)} | {default} | {own.description} |")
         if name == "method":
             lines += ["", "and the method's own fields: see [the methods](methods.md)."]
+        if name == "wrap":
+            lines += ["", "and the wrapper's own fields:", "", "| wrapper | field | default | |", "|---|---|---|---|"]
+            for wrapper, kind in WRAPPERS.items():
+                for key, told in fields_of(kind).items():
+                    lines.append(f"| `{wrapper}` | `{key}` | `{told['default']!r}` | {told['doc']} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -14,7 +14,8 @@ from fedlora.core.adapter import BOTH, SIDES, AdapterSpec
 from fedlora.core.parcel import tensors_at
 from fedlora.core.rounds import Upload
 from fedlora.errors import MethodError
-from fedlora.methods.base import Method, State, move_to, sum_uploads
+from fedlora.methods.base import Method, State, move_to
+from fedlora.methods.sides import sum_uploads
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Momentum(Method):
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Server: direction = keep x direction + (mean - factors); factors += direction."""
-        sums = sum_uploads(state, uploads, BOTH)
+        sums = sum_uploads(state.adapter, uploads, BOTH)
         moved, directions = {}, {}
         for side in SIDES:
             old, mean, past = state.adapter.side(side), sums.mean(side), tensors_at(state.extra, side)

@@ -18,7 +18,7 @@ from fedlora.laws import book
 from fedlora.laws.book import LAWS
 from fedlora.laws.check import check_law
 from fedlora.laws.world import play
-from fedlora.methods.base import move_to, send, sum_uploads
+from fedlora.methods.base import move_to
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
 from fedlora.methods.ffa import FFA
@@ -26,6 +26,7 @@ from fedlora.methods.flexlora import FlexLoRA
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.rolora import RoLoRA
+from fedlora.methods.sides import send, sum_uploads
 from fedlora.methods.zeropad import ZeroPad
 
 
@@ -189,7 +190,7 @@ class LosesUnowned(ZeroPad):
     """A slot that nobody sent becomes zero on both sides and is dead for ever."""
 
     def aggregate(self, state, uploads, round):
-        sums = sum_uploads(state, uploads, BOTH)
+        sums = sum_uploads(state.adapter, uploads, BOTH)
         mean = {s: {m: t.float() for m, t in sums.mean(s).items()} for s in SIDES}
         return move_to(state, mean)
 
@@ -216,7 +217,7 @@ class Sums(FedIT):
     """The sum instead of the mean."""
 
     def aggregate(self, state, uploads, round):
-        sums = sum_uploads(state, uploads, BOTH)
+        sums = sum_uploads(state.adapter, uploads, BOTH)
         return move_to(state, {s: {m: t.float() for m, t in sums.totals[s].items()} for s in SIDES})
 
 

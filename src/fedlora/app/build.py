@@ -10,7 +10,8 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from fedlora.app.config import Config, require_validation
+from fedlora.app.config import Config, WrapSection, require_validation
+from fedlora.app.profiles import profile_ranks
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.parcel import type_of_wire
@@ -21,6 +22,7 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
 from fedlora.methods import find_method
 from fedlora.methods.base import Method
+from fedlora.methods.wrap import WRAPPERS
 from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
@@ -83,7 +85,7 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
     Raises:
         UserError: with one sentence about what does not fit.
     """
-    method = make_method(config.method.name, config.method.options)
+    method = wrapped(make_method(config.method.name, config.method.options), config.wrap)
     if config.evaluate.part == "validation" or method.needs_validation():
         require_validation(config)
     own = ingredients or load(config)
@@ -124,19 +126,40 @@ def make_method(name: str, options: Mapping[str, Any]) -> Method:
         ConfigError: a field that it does not have.
     """
     kind = find_method(name)
-    known = {field.name for field in dataclasses.fields(kind)}
+    require_fields(kind, "method", name, options)
+    return kind(**options)
+
+
+def wrapped(method: Method, wraps: Sequence[WrapSection]) -> Method:
+    """A method with its wrappers around it, the first innermost.
+
+    Raises:
+        ConfigError: no such wrapper, or a field that it does not have.
+        MethodError: a value that a field does not take, or a wrapper that does not go around this method.
+    """
+    for own in wraps:
+        if own.name not in WRAPPERS:
+            raise ConfigError(f"There is no wrapper {own.name!r}: {nearest(own.name, WRAPPERS)}")
+        kind = WRAPPERS[own.name]
+        require_fields(kind, f"wrap {own.name}", own.name, own.options)
+        method = kind(inner=method, **own.options)
+    return method
+
+
+def require_fields(kind: type[Method], place: str, name: str, options: Mapping[str, Any]) -> None:
+    """Refuse a field that a method or wrapper does not have, or a value that it does not take."""
+    known = {field.name for field in dataclasses.fields(kind)} - {"inner"}
     for key in options:
         if key not in known:
             hint = nearest(key, known) if known else f"{name} has no fields of its own."
-            raise ConfigError(f"The config has an unknown key method.{key}: {hint}")
+            raise ConfigError(f"The config has an unknown key {place}.{key}: {hint}")
     types = get_type_hints(kind)
     for key, value in options.items():
         try:
             TypeAdapter(types[key]).validate_python(value, strict=True)
         except ValidationError as error:
             said = error.errors()[0]["msg"]
-            raise MethodError(f"method.{key} is {value!r}; {said[0].lower()}{said[1:]}.") from error
-    return kind(**options)
+            raise MethodError(f"{place}.{key} is {value!r}; {said[0].lower()}{said[1:]}.") from error
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -240,6 +263,8 @@ def client_ranks(config: Config, clients: int, method: Method) -> list[int]:
     given = config.clients.ranks
     if given is None:
         return [config.adapter.rank] * clients
+    if isinstance(given, str):
+        given = profile_ranks(given, config.split.clients, config.run.seed)
     if method.pooled:
         return [max(given)] * clients
     return [given[number % len(given)] for number in range(clients)]

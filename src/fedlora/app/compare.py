@@ -110,15 +110,20 @@ def _of_method(config: Config, method: str) -> dict[str, Any]:
     tree["run"] = {**tree.get("run", {}), "name": folder_name(method)}
     if config.clients.ranks and not kind.mixed_ranks and not kind.pooled:
         tree["clients"] = {key: value for key, value in tree["clients"].items() if key != "ranks"}
-        scale = federation_scale(config, max(config.clients.ranks), config.adapter.kind)
+        scale = federation_scale(config, max(_mixed(config)), config.adapter.kind)
         tree["adapter"] = {**tree.get("adapter", {}), "rank": mean_rank(config), "scale": scale}
     return tree
 
 
 def mean_rank(config: Config) -> int:
     """The mean of all clients' ranks, rounded, at least 1."""
-    ranks = client_ranks(config, config.split.clients, make_method("zeropad", {}))
+    ranks = _mixed(config)
     return max(1, round(sum(ranks) / len(ranks)))
+
+
+def _mixed(config: Config) -> list[int]:
+    """All clients' ranks, for a method that mixes them."""
+    return client_ranks(config, config.split.clients, make_method("zeropad", {}))
 
 
 def folder_name(method: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedlora.app.profiles import Profile
 from fedlora.errors import ConfigError, nearest
 
 Positive = Annotated[int, Field(ge=1)]
@@ -101,8 +102,10 @@ class AdapterSection(Section):
 class ClientsSection(Section):
     """How clients differ, and who takes part."""
 
-    ranks: list[Positive] | None = Field(
-        None, min_length=1, description="A rank or budget for each client; a shorter list is repeated."
+    ranks: Annotated[list[Positive], Field(min_length=1)] | Profile | None = Field(
+        None,
+        description="A rank or budget for each client (a shorter list is repeated), or the name of a profile that "
+        "spreads them: uniform (2 to 32), heavy-tail (2 to 16, most of them small), normal (1 to 16).",
     )
     per_round: Positive | None = Field(None, description="Clients drawn for a round; by default all.")
     dropout: Share = Field(0.0, description="Probability that a drawn client cannot be reached.")
@@ -148,6 +151,19 @@ class MethodSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+class WrapSection(BaseModel):
+    """A wrapper around the method; the first stands innermost. Written as [[wrap]], once each."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str = Field(description="fedprox, clip, fedavgm or fedadam; further keys are the wrapper's own fields.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The wrapper's own fields."""
+        return dict(self.model_extra or {})
+
+
 class EvaluateSection(Section):
     """When and where to look."""
 
@@ -169,6 +185,7 @@ class Config(Section):
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
     method: MethodSection = Field(default_factory=lambda: MethodSection.model_validate({}))
     evaluate: EvaluateSection = Field(default_factory=lambda: EvaluateSection.model_validate({}))
+    wrap: list[WrapSection] = Field(default_factory=list)
 
 
 def require_validation(config: Config) -> None:

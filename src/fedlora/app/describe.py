@@ -30,11 +30,18 @@ def describe(kind: type[Method]) -> dict[str, Any]:
         "kinds": sorted(kind.kinds),
         "pooled": kind.pooled,
         "lr_b_ratio": kind.lr_b_ratio,
-        "fields": {
-            field.name: {"type": str(field.type), "default": field.default, "doc": field_docs(kind).get(field.name, "")}
-            for field in dataclasses.fields(kind)
-        },
+        "fields": fields_of(kind),
         "doc": doc,
+    }
+
+
+def fields_of(kind: type[Method]) -> dict[str, dict[str, Any]]:
+    """A method's or wrapper's own fields: type, default and meaning."""
+    docs = field_docs(kind)
+    return {
+        field.name: {"type": str(field.type), "default": field.default, "doc": docs.get(field.name, "")}
+        for field in dataclasses.fields(kind)
+        if field.name != "inner"
     }
 
 

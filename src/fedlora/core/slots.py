@@ -74,6 +74,14 @@ def along(kind: Kind, side: Side, per_slot: Tensor) -> Tensor:
     return per_slot.unsqueeze(1) if slot_axis(kind, side) == 0 else per_slot
 
 
+def changed_slots(kind: Kind, side: Side, change: Tensor) -> Tensor:
+    """Which slots of one side of one module changed at all, as a mask that meets it."""
+    axis = slot_axis(kind, side)
+    if axis is None:
+        return change.ne(0).any()
+    return change.ne(0).any(dim=1 if axis == 0 else 0, keepdim=True)
+
+
 def keep_where(kind: Kind, side: Side, owned: Tensors, new: Tensors, old: Tensors) -> dict[str, Tensor]:
     """`new` where a slot's weight is positive, `old` elsewhere; in the type of `old`."""
     return {

@@ -143,6 +143,13 @@ def _identity(folder: Path) -> str:
     return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
 
 
+def _keyed(section: object) -> dict[str, object]:
+    """A section's keys; a list of tables has their numbers for keys."""
+    if isinstance(section, dict):
+        return section
+    return {str(number): own for number, own in enumerate(section)} if isinstance(section, list) else {}
+
+
 def require_same_config(folder: Path, config: str) -> None:
     """Name the first key in which a run's config differs from another.
 
@@ -151,7 +158,7 @@ def require_same_config(folder: Path, config: str) -> None:
     """
     before, after = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8")), tomllib.loads(config)
     for section in {**before, **after}:
-        was, now = before.get(section, {}), after.get(section, {})
+        was, now = (_keyed(own.get(section, {})) for own in (before, after))
         for key in {**was, **now}:
             if was.get(key) != now.get(key):
                 raise RunFolderError(

@@ -167,9 +167,9 @@ def ranks(method: Method, world: World) -> None:
     modules = len(world.shapes)
     for round, client in run.transport.replies:
         order, reply = run.exchange(round, client)
-        allowed = (order.client.rank if world.kind == "lora" else 1) * modules
+        allowed = method.slots_up(order.client, world.spec) if world.kind == "lora" else modules
         for side, sent in slots_sent(world.kind, parts(reply.parcel)[0]).items():
-            within = sent <= allowed
+            within = allowed is None or sent <= allowed
             require(within, f"round {round}: {client} sent {sent} slots of its {side} side, not {allowed}")
         down = slots_sent(world.kind, parts(order.parcel)[0])
         slots = method.holds(run.servers[round - 1].state, order.client)
@@ -191,6 +191,8 @@ def twins(method: Method, world: World) -> None:
         result = method.result(server.state)
         accepted = run.accepted(round)
         if result is None or not accepted or run.servers[round - 1].seen.keys() - {c.id for c in accepted}:
+            continue
+        if len({run.exchange(round, client.id)[0].client.rank for client in accepted}) > 1:
             continue
         _, trained = run.trained(round, accepted[0].id)
         uploaded = effective(trained.start, run.world.spec)

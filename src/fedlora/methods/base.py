@@ -11,12 +11,9 @@ for all (see `head_mode`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, cast
-
-import torch
-from torch import Tensor
 
 from fedlora.core.adapter import (
     BOTH,
@@ -28,15 +25,14 @@ from fedlora.core.adapter import (
     Sides,
     Start,
     Tensors,
-    first_slots,
     fresh_adapter,
 )
-from fedlora.core.kinds import Kind, Side, side_shape, slot_axis
+from fedlora.core.kinds import Kind, Side
 from fedlora.core.lowrank import LowRank
 from fedlora.core.parcel import Parcel, branch, tensors_at
 from fedlora.core.rounds import Client, Fit, Fitted, Upload
-from fedlora.core.slots import Part
-from fedlora.errors import MethodError, ParcelError
+from fedlora.errors import MethodError
+from fedlora.methods.sides import complete, send, sides_of
 
 Exact = Literal["update", "before truncation", "no", "none"]
 
@@ -99,6 +95,13 @@ class Method(ABC):
     """Whether a client must still hold what it kept in its last round (always, with private sides)."""
     refactors: ClassVar[bool] = False
     """Whether the server makes new factors each round, so that a slot is not the same slot afterwards."""
+    persists: ClassVar[bool] = True
+    """Whether a global factor is the same factor in the next round, moved by an average; a server optimiser
+    needs that."""
+    common_start: ClassVar[bool] = True
+    """Whether the server knows what a client's training started from."""
+    sends_changes: ClassVar[bool] = False
+    """Whether uploads are changes; else they are values."""
     twins: ClassVar[float | None] = None
     """Declared: clients that upload the same get back what they uploaded, as effective deltas, within
     this relative tolerance."""
@@ -183,6 +186,10 @@ class Method(ABC):
         """Client (and server): the sides that train in this round."""
         return BOTH
 
+    def slots_up(self, client: Client, spec: AdapterSpec) -> int | None:
+        """Client (and server): the most slots of a side, over all modules, that go up; None: no such bound."""
+        return client.rank * len(spec.shapes)
+
     def receive(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec) -> Start:
         """Client: the starting point. A side is taken from the parcel, else from what was kept, else zero;
         a private side from what was kept first.
@@ -237,58 +244,6 @@ class Method(ABC):
     def head_mode(self, spec: AdapterSpec) -> HeadMode:
         """What becomes of the dense parts. Where nothing is shared, a shared head is not either."""
         return "private" if spec.head == "shared" and self.private_sides() == BOTH else spec.head
-
-
-def sides_of(adapter: Adapter, sides: Sides) -> dict[str, Tensors]:
-    """Some sides of an adapter, as a parcel."""
-    return {side: adapter.side(side) for side in SIDES if side in sides}
-
-
-def send(adapter: Adapter, sides: Sides, slots: Mapping[str, int], implied_zeros: bool) -> dict[str, Tensors]:
-    """A parcel with the first slots of some sides, leaving out sides of zeros if so asked."""
-    parcel: dict[str, Tensors] = {}
-    for side in SIDES:
-        if side in sides:
-            tensors = first_slots(adapter.kind, side, adapter.side(side), slots)
-            if not implied_zeros or any(bool(tensor.any()) for tensor in tensors.values()):
-                parcel[side] = tensors
-    return parcel
-
-
-def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
-    """An adapter from what was found of its two sides, zeros standing in for a side that is missing.
-
-    Raises:
-        ParcelError: modules or shapes are not the spec's.
-    """
-    sides: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
-    for module, shape in spec.shapes.items():
-        present = {side: found[side][module] for side in SIDES if module in found[side]}
-        if not present and spec.kind != "dense":
-            raise ParcelError(f"nothing was sent for module {module!r}")
-        axes = {side: slot_axis(spec.kind, side) for side in present}
-        slots = [t.shape[axis] for side, t in present.items() if (axis := axes[side]) is not None and t.ndim == 2]
-        for side in SIDES:
-            expected = side_shape(spec.kind, side, shape, min(slots, default=spec.rank))
-            if expected is None:
-                continue
-            tensor = present.get(side, torch.zeros(expected))
-            if tuple(tensor.shape) != expected:
-                raise ParcelError(f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected}")
-            sides[side][module] = tensor
-    return Adapter(sides["input"], sides["output"], kind=spec.kind)
-
-
-def parts_of(uploads: Iterable[Upload], sides: Sides) -> Iterator[tuple[float, Part]]:
-    """(weight, the named sides) of uploads that send them whole (their first slots)."""
-    for upload in uploads:
-        yield upload.weight, {side: tensors_at(upload.parcel, side) for side in SIDES if side in sides}
-
-
-def factors_of(uploads: Iterable[Upload]) -> Iterator[tuple[float, Adapter]]:
-    """(weight, both factors) of uploads that send them whole."""
-    for upload in uploads:
-        yield upload.weight, Adapter(tensors_at(upload.parcel, "input"), tensors_at(upload.parcel, "output"))
 
 
 def move_to(state: State, sides: Mapping[Side, Tensors]) -> State:

@@ -13,7 +13,8 @@ from fedlora.core.products import ProductAdder
 from fedlora.core.rounds import Upload
 from fedlora.core.slots import SlotAdder, whole
 from fedlora.errors import MethodError
-from fedlora.methods.base import Method, State, factors_of, move_to
+from fedlora.methods.base import Method, State, move_to
+from fedlora.methods.sides import factors_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class FAIR(Method):
     """
 
     name: ClassVar[str] = "fair"
+    persists: ClassVar[bool] = False
     twins: ClassVar[float | None] = 1e-5
 
     ridge: float = 0.01

@@ -13,8 +13,9 @@ from fedlora.core.lowrank import LowRank, stack
 from fedlora.core.products import ProductAdder
 from fedlora.core.rounds import Upload
 from fedlora.core.slots import SlotAdder, whole
-from fedlora.methods.base import State, factors_of, move_to
+from fedlora.methods.base import State, move_to
 from fedlora.methods.folding import Folding
+from fedlora.methods.sides import factors_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import ClassVar
 from fedlora.core.adapter import INPUT, OUTPUT, Sides
 from fedlora.core.kinds import Kind, Side
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, State, move_to, parts_of
+from fedlora.methods.base import Exact, State, move_to
+from fedlora.methods.sides import parts_of
 from fedlora.methods.slotwise import Slotwise
 
 

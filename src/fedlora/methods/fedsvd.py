@@ -8,8 +8,8 @@ from typing import ClassVar
 from fedlora.core.adapter import OUTPUT, Sides
 from fedlora.core.lowrank import LowRank, compress
 from fedlora.core.rounds import Upload
-from fedlora.core.slots import slot_sums
-from fedlora.methods.base import Exact, Method, State, parts_of, refactored
+from fedlora.methods.base import Exact, Method, State, refactored
+from fedlora.methods.sides import sum_uploads
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class FedSVD(Method):
     name: ClassVar[str] = "fedsvd"
     exact: ClassVar[Exact] = "update"
     refactors: ClassVar[bool] = True
+    persists: ClassVar[bool] = False
     twins: ClassVar[float | None] = 1e-4
 
     def trains(self, round: int) -> Sides:
@@ -38,6 +39,6 @@ class FedSVD(Method):
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The mean of B, and the singular value decomposition of B A."""
-        B = slot_sums(state.adapter, parts_of(uploads, OUTPUT)).mean("output")
+        B = sum_uploads(state.adapter, uploads, OUTPUT).mean("output")
         pairs = {module: LowRank(A.double(), B[module]) for module, A in state.adapter.input.items()}
         return refactored(state, {module: compress(pair, pair.rank) for module, pair in pairs.items()})

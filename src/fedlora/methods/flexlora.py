@@ -8,7 +8,8 @@ from typing import ClassVar
 from fedlora.core.lowrank import compress
 from fedlora.core.products import sum_products
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, Method, State, factors_of, refactored
+from fedlora.methods.base import Exact, Method, State, refactored
+from fedlora.methods.sides import factors_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class FlexLoRA(Method):
     mixed_ranks: ClassVar[bool] = True
     exact: ClassVar[Exact] = "before truncation"
     refactors: ClassVar[bool] = True
+    persists: ClassVar[bool] = False
     twins: ClassVar[float | None] = 1e-4
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:

@@ -13,8 +13,9 @@ from fedlora.core.parcel import Parcel, branch, integer_at
 from fedlora.core.products import sum_products
 from fedlora.core.rounds import Client, Upload
 from fedlora.core.seeds import torch_stream
-from fedlora.methods.base import State, factors_of
+from fedlora.methods.base import State
 from fedlora.methods.folding import Folding
+from fedlora.methods.sides import factors_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class FLoRA(Folding):
 
     name: ClassVar[str] = "flora"
     mixed_ranks: ClassVar[bool] = True
+    common_start: ClassVar[bool] = False
 
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: nothing is folded yet; factors are made by clients. An adapter to go on from is folded."""

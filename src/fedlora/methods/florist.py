@@ -16,7 +16,8 @@ from fedlora.core.products import sum_products
 from fedlora.core.rounds import Client, Upload
 from fedlora.core.seeds import torch_stream
 from fedlora.errors import MethodError
-from fedlora.methods.base import Exact, Method, State, factors_of, refactored
+from fedlora.methods.base import Exact, Method, State, refactored
+from fedlora.methods.sides import factors_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class FLoRIST(Method):
     mixed_ranks: ClassVar[bool] = True
     exact: ClassVar[Exact] = "before truncation"
     refactors: ClassVar[bool] = True
+    persists: ClassVar[bool] = False
+    common_start: ClassVar[bool] = False
 
     energy: float = 0.9
     """The share of the sum of squared singular values that is kept, in (0, 1]."""

@@ -22,6 +22,7 @@ class Folding(Method):
 
     exact: ClassVar[Exact] = "update"
     remembers: ClassVar[bool] = True
+    persists: ClassVar[bool] = False
 
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: nothing is folded yet."""

@@ -29,6 +29,7 @@ class Local(Method):
     mixed_ranks: ClassVar[bool] = True
     exact: ClassVar[Exact] = "none"
     private: ClassVar[Sides] = BOTH
+    persists: ClassVar[bool] = False
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Nothing to add up."""

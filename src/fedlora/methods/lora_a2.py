@@ -3,18 +3,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from fedlora.core.adapter import BOTH, INPUT, OUTPUT, AdapterSpec, Sides, Tensors
+from fedlora.core.adapter import BOTH, INPUT, OUTPUT, AdapterSpec, Sides, Start, Tensors
 from fedlora.core.kinds import Side
 from fedlora.core.parcel import Parcel, branch
-from fedlora.core.rounds import Amount, Client, Fit, Upload
-from fedlora.core.slots import Part, Sparse, contribution, index_type, top_slots
+from fedlora.core.rounds import Amount, Client, Fit, Fitted, Upload
+from fedlora.core.slots import (
+    Part,
+    Sparse,
+    affordable_slots,
+    contribution,
+    index_type,
+    norms,
+    sensitivity,
+    top_slots,
+)
 from fedlora.errors import MethodError, ParcelError
-from fedlora.methods.base import Outcome, Programme, State, sides_of
+from fedlora.methods.base import Outcome, Programme, State
 from fedlora.methods.one_side import OneSideMixed, change
+from fedlora.methods.sides import sides_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,9 @@ class LoRAA2(OneSideMixed):
     r_k N slots over all modules together, forgets the probe, trains again from the same start with all
     other slots unmoved, and sends the change of the chosen slots. factor += sum_k w_k delta_k, a missing
     slot counting as zero, divided by the weight of all clients.
+    Other criteria: `magnitude` scores ||dB_i|| or ||dA_i|| alone; `sensitivity` the sum over the slot of
+    |weight after the probe x the probe's mean gradient|; `contribution-per-byte` goes by S^2 over what the
+    vector costs, until the budget is used. A budget is r_k slots a module or, with `bytes_per_round`, bytes.
     What travels: up the chosen vectors of one side with their slot numbers; down the side that the round
     before changed, at r_G slots (both sides after a lost reply or a lost memory).
     Mixed ranks: yes, as budgets.
@@ -46,11 +59,18 @@ class LoRAA2(OneSideMixed):
     budget."""
     probe_epochs: int = 1
     """How long a client trains before it chooses, in epochs."""
+    criterion: Literal["contribution", "magnitude", "sensitivity", "contribution-per-byte"] = "contribution"
+    """What makes a slot important. All but the last are the paper's."""
+    bytes_per_round: int | None = None
+    """What a client may send of vectors and slot numbers in a round, in bytes; without a value r_k slots a
+    module or, for contribution-per-byte, what so many slots of every module cost in that round."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pool_rank is not None and self.pool_rank < 1:
             raise MethodError(f"method.pool_rank is {self.pool_rank}; it must be at least 1.")
+        if self.bytes_per_round is not None and self.bytes_per_round < 1:
+            raise MethodError(f"method.bytes_per_round is {self.bytes_per_round}; it must be at least 1.")
         if self.probe_epochs < 1:
             raise MethodError(f"method.probe_epochs is {self.probe_epochs}; it must be at least 1.")
 
@@ -79,19 +99,50 @@ class LoRAA2(OneSideMixed):
         """Client: probe, choose, train, send what was chosen."""
         start = self.receive(parcel, kept, client, spec)
         side, sides = self.active(round), self.trains(round)
-        probe = yield Fit(start, sides, amount=Amount(epochs=self.probe_epochs), probe=True)
-        opposite: Side = "output" if side == "input" else "input"
-        scores = contribution(side, change(start, probe.start, side), start.adapter.side(opposite))
-        chosen = top_slots(scores, client.rank * len(spec.shapes))
+        measure: Literal["gradient", "nothing"] = "gradient" if self.criterion == "sensitivity" else "nothing"
+        amount = Amount(epochs=self.probe_epochs)
+        probe = yield Fit(start, sides, amount=amount, probe=True, measure=measure)
+        chosen = self.choose(self.scores(start, probe, side), side, client, spec)
 
         fitted = yield Fit(start, sides, mask=chosen)
         moved = pick(side, change(start, fitted.start, side), chosen)
         notes = {"side": side, "slots": {m: mask.nonzero().flatten().tolist() for m, mask in chosen.items()}}
         return Outcome({side: moved}, sides_of(start.adapter, BOTH), notes)
 
+    def scores(self, start: Start, probe: Fitted, side: Side) -> dict[str, Tensor]:
+        """Client: how important every slot is, (r,) by module."""
+        moved = change(start, probe.start, side)
+        if self.criterion == "magnitude":
+            return {module: norms(side, own) for module, own in moved.items()}
+        if self.criterion == "sensitivity":
+            return sensitivity(side, probe.start.adapter.side(side), probe.gradient[side])
+        opposite: Side = "output" if side == "input" else "input"
+        return contribution(side, moved, start.adapter.side(opposite))
+
+    def choose(self, scores: Tensors, side: Side, client: Client, spec: AdapterSpec) -> dict[str, Tensor]:
+        """Client: which slots to train and send, as masks (r,) by module."""
+        per_byte = self.criterion == "contribution-per-byte"
+        if not per_byte and self.bytes_per_round is None:
+            return top_slots(scores, client.rank * len(spec.shapes))
+        costs = {module: cost(side, spec, module, own.numel()) for module, own in scores.items()}
+        budget = client.rank * sum(costs.values()) if self.bytes_per_round is None else self.bytes_per_round
+        worth = {module: own.square() / costs[module] for module, own in scores.items()} if per_byte else scores
+        return affordable_slots(worth, costs, budget)
+
+    def slots_up(self, client: Client, spec: AdapterSpec) -> int | None:
+        """Client (and server): the budget in slots; None where it is one in bytes."""
+        in_slots = self.criterion != "contribution-per-byte" and self.bytes_per_round is None
+        return super().slots_up(client, spec) if in_slots else None
+
     def part(self, upload: Upload, side: Side) -> Part:
         """Server: chosen slots with their numbers."""
         return {side: {module: sparse(module, entry) for module, entry in branch(upload.parcel, side).items()}}
+
+
+def cost(side: Side, spec: AdapterSpec, module: str, slots: int) -> int:
+    """What one slot of a module costs on the wire, in bytes: its vector, and its number."""
+    d_out, d_in = spec.shapes[module]
+    return (d_in if side == "input" else d_out) * spec.wire.itemsize + index_type(slots).itemsize
 
 
 def pick(side: Side, tensors: Tensors, chosen: Tensors) -> dict[str, dict[str, Tensor]]:

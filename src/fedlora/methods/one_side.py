@@ -18,7 +18,8 @@ from fedlora.core.kinds import Side
 from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
 from fedlora.core.rounds import Client, Upload
 from fedlora.core.slots import Part
-from fedlora.methods.base import Exact, State, move_to, send, sides_of
+from fedlora.methods.base import Exact, State, move_to
+from fedlora.methods.sides import send, sides_of
 from fedlora.methods.slotwise import Centres, Slotwise
 
 
@@ -28,6 +29,7 @@ class OneSide(Slotwise):
 
     exact: ClassVar[Exact] = "update"
     remembers: ClassVar[bool] = True
+    sends_changes: ClassVar[bool] = True
     twins: ClassVar[float | None] = 1e-5
 
     @abstractmethod

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import State, move_to, parts_of
+from fedlora.methods.base import State, move_to
+from fedlora.methods.sides import parts_of
 from fedlora.methods.slotwise import Slotwise
 
 

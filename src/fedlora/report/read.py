@@ -93,7 +93,12 @@ def label(runs: Sequence[RunData]) -> list[RunData]:
 def _keys(run: RunData) -> dict[str, Any]:
     """A run's config, flat, without what only names the run."""
     silent = {"run.seed", "run.name", "run.device", "method.name"}
-    flat = {f"{section}.{key}": value for section, keys in run.config.items() for key, value in keys.items()}
+    flat: dict[str, Any] = {}
+    for section, keys in run.config.items():
+        if isinstance(keys, dict):
+            flat |= {f"{section}.{key}": value for key, value in keys.items()}
+        else:  # [[wrap]]
+            flat[f"{section}.{section}"] = ", ".join(str(own["name"]) for own in keys)
     return {key: value for key, value in flat.items() if key not in silent}
 
 
