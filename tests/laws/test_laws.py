@@ -5,13 +5,38 @@ import pytest
 from fedlora.laws.book import LAWS
 from fedlora.laws.check import check_law
 from fedlora.methods import BUILT_IN
+from fedlora.methods.fedit import FedIT
+from fedlora.methods.fedsa import FedSA
 from fedlora.methods.ffa import FFA
+from fedlora.methods.full import Full
+from fedlora.methods.hetlora import HetLoRA
 from fedlora.methods.lora_a2 import LoRAA2
+from fedlora.methods.replicate import Replicate
+from fedlora.methods.wrap import Clip, FedAdam, FedAvgM, FedProx
+from fedlora.methods.zeropad import ZeroPad
 
 SETTINGS = [cls() for cls in BUILT_IN.values()] + [
     LoRAA2(pool_rank=3),
     LoRAA2(denominator="owners"),
+    LoRAA2(pool_rank=3, criterion="sensitivity"),
+    LoRAA2(pool_rank=3, criterion="contribution-per-byte"),
+    LoRAA2(pool_rank=3, criterion="magnitude", bytes_per_round=90),
+    LoRAA2(pool_rank=3, denominator="owners", centre="median"),
     FFA(denominator="owners"),
+    FedSA(shared="output"),
+    Replicate(promote=0.5, start_rank=1),
+    Replicate(centre="median"),
+    FedIT(centre="trimmed", trim=0.4),
+    FedProx(FedSA(), mu=0.5),
+    FedProx(LoRAA2(pool_rank=3)),
+    Clip(FedIT(), norm=0.05),
+    Clip(LoRAA2(pool_rank=3), norm=0.01),
+    Clip(HetLoRA(), norm=0.05),
+    FedAvgM(ZeroPad()),
+    FedAvgM(Full()),
+    FedAdam(LoRAA2(pool_rank=3)),
+    FedAdam(FedSA()),
+    FedAvgM(FedProx(Clip(FFA()))),
 ]
 
 

@@ -15,8 +15,9 @@ from fedlora.methods.lora_a2 import LoRAA2
 SPEC = AdapterSpec({"m": (3, 4)}, rank=2, scale=1.0)
 
 
-def test_all_ten_are_there():
-    names = "lora-a2 fedsa replicate fedit zeropad ffa rolora flexlora local central"
+def test_all_are_there():
+    names = "lora-a2 fedsa replicate fedit zeropad ffa rolora flexlora hetlora flora fedex florist fedsvd fair full"
+    names += " local central"
     assert list(BUILT_IN) == names.split()
 
 
@@ -32,7 +33,10 @@ def test_unequal_ranks_where_they_cannot_be():
     with pytest.raises(MethodError, match=r"Client c1 has rank 1 but fedit takes one rank for all \(2\)"):
         FedIT().admit(SPEC, clients)
     for name, kind in BUILT_IN.items():
-        if kind.mixed_ranks:
+        if "lora" not in kind.kinds:
+            with pytest.raises(MethodError, match=f"adapter.kind is 'lora' but {name} takes"):
+                kind().admit(SPEC, clients)
+        elif kind.mixed_ranks:
             kind().admit(SPEC, clients)
         else:
             with pytest.raises(MethodError, match=name):

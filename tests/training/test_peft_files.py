@@ -7,11 +7,12 @@ import pytest
 import torch
 from tiny_models import LABELS, tiny_model, tokenizer
 
-from fedlora.core.adapter import Start
+from fedlora.core.adapter import Adapter, Start
+from fedlora.core.kinds import vera_projection
 from fedlora.core.lowrank import LowRank
 from fedlora.errors import ModelError
 from fedlora.training.model import make_base
-from fedlora.training.peft_files import read_peft, write_peft
+from fedlora.training.peft_files import read_peft, write_model, write_peft
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]])
 MASK = (IDS > 0).long()
@@ -112,10 +113,71 @@ def test_an_adapter_that_changes_more_is_refused(tiny_base, adapters, tmp_path):
         read_peft(tmp_path / "nowhere", base, base.spec(3, 2.0))
 
 
-def test_a_fold_is_no_plain_adapter(tiny_base, adapters, tmp_path):
+def folded(base, start, dense):
+    """The same adapter on a fold, of pairs or dense."""
+    draw = torch.Generator().manual_seed(5)
+    pairs = {
+        module: LowRank(torch.randn(2, d_in, generator=draw) / 9, torch.randn(d_out, 2, generator=draw) / 9)
+        for module, (d_out, d_in) in base.shapes.items()
+    }
+    return replace(start, fold={m: p.B @ p.A for m, p in pairs.items()} if dense else pairs)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_fold_of_pairs_becomes_slots(tiny_base, adapters, tmp_path, kind):
+    base = tiny_base(kind)
+    start, spec = folded(base, adapters(base), dense=False), base.spec(3, SCALE)
+    write_peft(tmp_path, start, spec, base, start.adapter.dense)
+    with torch.no_grad():
+        theirs = stock(kind, tmp_path)(input_ids=IDS, attention_mask=MASK).logits
+    assert float((base.logits(IDS, MASK, start, spec) - theirs).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_dense_fold_becomes_a_whole_model(tiny_base, adapters, tmp_path, kind):
+    from transformers import AutoModelForSequenceClassification
+
+    base = tiny_base(kind)
+    start, spec = folded(base, adapters(base), dense=True), base.spec(3, SCALE)
+    with pytest.raises(ModelError, match="dense change"):
+        write_peft(tmp_path, start, spec, base, start.adapter.dense)
+    write_model(tmp_path, start, spec, base, start.adapter.dense)
+    with torch.no_grad():
+        theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+        logits = theirs(input_ids=IDS, attention_mask=MASK).logits
+    assert float((base.logits(IDS, MASK, start, spec) - logits).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2"])
+def test_stock_peft_gives_our_logits_with_vera(tiny_base, tmp_path, kind):
+    """One frozen pair for the whole model, the scale inside b, heads included."""
+    base = tiny_base(kind)
+    spec = base.spec(4, SCALE, "vera", projection=vera_projection(base.shapes, 4, 3))
+    draw = torch.Generator().manual_seed(1)
+    inputs = {module: torch.randn(4, generator=draw) for module in base.shapes}
+    outputs = {module: torch.randn(shape[0], generator=draw) for module, shape in base.shapes.items()}
+    start = Start(Adapter(inputs, outputs, base.head, "vera"))
+    ours = base.logits(IDS, MASK, start, spec)
+    write_peft(tmp_path, start, spec, base, base.head)
+    with torch.no_grad():
+        theirs = stock(kind, tmp_path)(input_ids=IDS, attention_mask=MASK).logits
+        plain = tiny_model(kind)(input_ids=IDS, attention_mask=MASK).logits
+    assert float((ours - theirs).abs().max()) < 1e-5
+    assert float((theirs - plain).abs().max()) > 1e-2
+    back = read_peft(tmp_path, base, spec)
+    torch.testing.assert_close(back.output, outputs)
+
+
+def test_a_dense_adapter_becomes_a_whole_model(tiny_base, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
     base = tiny_base("bert")
-    start = adapters(base)
-    (module, (d_out, d_in)), *_ = base.shapes.items()
-    folded = replace(start, fold={module: LowRank(torch.ones(1, d_in), torch.ones(d_out, 1))})
-    with pytest.raises(ModelError, match="whose base was changed"):
-        write_peft(tmp_path, folded, base.spec(3, 2.0), base, base.head)
+    spec = base.spec(1, 1.0, "dense")
+    draw = torch.Generator().manual_seed(1)
+    change = {name: torch.randn(shape, generator=draw) / 20 for name, shape in spec.shapes.items()}
+    start = Start(Adapter({}, change, base.head, "dense"))
+    write_model(tmp_path, start, spec, base, base.head)
+    with torch.no_grad():
+        theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+        logits = theirs(input_ids=IDS, attention_mask=MASK).logits
+    assert float((base.logits(IDS, MASK, start, spec) - logits).abs().max()) < 1e-5

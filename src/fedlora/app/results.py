@@ -17,7 +17,7 @@ from fedlora.core.rounds import Client
 from fedlora.federation.files import write_json, write_whole
 from fedlora.federation.journal import client_folder
 from fedlora.federation.server import Server, global_model
-from fedlora.training.peft_files import write_model, write_peft
+from fedlora.training.peft_files import fits_peft, write_model, write_peft
 
 
 def environment(simulation: Simulation) -> dict[str, object]:
@@ -90,20 +90,25 @@ def summarise(simulation: Simulation, rounds: Sequence[Mapping[str, Any]]) -> di
 
 
 def export_adapters(simulation: Simulation, server: Server, folder: Path, summary: Mapping[str, object]) -> None:
-    """Write `adapter/`, and `clients/ID/adapter/` where a client's model is not the global one; whole models
-    go to `model/` instead."""
+    """Write `adapter/`, and `clients/ID/adapter/` where a client's model is not the global one.
+
+    What no adapter can hold (full fine-tuning, a fold that has become dense) goes to `model/` as a whole model.
+    """
     federation = simulation.federation
     model = global_model(federation, server)
-    place = "model" if simulation.spec.kind == "dense" else "adapter"
     if model is not None:
-        export(simulation, model, folder / place, summary)
+        export(simulation, model, folder / place(simulation, model), summary)
     for client in sorted(federation.transport.roster(), key=lambda own: own.id):
         own = client_model(simulation, server, client)
         if model is not None and _same_model(model, own, simulation.spec):
             continue
         home = folder if federation.method.pooled else client_folder(folder, client.id)
-        target = home / place
-        export(simulation, own, target, summary, client)
+        export(simulation, own, home / place(simulation, own), summary, client)
+
+
+def place(simulation: Simulation, model: Start) -> str:
+    """The folder's name of what an adapter can hold, or of a whole model."""
+    return "adapter" if fits_peft(model, simulation.spec) else "model"
 
 
 def client_model(simulation: Simulation, server: Server, client: Client) -> Start:
@@ -133,14 +138,14 @@ def export(
     """Write one PEFT directory with what its reader needs to know beside it."""
     base = simulation.base
     head = dict(model.adapter.dense) or dict(simulation.trainer.head)
-    write = write_model if simulation.spec.kind == "dense" else write_peft
+    write = write_peft if fits_peft(model, simulation.spec) else write_model
     write(folder, model, simulation.spec, base, head)
     about = {
         "labels": list(base.labels),
         "base": base.name,
         "base_fingerprint": base.fingerprint,
         "tokenizer_fingerprint": base.tokenizer_fingerprint,
-        "kind": simulation.spec.kind,
+        "kind": simulation.spec.kind if fits_peft(model, simulation.spec) else "dense",
         "scale": simulation.spec.scale,
         "method": simulation.config.method.name,
         "client": client.id if client else None,

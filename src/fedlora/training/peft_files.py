@@ -12,6 +12,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedlora.core.adapter import Adapter, AdapterSpec, Start
+from fedlora.core.adapter import Adapter, AdapterSpec, Start, effective
 from fedlora.core.kinds import Kind
-from fedlora.core.lowrank import LowRank
+from fedlora.core.lowrank import LowRank, stack
 from fedlora.errors import ModelError
 from fedlora.training.model import Base
 
@@ -42,12 +43,14 @@ def write_peft(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: 
         head: the dense parts that the adapter was trained with, a frozen head too: PEFT would draw
             another one.
 
+    A fold of pairs is written as slots before the adapter's own, so that nothing is lost.
+
     Raises:
-        ModelError: the model has a fold, which no PEFT adapter of its own rank can hold, or is dense.
+        ModelError: the model has a dense part, which no adapter can hold: see `fits_peft`.
     """
-    if start.fold or spec.kind == "dense":
-        raise ModelError("A model whose base was changed cannot be written as a plain PEFT adapter.")
-    adapter = start.adapter
+    if not fits_peft(start, spec):
+        raise ModelError("A model with a dense change of its weights cannot be written as a PEFT adapter.")
+    adapter = unfolded(start)
     if spec.kind == "vera":
         tensors, config = _vera_tensors(adapter, spec), vera_config(spec, base)
     else:
@@ -57,6 +60,23 @@ def write_peft(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: 
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def fits_peft(start: Start, spec: AdapterSpec) -> bool:
+    """Whether an adapter can hold all that a model adds to its base; else it is a whole model."""
+    return spec.kind != "dense" and all(isinstance(own, LowRank) for own in start.fold.values())
+
+
+def unfolded(start: Start) -> Adapter:
+    """The adapter with its fold of pairs as further slots in front; slots of its own that add nothing go."""
+    adapter = start.adapter
+    inputs, outputs = dict(adapter.input), dict(adapter.output)
+    for module, own in start.fold.items():
+        if isinstance(own, LowRank):
+            terms = [(1.0, own)] + ([(1.0, adapter.pair(module))] if bool(outputs[module].any()) else [])
+            both = stack(terms)
+            inputs[module], outputs[module] = both.A, both.B
+    return replace(adapter, input=inputs, output=outputs)
 
 
 def _lora_tensors(adapter: Adapter) -> dict[str, Tensor]:
@@ -119,9 +139,15 @@ def peft_config(ranks: Mapping[str, int], scale: float, base: Base) -> dict[str,
 
 
 def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: Mapping[str, Tensor]) -> None:
-    """Write a whole model folder: a dense adapter's weights with its head, and the tokenizer."""
+    """Write a whole model folder: the base's weights with all that was added to them, its head, the tokenizer."""
     weights = {name: own.detach() for name, own in base.model.state_dict().items()}
-    weights |= {name: own.contiguous() for name, own in base.moved(start, spec).items()}
+    if spec.kind == "dense":
+        weights |= {name: own.contiguous() for name, own in base.moved(start, spec).items()}
+    else:
+        for module, change in effective(start, spec).items():
+            name = f"{module}.weight"
+            stored = change.T if module in base.transposed else change
+            weights[name] = (weights[name].double() + stored).to(weights[name].dtype)
     weights |= {name: part.contiguous() for name, part in head.items()}
     model: Any = base.model
     model.save_pretrained(folder, state_dict=weights)
