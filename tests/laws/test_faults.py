@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedlora.core.adapter import BOTH, SIDES, Adapter
-from fedlora.core.lowrank import compress, stack
+from fedlora.core.lowrank import LowRank, compress, stack
 from fedlora.core.parcel import tensors_at
 from fedlora.federation.local import LocalTransport
 from fedlora.laws import book
@@ -19,14 +19,19 @@ from fedlora.laws.book import LAWS
 from fedlora.laws.check import check_law
 from fedlora.laws.world import play
 from fedlora.methods.base import move_to
+from fedlora.methods.fair import FAIR
+from fedlora.methods.fedex import FedEx
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
 from fedlora.methods.ffa import FFA
 from fedlora.methods.flexlora import FlexLoRA
+from fedlora.methods.flora import FLoRA
+from fedlora.methods.hetlora import HetLoRA
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.rolora import RoLoRA
 from fedlora.methods.sides import send, sum_uploads
+from fedlora.methods.wrap import FedAvgM
 from fedlora.methods.zeropad import ZeroPad
 
 
@@ -200,7 +205,7 @@ class SendsEverything(Replicate):
     """Every client is sent all slots, whatever its rank."""
 
     def dispatch(self, state, client, round):
-        return send(state.adapter, BOTH, max(state.adapter.ranks().values()), implied_zeros=True)
+        return send(state.adapter, BOTH, state.adapter.ranks(), implied_zeros=True)
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,7 @@ class ForgetsLatecomers(RoLoRA):
     """Only the side of the round before is sent, also to a client that missed it."""
 
     def dispatch(self, state, client, round):
-        return send(state.adapter, BOTH if round == 1 else self.trains(round - 1), state_rank(state), True)
+        return send(state.adapter, BOTH if round == 1 else self.trains(round - 1), state.adapter.ranks(), True)
 
     def receive(self, parcel, kept, client, spec):
         rank = client.rank
@@ -237,8 +242,67 @@ class ForgetsLatecomers(RoLoRA):
         return super().receive({**zeros, **parcel} if not kept else parcel, kept, client, spec)
 
 
-def state_rank(state):
-    return max(state.adapter.ranks().values())
+@dataclass(frozen=True)
+class TakesStepsAgain(FedEx):
+    """A client whose reply got lost has grown its fold already, and takes the same step once more."""
+
+    def upload(self, start, trained, kept, round):
+        up, keep = super().upload(start, trained, kept, round)
+        return up, {**keep, "through": 0}
+
+
+@dataclass(frozen=True)
+class OnlyTheNewestStep(FLoRA):
+    """A client that missed rounds gets the last stack alone."""
+
+    def missing(self, state, client):
+        steps = super().missing(state, client).get("steps", {})
+        newest = max(steps, key=int, default=None)
+        return {"steps": {newest: steps[newest]}} if newest else {}
+
+
+@dataclass(frozen=True)
+class NoResidual(FedEx):
+    """Declares the update exact, but folds nothing."""
+
+    def folded(self, state, step, round):
+        return state
+
+
+@dataclass(frozen=True)
+class TransposedFold(FLoRA):
+    """(b) The residual is folded transposed: no shape tells on square maps."""
+
+    def folded(self, state, step, round):
+        turned = {m: v.T if not isinstance(v, LowRank) and v.shape[0] == v.shape[1] else v for m, v in step.items()}
+        return super().folded(state, turned, round)
+
+
+@dataclass(frozen=True)
+class UnevenTwins(FAIR):
+    """Corrects B by what A A^T alone explains, with a ridge on the wrong side."""
+
+    def correction(self, product, A, B):
+        return super().correction(product, A, B) - self.ridge * B
+
+
+@dataclass(frozen=True)
+class TwoHeads(HetLoRA):
+    """Weights by norm, declared as weights by examples."""
+
+    def weighs(self):
+        return True
+
+
+@dataclass(frozen=True)
+class MomentsOutside(FedAvgM):
+    """(f) Keeps the momentum of the server in an attribute instead of the state."""
+
+    def aggregate(self, state, uploads, round):
+        past = getattr(self, "_past", None)
+        new = super().aggregate(state if past is None else replace(state, extra=past), uploads, round)
+        object.__setattr__(self, "_past", new.extra)
+        return replace(new, extra={**new.extra, "moments": state.extra["moments"]})
 
 
 class CountsOnlyTheData(LocalTransport):
@@ -282,6 +346,13 @@ FAULTS = [
     ("ranks", PerModule),
     ("twins", Sums),
     ("latecomer", ForgetsLatecomers),
+    ("latecomer", TakesStepsAgain),
+    ("latecomer", OnlyTheNewestStep),
+    ("exactness", NoResidual),
+    ("exactness", TransposedFold),
+    ("twins", UnevenTwins),
+    ("weights", TwoHeads),
+    ("resume", lambda: MomentsOutside(FedIT())),
 ]
 
 
@@ -291,6 +362,7 @@ def test_planted_fault_is_caught(name, fault):
     verdict = check_law(fault(), law, examples=60)
     assert verdict.held is False, f"{name} did not catch {fault.__name__}: {fault.__doc__}"
     assert "modules [" in verdict.example  # the smallest world is told
+    assert "Error:" not in verdict.example  # caught by what the law says, not by breaking down
 
 
 def test_wrongly_counted_bytes_are_caught():

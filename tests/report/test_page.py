@@ -31,7 +31,15 @@ def write_run(folder, method, seed, scores, rank=2, notes=False):
     )
     (folder / "environment.json").write_text(
         json.dumps(
-            {"base": "b", "scale": 8.0, "platform": "p", "python": "3", "threads": 1, "packages": {"torch": "2"}}
+            {
+                "base": "b",
+                "scale": 8.0,
+                "kind": "lora",
+                "platform": "p",
+                "python": "3",
+                "threads": 1,
+                "packages": {"torch": "2"},
+            }
         )
     )
     clients = {f"c{k}": {"labels": [3 + k, 4], "validation": 0, "test": 5} for k in range(3)}

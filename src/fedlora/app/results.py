@@ -29,6 +29,7 @@ def environment(simulation: Simulation) -> dict[str, object]:
         "packages": {name: _version(name) for name in packages},
         "threads": torch.get_num_threads(),
         "scale": simulation.spec.scale,
+        "kind": simulation.spec.kind,
         "base": simulation.base.name,
         "base_fingerprint": simulation.base.fingerprint,
         "tokenizer_fingerprint": simulation.base.tokenizer_fingerprint,

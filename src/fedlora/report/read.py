@@ -12,6 +12,9 @@ from fedlora.errors import RunFolderError
 
 Line = Mapping[str, Any]
 
+_MOST_KEYS = 3
+"""So many differing keys still fit into a name."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunData:
@@ -80,12 +83,19 @@ def group(runs: Sequence[RunData]) -> list[Group]:
 
 
 def label(runs: Sequence[RunData]) -> list[RunData]:
-    """Name each run by its method, and by the keys in which runs of that method differ."""
+    """Name each run by its method, and by the keys in which runs of that method differ.
+
+    Where too many differ to be told, configs are numbered.
+    """
     labelled = []
     for run in runs:
-        others = [own for own in runs if own.method == run.method]
-        keys = [key for key in _keys(run) if len({str(_keys(own).get(key)) for own in others}) > 1]
-        told = ", ".join(f"{key.partition('.')[2]} {_keys(run)[key]}" for key in keys)
+        others = [_keys(own) for own in runs if own.method == run.method]
+        named = dict.fromkeys(key for own in others for key in own)
+        keys = [key for key in named if len({str(own.get(key)) for own in others}) > 1]
+        told = ", ".join(f"{key.partition('.')[2]} {_keys(run).get(key, 'none')}" for key in keys)
+        if len(keys) > _MOST_KEYS:
+            distinct = list(dict.fromkeys(str(own) for own in others))
+            told = f"config {1 + distinct.index(str(_keys(run)))}"
         labelled.append(replace(run, label=f"{run.method} ({told})" if told else run.method))
     return labelled
 

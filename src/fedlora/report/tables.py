@@ -68,9 +68,10 @@ def rows(groups: Sequence[Group]) -> list[Row]:
 def _row(group: Group) -> Row:
     runs = group.runs
     ranks = sorted({int(line["rank"]) for run in runs for line in run.clients})
+    dense = runs[0].environment["kind"] == "dense"  # full fine-tuning has no rank
     return Row(
         label=group.label,
-        ranks=str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}",
+        ranks="-" if dense else str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}",
         scale=float(runs[0].environment["scale"]),
         seeds=len(runs),
         rounds=max(len(run.rounds) for run in runs),
