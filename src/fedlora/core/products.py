@@ -2,8 +2,8 @@
 """Weighted sums of products sum_k w_k B_k A_k over clients, in one pass and in bounded memory.
 
 A module's sum is kept as stacked factors while they hold fewer numbers than the matrix, which needs no
-(d_out, d_in) matrix at all; past that point clients' products are added into one dense matrix. All in
-float64, in the order in which clients come.
+(d_out, d_in) matrix at all; past that point stacks of that size are multiplied out and added up in one dense
+matrix. All in float64, in the order in which clients come.
 """
 
 from collections.abc import Iterable, Mapping
@@ -62,17 +62,22 @@ class ProductAdder:
         self._weight += weight
         for module, (d_out, d_in) in self._shapes.items():
             pair = LowRank(adapter.input[module].double(), adapter.output[module].double())
-            waiting = self._waiting[module]
-            waiting.append((weight, pair))
+            self._waiting[module].append((weight, pair))
             self._slots[module] += pair.rank
             if not is_thin(self._slots[module], d_out, d_in):
-                more = delta(stack(waiting))
-                self._dense[module] = self._dense[module] + more if module in self._dense else more
-                waiting.clear()
+                self._multiply(module)
+
+    def _multiply(self, module: str) -> None:
+        """Multiply out what waits: in one go, since many thin products cost far more than one thick one."""
+        more = delta(stack(self._waiting[module]))
+        self._dense[module] = self._dense[module] + more if module in self._dense else more
+        self._waiting[module], self._slots[module] = [], 0
 
     def sums(self) -> ProductSums:
         """What was added up."""
         sums: dict[str, LowRank | Tensor] = {}
         for module, waiting in self._waiting.items():
+            if module in self._dense and waiting:
+                self._multiply(module)
             sums[module] = self._dense[module] if module in self._dense else stack(waiting)
         return ProductSums(sums, self._weight)
