@@ -9,7 +9,7 @@ import torch
 from fedlora.app.build import build
 from fedlora.app.config import read_config
 from fedlora.app.run import Run
-from fedlora.training.trainer import padded
+from fedlora.training.batches import padded
 
 BASE, DATA = os.environ.get("FEDLORA_TEST_BASE"), os.environ.get("FEDLORA_TEST_DATA")
 

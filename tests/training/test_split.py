@@ -147,3 +147,15 @@ def test_a_draw_that_lost_examples_is_refused(monkeypatch):
     monkeypatch.setattr(module, "_indices", lambda *own: [part[1:] for part in whole(*own)])
     with pytest.raises(DataError, match="too small"):
         split(texts(100, 5), texts(10, 5), SplitSettings("dirichlet", 5), 0)
+
+
+def test_permuted_names_are_each_clients_own():
+    """Drawn by the client's name, a permutation each; central training gives them up."""
+    train, test = texts(300, 10), texts(60, 10)
+    one, again = (split(train, test, SplitSettings("iid", 4, permuted=True), 0) for _ in range(2))
+    names = {client: own.names.tolist() for client, own in one.clients.items()}
+    assert names == {client: own.names.tolist() for client, own in again.clients.items()}
+    assert all(sorted(own) == list(range(10)) for own in names.values())
+    assert len({tuple(own) for own in names.values()}) == 4
+    assert pooled(one).clients["all"].names is None
+    assert split(train, test, SplitSettings("iid", 4), 0).clients["c0"].names is None

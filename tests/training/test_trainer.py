@@ -9,10 +9,12 @@ from tiny_models import owned_by, some_tokens, tiny_model
 from torch.nn import functional
 
 from fedlora.core.adapter import BOTH, INPUT, NEITHER, OUTPUT, Start, fresh_adapter
+from fedlora.core.penalties import Proximal
 from fedlora.core.rounds import Amount, Failure, Fit, FitJob, ScoreJob
 from fedlora.core.seeds import numpy_stream
+from fedlora.training.batches import padded
 from fedlora.training.peft_files import write_peft
-from fedlora.training.trainer import PlainTrainer, TrainSettings, padded, rate_factor
+from fedlora.training.trainer import PlainTrainer, TrainSettings, rate_factor
 
 SCALE = 2.0
 
@@ -258,3 +260,49 @@ def test_no_examples_no_score(tiny_base):
     trainer = trainer_of(tiny_base("bert"))
     (score,) = trainer.score([ScoreJob("c0", begin(trainer), part="validation")])
     assert (score.examples, score.accuracy) == (0, None)
+
+
+def test_a_clients_own_names_are_its_labels_everywhere(tiny_base):
+    """Training and scoring with names equals training and scoring on examples that carry those labels."""
+    base, tokens = tiny_base("bert"), some_tokens()
+    names = numpy.array([2, 0, 1])
+    owned = owned_by(len(tokens), 2)
+    renamed = {client: replace(own, names=names) for client, own in owned.items()}
+    settings, spec = TrainSettings(batch_size=4, lr=1e-2), base.spec(3, SCALE, head="shared")
+    one = PlainTrainer(base, spec, settings, train=tokens, test=tokens, owned=renamed, seed=0, rounds=4)
+    carried = replace(tokens, labels=names[tokens.labels])
+    other = PlainTrainer(base, spec, settings, train=carried, test=carried, owned=owned, seed=0, rounds=4)
+    fitted = [fit_one(trainer, begin(trainer)) for trainer in (one, other)]
+    assert fitted[0].loss == fitted[1].loss
+    assert all(t.equal(fitted[1].start.adapter.input[m]) for m, t in fitted[0].start.adapter.input.items())
+    scores = [trainer.score([ScoreJob("c0", fitted[0].start)])[0] for trainer in (one, other)]
+    assert scores[0] == scores[1]
+    assert one.score([ScoreJob(None, fitted[0].start)]) != other.score([ScoreJob(None, fitted[0].start)])
+
+
+def test_a_pull_towards_the_start(tiny_base):
+    """By hand: SGD with a proximal term for two steps is SGD on the gradient plus mu times the way gone."""
+    settings = TrainSettings(amount=Amount(steps=2), batch_size=10, lr=0.1, optimizer="sgd")
+    trainer = trainer_of(tiny_base("bert"), settings, head="frozen")
+    start, mu = begin(trainer), 0.7
+    first = fit_one(trainer, start, OUTPUT, amount=Amount(steps=1))
+    pulled = fit_one(trainer, start, OUTPUT, penalties=(Proximal(mu, OUTPUT),))
+    plain = fit_one(trainer, start, OUTPUT)
+    for module, B in start.adapter.output.items():
+        gone = first.start.adapter.output[module] - B  # both steps see the same examples' mean gradient
+        difference = pulled.start.adapter.output[module] - plain.start.adapter.output[module]
+        torch.testing.assert_close(difference, -0.1 * mu * gone, rtol=1e-3, atol=1e-6)
+    assert pulled.loss == pytest.approx(plain.loss, rel=1e-5)  # the loss told is the data's
+
+
+def test_the_mean_gradient_is_that_of_the_steps(tiny_base):
+    """With SGD at rate 0.1 the way gone is -0.1 times the sum of the steps' gradients."""
+    settings = TrainSettings(batch_size=4, lr=0.1, optimizer="sgd")
+    trainer = trainer_of(tiny_base("bert"), settings, head="frozen")
+    start = begin(trainer)
+    fitted = fit_one(trainer, start, OUTPUT, measure="gradient")
+    assert fitted.gradient.keys() == {"output"}
+    for module, B in start.adapter.output.items():
+        gone = fitted.start.adapter.output[module] - B
+        torch.testing.assert_close(gone, -0.1 * fitted.steps * fitted.gradient["output"][module], rtol=1e-3, atol=1e-6)
+    assert not fit_one(trainer, start, OUTPUT).gradient

@@ -188,6 +188,7 @@ def deal(config: Config, dataset: Dataset) -> Split:
         alpha=own.alpha,
         balanced=own.balanced,
         validation=own.validation,
+        permuted=own.permuted,
         time_limit=own.time_limit,
     )
     return split(dataset.train, dataset.test, settings, config.run.seed)

@@ -63,6 +63,9 @@ class SplitSection(Section):
     balanced: bool = Field(True, description="dirichlet: a client that has its share gets no more of later classes.")
     column: str | None = Field(None, description="natural: the column that names the owner.")
     validation: Share = Field(0.0, description="Share of each client's training examples set apart for choices.")
+    permuted: bool = Field(
+        False, description="Every client has numbered the labels its own way: concepts differ, not only data."
+    )
     time_limit: float = Field(60.0, gt=0.0, description="Seconds after which a split that does not end is given up.")
 
 

@@ -142,7 +142,7 @@ def export(
     write = write_peft if fits_peft(model, simulation.spec) else write_model
     write(folder, model, simulation.spec, base, head)
     about = {
-        "labels": list(base.labels),
+        "labels": label_names(simulation, client),
         "base": base.name,
         "base_fingerprint": base.fingerprint,
         "tokenizer_fingerprint": base.tokenizer_fingerprint,
@@ -153,3 +153,13 @@ def export(
     }
     write_json(folder / "fedlora.json", about)
     write_whole(folder / "README.md", model_card(about, summary).encode())
+
+
+def label_names(simulation: Simulation, client: Client | None) -> list[str]:
+    """The labels in the order of a model's scores: a client may have numbered them its own way."""
+    labels = list(simulation.base.labels)
+    names = simulation.split.clients[client.id].names if client and client.id in simulation.split.clients else None
+    if names is None:
+        return labels
+    called = dict(zip(names.tolist(), labels, strict=True))
+    return [called[number] for number in range(len(labels))]

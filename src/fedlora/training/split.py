@@ -30,6 +30,8 @@ class SplitSettings:
     """Dirichlet: a client that has its share gets no more of the later classes."""
     validation: float = 0.0
     """Share of each client's examples that is set apart for choices such as the learning rate."""
+    permuted: bool = False
+    """Every client has numbered the labels its own way, a permutation drawn by its name."""
     time_limit: float = 60.0
     """Seconds after which a split that does not come to an end is given up."""
 
@@ -44,6 +46,8 @@ class Owned:
     """Into the training set."""
     test: Indices
     """Into the test set."""
+    names: Indices | None = None
+    """Of each label, the number that this client calls it by; None: its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,13 +75,18 @@ def split(train: Texts, test: Texts, settings: SplitSettings, seed: int) -> Spli
     if not present:
         raise DataError(f"The {settings.kind} split leaves every client without training examples.")
     tests = deal_tests({c: train.labels[own] for c, (own, _) in present.items()}, test.labels, seed)
-    clients = {client: Owned(*parts, tests[client]) for client, parts in present.items()}
+    count = 1 + int(train.labels.max())
+    names = {
+        client: numpy_stream(seed, "label names", client).permutation(count) if settings.permuted else None
+        for client in present
+    }
+    clients = {client: Owned(*parts, tests[client], names[client]) for client, parts in present.items()}
     used = sum(len(own.train) + len(own.validation) for own in clients.values())
     return Split(clients, empty, unused=len(train) - used)
 
 
 def pooled(split: Split, name: str = "all") -> Split:
-    """One client that owns everybody's examples."""
+    """One client that owns everybody's examples, with everybody's own names for labels given up."""
     everybody = list(split.clients.values())
     merged = Owned(
         numpy.sort(numpy.concatenate([own.train for own in everybody])),

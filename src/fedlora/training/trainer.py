@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,10 +19,11 @@ from fedlora.core.adapter import Adapter, AdapterSpec, Start, Tensors, on_device
 from fedlora.core.kinds import Side
 from fedlora.core.penalties import penalty
 from fedlora.core.rounds import Amount, Failure, Fit, FitJob, Fitted, Score, ScoreJob
-from fedlora.core.seeds import numpy_stream, stream_seed
+from fedlora.core.seeds import stream_seed
+from fedlora.training.batches import batches, padded
 from fedlora.training.memory import Portions
 from fedlora.training.model import Base
-from fedlora.training.split import Owned
+from fedlora.training.split import Indices, Owned
 from fedlora.training.tokens import Tokens
 
 _SCORE_BATCH = 64
@@ -126,35 +126,35 @@ class PlainTrainer:
         fit, settings = job.fit, self._settings
         head = dict(fit.start.adapter.dense) or dict(self.head)
         run = _Trained(fit, head, self._spec.head != "frozen", settings, self._device)
-        examples = self._owned[job.client].train
+        examples, names = self._owned[job.client].train, self._owned[job.client].names
         stream = ("probe batches" if fit.probe else "batches", job.round, job.client)
         amount = fit.amount or settings.amount
-        batches = list(_batches(examples, settings.batch_size, amount, self._seed, stream))
+        plan = list(batches(examples, settings.batch_size, amount, self._seed, stream))
         losses, seen = 0.0, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self._seed, "dropout", *stream))
-            for step, batch in enumerate(batches):
-                within = 0.0 if fit.probe else step / len(batches)
+            for step, batch in enumerate(plan):
+                within = 0.0 if fit.probe else step / len(plan)
                 run.set_rate(rate_factor(settings, (job.round - 1 + within) / self._rounds))
-                loss = self._step(run, batch)
+                loss = self._step(run, batch, names)
                 if not math.isfinite(loss):
-                    reason = f"the loss is {loss} at step {step + 1} of {len(batches)}"
+                    reason = f"the loss is {loss} at step {step + 1} of {len(plan)}"
                     return Failure(job.client, job.round, reason, diverged=True)
                 losses, seen = losses + loss * len(batch), seen + len(batch)
-        return Fitted(run.result(), len(batches), losses / max(seen, 1), run.mean_gradient(len(batches)))
+        return Fitted(run.result(), len(plan), losses / max(seen, 1), run.mean_gradient(len(plan)))
 
-    def _step(self, run: "_Trained", batch: NDArray[numpy.int64]) -> float:
+    def _step(self, run: "_Trained", batch: Indices, names: Indices | None) -> float:
         """One optimiser step; returns the batch's mean loss."""
-        loss = self._pass.run(len(batch), lambda size: self._gradient(run, batch, size))
+        loss = self._pass.run(len(batch), lambda size: self._gradient(run, batch, names, size))
         run.step()
         return loss
 
-    def _gradient(self, run: "_Trained", batch: NDArray[numpy.int64], size: int) -> float:
+    def _gradient(self, run: "_Trained", batch: Indices, names: Indices | None, size: int) -> float:
         """The gradient of the batch's mean loss, `size` examples at a time."""
         run.forget_gradient()
         total = 0.0
         for first in range(0, len(batch), size):
-            ids, mask, labels = self._padded(self._train, batch[first : first + size])
+            ids, mask, labels = self._padded(self._train, batch[first : first + size], names)
             logits = self._base.logits(ids, mask, run.start, self._spec, self._settings.dropout)
             loss = functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
             if loss.requires_grad:
@@ -164,6 +164,7 @@ class PlainTrainer:
 
     def _score(self, job: ScoreJob) -> Score:
         tokens, examples = self._part(job)
+        names = self._owned[job.client].names if job.client is not None else None
         order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
         adapter = job.start.adapter
         model = replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head))
@@ -172,21 +173,28 @@ class PlainTrainer:
         with torch.inference_mode():
             for first in range(0, len(order), _SCORE_BATCH):
                 batch = order[first : first + _SCORE_BATCH]
-                logits, labels = self._scoring.run(len(batch), partial(self._logits, tokens, batch, start))
+                logits, labels = self._scoring.run(len(batch), partial(self._logits, tokens, batch, names, start))
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == labels).sum())
         return Score(len(order), correct, loss)
 
-    def _logits(self, tokens: Tokens, batch: NDArray[numpy.int64], start: Start, size: int) -> tuple[Tensor, Tensor]:
+    def _logits(
+        self,
+        tokens: Tokens,
+        batch: Indices,
+        names: Indices | None,
+        start: Start,
+        size: int,
+    ) -> tuple[Tensor, Tensor]:
         """Class scores and labels of a batch, `size` examples at a time."""
         parts, labels = [], []
         for first in range(0, len(batch), size):
-            ids, mask, own = self._padded(tokens, batch[first : first + size])
+            ids, mask, own = self._padded(tokens, batch[first : first + size], names)
             parts.append(self._base.logits(ids, mask, start, self._spec))
             labels.append(own)
         return torch.cat(parts), torch.cat(labels)
 
-    def _part(self, job: ScoreJob) -> tuple[Tokens, NDArray[numpy.int64]]:
+    def _part(self, job: ScoreJob) -> tuple[Tokens, Indices]:
         if job.client is None and job.part == "test":
             return self._test, numpy.arange(len(self._test))
         if job.client is None:
@@ -194,36 +202,10 @@ class PlainTrainer:
         own = self._owned[job.client]
         return (self._train, own.validation) if job.part == "validation" else (self._test, own.test)
 
-    def _padded(self, tokens: Tokens, examples: NDArray[numpy.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids and mask (examples, longest), and labels."""
-        return padded(tokens, examples, self._padding, self._device)
-
-
-def padded(
-    tokens: Tokens, examples: NDArray[numpy.int64], padding: int, device: str = "cpu"
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Some examples as (ids, mask, labels), padded to the longest of them."""
-    longest = int(tokens.lengths[examples].max())
-    ids = numpy.full((len(examples), longest), padding, dtype=numpy.int64)
-    mask = numpy.zeros((len(examples), longest), dtype=numpy.int64)
-    for row, example in enumerate(examples):
-        own = tokens[example]
-        ids[row, : len(own)], mask[row, : len(own)] = own, 1
-    labels = torch.from_numpy(tokens.labels[examples])
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), labels.to(device)
-
-
-def _batches(
-    examples: NDArray[numpy.int64], size: int, amount: Amount, seed: int, stream: tuple[str, int, str]
-) -> Iterator[NDArray[numpy.int64]]:
-    """The batches of a fit: each epoch in an order of its own; the last batch of an epoch may be small."""
-    per_epoch = math.ceil(len(examples) / size)
-    steps = amount.steps if amount.steps is not None else per_epoch * (amount.epochs or 0)
-    for step in range(steps):
-        epoch, place = divmod(step, per_epoch)
-        if place == 0:
-            order = numpy_stream(seed, *stream, epoch).permutation(examples)
-        yield order[place * size : (place + 1) * size]
+    def _padded(self, tokens: Tokens, examples: Indices, names: Indices | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids and mask (examples, longest), and labels as the client calls them."""
+        ids, mask, labels = padded(tokens, examples, self._padding, self._device)
+        return ids, mask, labels if names is None else torch.from_numpy(names).to(self._device)[labels]
 
 
 class _Trained:

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which examples make a batch, and a batch as padded tensors."""
+
+import math
+from collections.abc import Iterator
+
+import numpy
+import torch
+from torch import Tensor
+
+from fedlora.core.rounds import Amount
+from fedlora.core.seeds import numpy_stream
+from fedlora.training.split import Indices
+from fedlora.training.tokens import Tokens
+
+
+def padded(tokens: Tokens, examples: Indices, padding: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    """Some examples as (ids, mask, labels), padded to the longest of them."""
+    longest = int(tokens.lengths[examples].max())
+    ids = numpy.full((len(examples), longest), padding, dtype=numpy.int64)
+    mask = numpy.zeros((len(examples), longest), dtype=numpy.int64)
+    for row, example in enumerate(examples):
+        own = tokens[example]
+        ids[row, : len(own)], mask[row, : len(own)] = own, 1
+    labels = torch.from_numpy(tokens.labels[examples])
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), labels.to(device)
+
+
+def batches(examples: Indices, size: int, amount: Amount, seed: int, stream: tuple[str, int, str]) -> Iterator[Indices]:
+    """The batches of a fit: each epoch in an order of its own; the last batch of an epoch may be small."""
+    per_epoch = math.ceil(len(examples) / size)
+    steps = amount.steps if amount.steps is not None else per_epoch * (amount.epochs or 0)
+    for step in range(steps):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0:
+            order = numpy_stream(seed, *stream, epoch).permutation(examples)
+        yield order[place * size : (place + 1) * size]
