@@ -1,44 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
 """The linear maps of a model: which are adapted, and the hook that adapts them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlora.core.lowrank import LowRank
 from fedlora.errors import ModelError
 
+Addition = Callable[[Tensor], Tensor]
+"""What a map's output gets, (..., d_out), given its input, (..., d_in)."""
+
 
 class AdaptedMap:
-    """A forward hook on one linear map: the base's own output plus s (fold + B A) x.
+    """A forward hook on one linear map: the base's own output plus what it wears.
 
     Inputs and outputs are (..., d_in) and (..., d_out) for `nn.Linear` and for the transposed `Conv1D` of
     GPT-2 alike, so the hook does not depend on how the base stores its weight.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._parts: Sequence[LowRank | Tensor] = ()
-        self._scale, self._dropout = 1.0, 0.0
+        self._worn: Addition | None = None
         module.register_forward_hook(self._add)
 
-    def wear(self, parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> None:
-        """Add these to the map's weight: the adapter first, whose input may be dropped out, then folds."""
-        self._parts, self._scale, self._dropout = parts, scale, dropout
+    def wear(self, addition: Addition) -> None:
+        """Add this until `bare`."""
+        self._worn = addition
 
     def bare(self) -> None:
         """Add nothing any more."""
-        self._parts = ()
+        self._worn = None
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        added: Tensor | None = None
-        for number, part in enumerate(self._parts):
-            x = inputs[0].to(part.A.dtype if isinstance(part, LowRank) else part.dtype)
-            if self._dropout and number == 0:
-                x = functional.dropout(x, self._dropout)
-            own = (x @ part.A.T) @ part.B.T if isinstance(part, LowRank) else x @ part.T
-            added = own if added is None else added + own
-        return output if added is None else output + (self._scale * added).to(output.dtype)
+        return output if self._worn is None else output + self._worn(inputs[0]).to(output.dtype)
+
+
+def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> Addition:
+    """s (fold + B A) x of one map, for one client.
+
+    Args:
+        parts: the adapter, whose input may be dropped out, then what was folded.
+        scale: s.
+        dropout: probability.
+    """
+
+    def added(x: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for number, part in enumerate(parts):
+            own_x = x.to(part.A.dtype if isinstance(part, LowRank) else part.dtype)
+            if dropout and number == 0:
+                own_x = functional.dropout(own_x, dropout)
+            own = (own_x @ part.A.T) @ part.B.T if isinstance(part, LowRank) else own_x @ part.T
+            total = own if total is None else total + own
+        return torch.zeros(()) if total is None else scale * total
+
+    return added
 
 
 def find_maps(model: nn.Module, targets: Sequence[str] | None, layers: Sequence[int] | None) -> dict[str, nn.Module]:

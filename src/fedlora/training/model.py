@@ -17,7 +17,7 @@ from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.kinds import Kind
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ModelError
-from fedlora.training.maps import AdaptedMap, encoder_of, find_maps, map_shape
+from fedlora.training.maps import AdaptedMap, addition, encoder_of, find_maps, map_shape
 from fedlora.training.memory import require_room
 
 
@@ -39,10 +39,11 @@ class Base:
     fingerprint: str = ""
     """SHA-256 of all weights but the head's."""
     tokenizer_fingerprint: str = ""
-    _maps: dict[str, AdaptedMap] = field(default_factory=dict, repr=False)
+    maps: dict[str, AdaptedMap] = field(default_factory=dict, repr=False)
+    """The hooks of the maps that are adapted."""
 
     def __post_init__(self) -> None:
-        self._maps = {name: AdaptedMap(self.model.get_submodule(name)) for name in self.shapes}
+        self.maps = {name: AdaptedMap(self.model.get_submodule(name)) for name in self.shapes}
 
     def spec(self, rank: int, scale: float, kind: Kind = "lora", **others: Any) -> AdapterSpec:
         """The adapter of this base; a dense one has every parameter but the head's."""
@@ -68,21 +69,30 @@ class Base:
             values |= self.moved(start, spec)
         else:
             for name, parts in additions(start, spec).items():
-                self._maps[name].wear(parts, spec.scale, dropout)
+                self.maps[name].wear(addition(parts, spec.scale, dropout))
         try:
             inputs = {"input_ids": ids, "attention_mask": mask}
             output = torch.func.functional_call(self.model, values, args=(), kwargs=inputs)
         finally:
-            for own in self._maps.values():
-                own.bare()
+            self.bare()
         logits: Tensor = output.logits
-        return logits.float()
+        return at_least_single(logits)
+
+    def bare(self) -> None:
+        """Take every adapter off."""
+        for own in self.maps.values():
+            own.bare()
 
     def moved(self, start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
         """The base's parameters with a dense adapter added: W0 + s D."""
         named = dict(self.model.named_parameters())
         change = start.adapter.output
         return {name: named[name] + (spec.scale * own).to(named[name].dtype) for name, own in change.items()}
+
+
+def at_least_single(tensor: Tensor) -> Tensor:
+    """Scores and losses are never computed in less than float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def load_base(

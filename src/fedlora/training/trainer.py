@@ -125,7 +125,7 @@ class PlainTrainer:
     def _fit(self, job: FitJob) -> Fitted | Failure:
         fit, settings = job.fit, self._settings
         head = dict(fit.start.adapter.dense) or dict(self.head)
-        run = _Trained(fit, head, self._spec.head != "frozen", settings, self._device)
+        run = Trained(fit, head, self._spec.head != "frozen", settings, self._device)
         examples, names = self._owned[job.client].train, self._owned[job.client].names
         stream = ("probe batches" if fit.probe else "batches", job.round, job.client)
         amount = fit.amount or settings.amount
@@ -143,13 +143,13 @@ class PlainTrainer:
                 losses, seen = losses + loss * len(batch), seen + len(batch)
         return Fitted(run.result(), len(plan), losses / max(seen, 1), run.mean_gradient(len(plan)))
 
-    def _step(self, run: "_Trained", batch: Indices, names: Indices | None) -> float:
+    def _step(self, run: "Trained", batch: Indices, names: Indices | None) -> float:
         """One optimiser step; returns the batch's mean loss."""
         loss = self._pass.run(len(batch), lambda size: self._gradient(run, batch, names, size))
         run.step()
         return loss
 
-    def _gradient(self, run: "_Trained", batch: Indices, names: Indices | None, size: int) -> float:
+    def _gradient(self, run: "Trained", batch: Indices, names: Indices | None, size: int) -> float:
         """The gradient of the batch's mean loss, `size` examples at a time."""
         run.forget_gradient()
         total = 0.0
@@ -208,7 +208,7 @@ class PlainTrainer:
         return ids, mask, labels if names is None else torch.from_numpy(names).to(self._device)[labels]
 
 
-class _Trained:
+class Trained:
     """The tensors of one fit as leaves, with a fresh optimiser over those that train."""
 
     def __init__(self, fit: Fit, head: Tensors, head_trains: bool, settings: TrainSettings, device: str) -> None:
