@@ -23,6 +23,7 @@ from fedlora.federation.server import Federation, Plan
 from fedlora.methods import find_method
 from fedlora.methods.base import Method
 from fedlora.methods.wrap import WRAPPERS
+from fedlora.training.cohort import CohortTrainer
 from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
@@ -92,7 +93,7 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
     dealt = pooled(own.split) if method.pooled else own.split
     ranks = client_ranks(config, len(dealt.clients), method)
     spec = adapter_spec(config, own.base, max(ranks), method)
-    trainer = PlainTrainer(
+    trainer = CohortTrainer(
         own.base,
         spec,
         train_settings(config, method),
@@ -102,6 +103,7 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
         seed=config.run.seed,
         rounds=config.run.rounds,
         device=config.run.device,
+        tokens_a_pass=config.train.tokens_a_pass,
     )
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]

@@ -122,6 +122,11 @@ class TrainSection(Section):
     steps: Positive | None = Field(None, description="Optimiser steps a round, in place of epochs.")
     batch_size: Positive = Field(16, description="Examples an optimiser step.")
     micro_batch: Positive | None = Field(None, description="Examples a forward pass; by default the whole batch.")
+    tokens_a_pass: Positive = Field(
+        1024,
+        description="Clients of a block are trained together while their batches hold about so many tokens; larger "
+        "fits a GPU. Changes results by rounding only.",
+    )
     lr: float = Field(5e-4, gt=0.0, description="Learning rate.")
     lr_b_ratio: float | None = Field(
         None,
