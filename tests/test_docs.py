@@ -52,8 +52,8 @@ def test_commands_exist(page):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
 def test_example_configs_are_right(path):
-    from fedlora.app.build import make_method
     from fedlora.app.config import read_config
+    from fedlora.app.method import make_method
 
     config = read_config(path)
     make_method(config.method.name, config.method.options)

@@ -32,6 +32,9 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Clients trained at a time, one core each; all cores by default.")
+    ] = None,
 ) -> None:
     """Run a federation on this machine and write its folder."""
     from fedlora.app.config import read_config
@@ -42,7 +45,7 @@ def run(
     settings = read_config(config, override or [])
     quiet_libraries()
     with _interruptible():
-        run_with_progress(settings, out or Path("runs") / settings.run.name, resume)
+        run_with_progress(settings, out or Path("runs") / settings.run.name, resume, workers)
 
 
 @app.command()
@@ -143,6 +146,9 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Where the runs go; runs/NAME-compared by default.")] = None,
     rates: Annotated[str, typer.Option(help="Learning rates to try for each method, with commas.")] = "",
     rate_rounds: Annotated[int, typer.Option(min=1, help="Rounds of such a trial.")] = 4,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Clients trained at a time, one core each; all cores by default.")
+    ] = None,
 ) -> None:
     """Run several methods on the same clients and tell them side by side; goes on where it was stopped.
 
@@ -162,9 +168,9 @@ def compare(
     quiet_libraries()
     with _interruptible("the same command goes on"):
         if rates:
-            chosen = try_rates(trials(settings, names, _numbers(rates), rate_rounds, folder))
+            chosen = try_rates(trials(settings, names, _numbers(rates), rate_rounds, folder), workers)
             runs = entries(settings, names, seeds, folder, chosen)
-        failed = compare_with_progress(runs, folder)
+        failed = compare_with_progress(runs, folder, workers)
     if failed:
         raise UserError(f"{len(failed)} of {len(runs)} runs failed. {' '.join(failed)}")
 

@@ -60,8 +60,10 @@ def test_every_method_runs_and_leaves_its_folder(config, fedlora, tmp_path, meth
 
 
 def test_equal_runs_give_equal_bytes(config, fedlora, tmp_path):
-    for name in ("one", "two"):
-        assert fedlora("run", config(method={"name": "lora-a2"}), "--out", tmp_path / name)[0] == 0
+    """Whatever the number of workers."""
+    for name, workers in (("one", 1), ("two", 3)):
+        path = config(method={"name": "lora-a2"})
+        assert fedlora("run", path, "--out", tmp_path / name, "--workers", workers)[0] == 0
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
     assert len(files) >= 9
     for file in files:

@@ -1,5 +1,6 @@
 """The cohort trainer against the plain one: the same numbers, whatever company a client trains in."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy
@@ -16,6 +17,7 @@ from fedlora.training import packing
 from fedlora.training.cohort import CohortTrainer, PaddedInstead
 from fedlora.training.model import make_base
 from fedlora.training.packing import agrees, pack
+from fedlora.training.peft_files import write_model
 from fedlora.training.split import Owned
 from fedlora.training.trainer import PlainTrainer, TrainSettings
 
@@ -183,15 +185,38 @@ def test_a_model_that_does_not_pack_is_padded_and_said(monkeypatch):
     agree(plain.fit(jobs), cohort.fit(jobs), 0.0)
 
 
-def test_a_window_of_padding_is_no_part_of_the_model_afterwards():
-    """The base computes as before once a pass is over: attention, hooks and forward functions are put back."""
+def test_a_model_computes_on_padded_batches_as_before(tmp_path):
+    """And its saved config names no attention of ours."""
     base = base_of("bert", torch.float32)
     spec = base.spec(3, 2.0, head="shared")
-    ids, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.long)
+    ids, mask = torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
     before = base.model(input_ids=ids, attention_mask=mask).logits
     _, cohort = trainers(base, spec, TrainSettings(batch_size=4, lr=1e-2), owned_by(40, 3))
     start = Start(fresh_adapter(spec, 3, 1).with_dense(base.head))
     cohort.fit([FitJob("c0", 1, Fit(start, BOTH))])
     cohort.score([ScoreJob("c0", start)])
     assert base.model(input_ids=ids, attention_mask=mask).logits.equal(before)
-    assert base.model.config._attn_implementation != packing.ATTENTION
+    write_model(tmp_path, start, spec, base, base.head)
+    assert packing.ATTENTION not in (tmp_path / "config.json").read_text()
+
+
+def test_threads_share_one_base():
+    """Three threads at once, many times: the bits of one after the other."""
+    base = base_of("bert", torch.float32)
+    spec = base.spec(3, 2.0, head="shared")
+    settings = TrainSettings(Amount(steps=6), batch_size=4, lr=1e-2)
+    _, cohort = trainers(base, spec, settings, owned_by(40, 12))
+    start = Start(fresh_adapter(spec, 3, 1).with_dense(base.head))
+    jobs = [[FitJob(f"c{k}", 1, Fit(start, BOTH))] for k in range(12)]
+
+    def work(job):
+        (fitted,) = cohort.fit(job)
+        return fitted, cohort.score([ScoreJob(job[0].client, fitted.start)])
+
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as one:
+        expected = list(one.map(work, jobs))
+    with ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,)) as three:
+        found = list(three.map(work, jobs))
+    for (left, left_score), (right, right_score) in zip(expected, found, strict=True):
+        agree([left], [right], 0.0)
+        assert left_score == right_score

@@ -1,28 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only file that knows all: it makes every part of a run from a config and puts them together."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
-from fedlora.app.config import Config, WrapSection, require_validation
+from fedlora.app.config import Config, require_validation
+from fedlora.app.method import make_method, wrapped
 from fedlora.app.profiles import profile_ranks
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.parcel import type_of_wire
 from fedlora.core.rounds import Amount, Client
 from fedlora.core.seeds import stream_seed
-from fedlora.errors import ConfigError, MethodError, ModelError, nearest
+from fedlora.errors import ConfigError, ModelError
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
-from fedlora.methods import find_method
 from fedlora.methods.base import Method
-from fedlora.methods.wrap import WRAPPERS
 from fedlora.training.cohort import CohortTrainer
 from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some
 from fedlora.training.generated import NAME as GENERATED
@@ -76,12 +73,14 @@ def load(config: Config, dataset: Dataset | None = None) -> Ingredients:
     return Ingredients(dataset, dealt, base, train, test)
 
 
-def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
+def build(config: Config, ingredients: Ingredients | None = None, workers: int | None = None) -> Simulation:
     """Make a simulation.
 
     Args:
         config: a whole config.
         ingredients: already loaded for this config's data, split, base and seed.
+        workers: how many blocks of clients are served at a time, one thread each; None: one a core. Results
+            do not depend on it.
 
     Raises:
         UserError: with one sentence about what does not fit.
@@ -115,53 +114,25 @@ def build(config: Config, ingredients: Ingredients | None = None) -> Simulation:
         evaluate_every=config.evaluate.every,
         part=config.evaluate.part,
     )
-    transport = LocalTransport(clients, method, trainer, block=config.clients.block)
+    transport = LocalTransport(
+        clients,
+        method,
+        trainer,
+        block=config.clients.block or (1 if on_cpu(config) else 16),
+        workers=1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores(),
+    )
     federation = Federation(method, spec, transport, plan, trainer)
     return Simulation(config, own.dataset, dealt, own.base, spec, trainer, transport, federation)
 
 
-def make_method(name: str, options: Mapping[str, Any]) -> Method:
-    """A method with its own fields.
-
-    Raises:
-        MethodError: no such method, or a value that a field does not take.
-        ConfigError: a field that it does not have.
-    """
-    kind = find_method(name)
-    require_fields(kind, "method", name, options)
-    return kind(**options)
+def on_cpu(config: Config) -> bool:
+    """Whether the base computes on the CPU: there clients gain by cores, on a GPU by company."""
+    return torch.device(config.run.device).type == "cpu"
 
 
-def wrapped(method: Method, wraps: Sequence[WrapSection]) -> Method:
-    """A method with its wrappers around it, the first innermost.
-
-    Raises:
-        ConfigError: no such wrapper, or a field that it does not have.
-        MethodError: a value that a field does not take, or a wrapper that does not go around this method.
-    """
-    for own in wraps:
-        if own.name not in WRAPPERS:
-            raise ConfigError(f"There is no wrapper {own.name!r}: {nearest(own.name, WRAPPERS)}")
-        kind = WRAPPERS[own.name]
-        require_fields(kind, f"wrap {own.name}", own.name, own.options)
-        method = kind(inner=method, **own.options)
-    return method
-
-
-def require_fields(kind: type[Method], place: str, name: str, options: Mapping[str, Any]) -> None:
-    """Refuse a field that a method or wrapper does not have, or a value that it does not take."""
-    known = {field.name for field in dataclasses.fields(kind)} - {"inner"}
-    for key in options:
-        if key not in known:
-            hint = nearest(key, known) if known else f"{name} has no fields of its own."
-            raise ConfigError(f"The config has an unknown key {place}.{key}: {hint}")
-    types = get_type_hints(kind)
-    for key, value in options.items():
-        try:
-            TypeAdapter(types[key]).validate_python(value, strict=True)
-        except ValidationError as error:
-            said = error.errors()[0]["msg"]
-            raise MethodError(f"{place}.{key} is {value!r}; {said[0].lower()}{said[1:]}.") from error
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_dataset(config: Config) -> Dataset:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.build import Ingredients, build, client_ranks, federation_scale, load, make_method
+from fedlora.app.build import Ingredients, build, client_ranks, federation_scale, load
 from fedlora.app.config import Config, make_config, require_validation, resolved
+from fedlora.app.method import make_method
 from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
 from fedlora.federation.journal import CONFIG, SUMMARY, require_same_config
@@ -134,12 +135,13 @@ def folder_name(method: str) -> str:
 Step = tuple[Entry, RoundRecord | FedloraError]
 
 
-def compare(runs: Sequence[Entry], dataset: Dataset | None = None) -> Iterator[Step]:
+def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int | None = None) -> Iterator[Step]:
     """Run what is not finished; yields every round's record, or why a run cannot go on.
 
     Args:
         runs: from `entries`.
         dataset: examples of the caller's own.
+        workers: see `build`.
 
     Raises:
         UserError: a folder holds another run; or data or base are wrong, which concerns all runs.
@@ -152,7 +154,7 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None) -> Iterator[S
         for entry in own:
             shared = shared or load(entry.config, dataset)
             try:
-                simulation = build(entry.config, shared)
+                simulation = build(entry.config, shared, workers)
                 for record in Run(simulation, entry.folder, resume=(entry.folder / CONFIG).is_file()):
                     yield entry, record
             except FedloraError as error:

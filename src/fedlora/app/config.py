@@ -112,7 +112,9 @@ class ClientsSection(Section):
     )
     per_round: Positive | None = Field(None, description="Clients drawn for a round; by default all.")
     dropout: Share = Field(0.0, description="Probability that a drawn client cannot be reached.")
-    block: Positive = Field(8, description="Clients that are served together; results do not depend on workers.")
+    block: Positive | None = Field(
+        None, description="Clients that are served together; by default 1 on the CPU and 16 on a GPU."
+    )
 
 
 class TrainSection(Section):
@@ -262,6 +264,8 @@ def _sentence(error: ValidationError) -> str:
     """The first mistake, in words."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
+    if len(place) > 1 and place[0] != "wrap":
+        place = place[:2]  # what follows says which of several types was tried, or where in a list
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
         if len(place) == 1:

@@ -25,6 +25,7 @@ from fedlora.federation.transport import Transport
 from fedlora.report.page import write_report
 from fedlora.report.read import group, read_runs
 from fedlora.report.tables import NOTES, SHORT, rows, short_cells, size
+from fedlora.training.cohort import PaddedInstead
 from fedlora.training.memory import SmallerPortions
 
 
@@ -37,7 +38,8 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.simplefilter("always", SmallerPortions)
+    for said in (SmallerPortions, PaddedInstead):
+        warnings.simplefilter("always", said)
     warnings.showwarning = lambda message, *_: print(f"fedlora: {message}", file=sys.stderr)
 
 
@@ -60,11 +62,11 @@ class _Watched:
             yield answer
 
 
-def run_with_progress(config: Config, folder: Path, resume: bool = False) -> None:
+def run_with_progress(config: Config, folder: Path, resume: bool = False, workers: int | None = None) -> None:
     """Build, run and tell. Errors are the caller's."""
     console = Console(highlight=False, soft_wrap=True)
     with console.status("loading data and base") if console.is_terminal else nullcontext():
-        simulation = build(config)
+        simulation = build(config, workers=workers)
     for line in opening(simulation):
         console.print(line)
     if console.is_terminal:
@@ -95,10 +97,10 @@ def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Cons
             progress.console.print(line_of(record, simulation.config.run.rounds))
 
 
-def compare_with_progress(runs: Sequence[Entry], folder: Path) -> list[str]:
+def compare_with_progress(runs: Sequence[Entry], folder: Path, workers: int | None = None) -> list[str]:
     """Run a comparison, tell every round, write its table and page; returns a sentence for each failed run."""
     console = Console(highlight=False, soft_wrap=True)
-    failed = run_entries(runs, console)
+    failed = run_entries(runs, console, workers)
     finished = [entry.folder for entry in runs if is_finished(entry.folder)]
     if finished:
         page = write_report(finished, folder)
@@ -107,23 +109,23 @@ def compare_with_progress(runs: Sequence[Entry], folder: Path) -> list[str]:
     return failed
 
 
-def try_rates(runs: Sequence[Entry]) -> dict[str, float]:
+def try_rates(runs: Sequence[Entry], workers: int | None = None) -> dict[str, float]:
     """Run trials of learning rates, tell what they chose; returns the rate of each method."""
     console = Console(highlight=False, soft_wrap=True)
-    run_entries(runs, console)
+    run_entries(runs, console, workers)
     rates = best_rates(runs)
     told = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
     console.print(f"learning rates chosen on the validation part: {told}")
     return rates
 
 
-def run_entries(runs: Sequence[Entry], console: Console) -> list[str]:
+def run_entries(runs: Sequence[Entry], console: Console, workers: int | None = None) -> list[str]:
     """Run what is not finished and tell every round; returns a sentence for each failed run."""
     failed = []
     done = sum(is_finished(entry.folder) for entry in runs)
     if done:
         console.print(f"{done} of {len(runs)} runs are finished already")
-    for entry, step in compare(runs):
+    for entry, step in compare(runs, workers=workers):
         name = f"{entry.label}, seed {entry.seed}"
         if isinstance(step, FedloraError):
             failed.append(f"{name}: {step}")

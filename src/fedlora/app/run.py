@@ -94,6 +94,7 @@ def run(
     data: Dataset | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    workers: int | None = None,
 ) -> Run:
     """A run to iterate over: `for record in fedlora.run(config, data): ...`, stopped by `break`.
 
@@ -102,6 +103,8 @@ def run(
         data: examples of your own, in place of the config's [data]; see `from_lists`.
         out: a folder to keep it in.
         resume: go on with the run that the folder holds.
+        workers: how many clients are trained at a time, one core each; None: one a core. Results do not
+            depend on it.
 
     Raises:
         UserError: with one sentence about what does not fit.
@@ -111,7 +114,7 @@ def run(
     elif not isinstance(config, Config):
         config = make_config(config)
     folder = Path(out) if out is not None else None
-    return Run(build(config, load(config, data)), folder, resume)
+    return Run(build(config, load(config, data), workers), folder, resume)
 
 
 def _open(simulation: Simulation, folder: Path, resume: bool) -> Journal:

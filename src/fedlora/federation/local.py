@@ -2,9 +2,13 @@
 """The in-process transport: clients of a simulation, served in blocks."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from threading import Lock
+
+import torch
 
 from fedlora.core.rounds import Client, Failure, Memory, Order, Reply, Trainer
-from fedlora.federation.client import serve
+from fedlora.federation.client import Served, serve
 from fedlora.federation.memories import HeldMemories, Memories
 from fedlora.federation.transport import decode_order, decode_reply, encode_order, encode_reply, with_traffic
 from fedlora.methods.base import Method
@@ -19,6 +23,8 @@ class LocalTransport:
         trainer: owns the clients' data.
         block: how many clients are served together. Part of the config: results never depend on the
             number of workers.
+        workers: how many threads serve blocks, each with single-threaded operators, so that results do not
+            depend on how many there are; None: the calling thread, as it is.
         through_bytes: encode and decode everything, as a network would. Without it values are handed
             over as they are; what is counted is the same.
         memories: what clients already hold.
@@ -31,6 +37,7 @@ class LocalTransport:
         trainer: Trainer,
         *,
         block: int = 8,
+        workers: int | None = None,
         through_bytes: bool = True,
         memories: Memories | None = None,
     ) -> None:
@@ -39,6 +46,8 @@ class LocalTransport:
         self._method = method
         self._trainer = trainer
         self._block = block
+        self._workers = workers
+        self._lock = Lock()
         self._through_bytes = through_bytes
 
     def roster(self) -> Sequence[Client]:
@@ -46,27 +55,43 @@ class LocalTransport:
         return self._clients
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
-        """Serve the orders block by block."""
-        for first in range(0, len(orders), self._block):
-            yield from self._serve(orders[first : first + self._block])
+        """Serve the orders block by block, as many blocks at a time as there are workers."""
+        blocks = [orders[first : first + self._block] for first in range(0, len(orders), self._block)]
+        if self._workers is None:
+            for block in blocks:
+                yield from self._keep(self._serve(block))
+            return
+        with ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            tasks = [pool.submit(self._serve, block) for block in blocks]
+            try:
+                for task in as_completed(tasks):
+                    yield from self._keep(task.result())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _serve(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
+    def _serve(self, orders: Sequence[Order]) -> list[tuple[Served, Reply | Failure]]:
         down = [encode_order(order) for order in orders]
         received = [decode_order(*pair) for pair in down] if self._through_bytes else orders
         memories = {order.client.id: self._memory(order) for order in received}
         held = {client: memory for client, memory in memories.items() if memory is not None}
         done = serve(received, held, self._method, self._trainer)
-        for order, sent, served in zip(orders, down, done, strict=True):
+        return [(served, self._answer(served, sent)) for served, sent in zip(done, down, strict=True)]
+
+    def _answer(self, served: Served, sent: tuple[bytes, bytes]) -> Reply | Failure:
+        if isinstance(served.answer, Failure):
+            return with_traffic(served.answer, sent, (b"", b""))
+        up = encode_reply(served.answer)
+        return with_traffic(decode_reply(*up) if self._through_bytes else served.answer, sent, up)
+
+    def _keep(self, done: Sequence[tuple[Served, Reply | Failure]]) -> Iterator[Reply | Failure]:
+        for served, answer in done:
             if served.memory is not None:
-                self.memories.keep(order.client.id, served.memory)
-            if isinstance(served.answer, Failure):
-                yield with_traffic(served.answer, sent, (b"", b""))
-            else:
-                up = encode_reply(served.answer)
-                answer = decode_reply(*up) if self._through_bytes else served.answer
-                yield with_traffic(answer, sent, up)
+                with self._lock:
+                    self.memories.keep(answer.client, served.memory)
+            yield answer
 
     def _memory(self, order: Order) -> Memory | None:
-        if order.kind == "train":
-            return self.memories.before(order.client.id, order.round)
-        return self.memories.latest(order.client.id)
+        with self._lock:
+            if order.kind == "train":
+                return self.memories.before(order.client.id, order.round)
+            return self.memories.latest(order.client.id)

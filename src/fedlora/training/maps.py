@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The linear maps of a model: which are adapted, and the hook that adapts them."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -18,23 +19,28 @@ class AdaptedMap:
     """A forward hook on one linear map: the base's own output plus what it wears.
 
     Inputs and outputs are (..., d_in) and (..., d_out) for `nn.Linear` and for the transposed `Conv1D` of
-    GPT-2 alike, so the hook does not depend on how the base stores its weight.
+    GPT-2 alike, so the hook does not depend on how the base stores its weight. Every thread wears its own.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._worn: Addition | None = None
+        self._worn = _Worn()
         module.register_forward_hook(self._add)
 
     def wear(self, addition: Addition) -> None:
         """Add this until `bare`."""
-        self._worn = addition
+        self._worn.addition = addition
 
     def bare(self) -> None:
         """Add nothing any more."""
-        self._worn = None
+        self._worn.addition = None
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output if self._worn is None else output + self._worn(inputs[0]).to(output.dtype)
+        worn = self._worn.addition
+        return output if worn is None else output + worn(inputs[0]).to(output.dtype)
+
+
+class _Worn(threading.local):
+    addition: Addition | None = None
 
 
 def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> Addition:

@@ -41,8 +41,11 @@ class Base:
     tokenizer_fingerprint: str = ""
     maps: dict[str, AdaptedMap] = field(default_factory=dict, repr=False)
     """The hooks of the maps that are adapted."""
+    _weights: dict[str, nn.Parameter] = field(default_factory=dict, repr=False)
+    """The model's own, whatever another thread has put in their place for the time of a pass."""
 
     def __post_init__(self) -> None:
+        self._weights = dict(self.model.named_parameters())
         self.maps = {name: AdaptedMap(self.model.get_submodule(name)) for name in self.shapes}
 
     def spec(self, rank: int, scale: float, kind: Kind = "lora", **others: Any) -> AdapterSpec:
@@ -85,9 +88,8 @@ class Base:
 
     def moved(self, start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
         """The base's parameters with a dense adapter added: W0 + s D."""
-        named = dict(self.model.named_parameters())
-        change = start.adapter.output
-        return {name: named[name] + (spec.scale * own).to(named[name].dtype) for name, own in change.items()}
+        own, change = self._weights, start.adapter.output
+        return {name: own[name] + (spec.scale * by).to(own[name].dtype) for name, by in change.items()}
 
 
 def at_least_single(tensor: Tensor) -> Tensor:

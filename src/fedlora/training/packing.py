@@ -7,6 +7,8 @@ Attention is computed by groups of equal length, each an ordinary dense batch wi
 is registered by name with transformers, so that this is written once and not per architecture.
 """
 
+import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +76,10 @@ def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
 
 
 class PackedEncoder:
-    """Runs a model's encoder on packs, and its head on what comes out.
+    """Runs a model's encoder on packs, and its head on what comes out. Several threads may do so at once.
+
+    From here on the model computes attention by `_attention`, which on inputs that are not packed does what
+    it did before.
 
     Args:
         model: an encoder for classification, on its device.
@@ -83,8 +88,10 @@ class PackedEncoder:
     def __init__(self, model: nn.Module) -> None:
         _register()
         self._model, self._encoder = model, encoder_of(model)
-        self._layers = _owner_of_layers(model)
+        self._layers = _Layers.of(_owner_of_layers(model))
         self._offset = _first_position(model)
+        config: Any = self._encoder.config
+        config._attn_implementation = ATTENTION
 
     def hidden(self, pack: Pack, values: Mapping[str, Tensor]) -> Tensor:
         """The last hidden state of the first token of every sequence, (sequences, width).
@@ -93,25 +100,20 @@ class PackedEncoder:
             pack: the sequences.
             values: parameters of the whole model that take the place of its own.
         """
-        config: Any = self._encoder.config
-        usual = config._attn_implementation
-        config._attn_implementation = ATTENTION
-        _groups.append(pack.groups)
-        found: list[Tensor] = []
-        seen = self._layers.register_forward_hook(lambda module, inputs, output: found.append(_state(output)))
+        inputs = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
+        _way.groups = pack.groups
         try:
-            inputs = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
-            torch.func.functional_call(self._encoder, self._own(values), args=(), kwargs=inputs)
+            if values:
+                with self._layers.alone:  # parameters are put into the one model
+                    torch.func.functional_call(self._encoder, self._own(values), args=(), kwargs=inputs)
+            else:
+                self._encoder(**inputs)
         finally:
-            seen.remove()
-            _groups.pop()
-            config._attn_implementation = usual
-        return found[0][0, pack.firsts]
+            _way.groups = None
+        return self._layers.taken()[0, pack.firsts]
 
     def _own(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's parameters among the model's, by its own names."""
-        if not values:
-            return {}
         prefix = next(name for name, module in self._model.named_modules() if module is self._encoder)
         start = f"{prefix}." if prefix else ""
         return {name.removeprefix(start): own for name, own in values.items() if name.startswith(start)}
@@ -126,16 +128,70 @@ class PackedEncoder:
             values: the head's parameters.
         """
         ids = torch.ones(len(hidden), 1, dtype=torch.long, device=hidden.device)
-        with _instead(self._layers, hidden[:, None]):
-            inputs = {"input_ids": ids, "attention_mask": ids}
+        inputs = {"input_ids": ids, "attention_mask": ids}
+        with self._layers.alone, self._layers.instead(hidden[:, None]):
             output = torch.func.functional_call(self._model, values, args=(), kwargs=inputs)
         logits: Tensor = output.logits
         return logits
 
 
+class _Layers:
+    """Stands at the place of the repeated layers' `forward`: takes what they give, or gives what was taken."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.alone = threading.RLock()
+        """For what only one thread may do with the model at a time."""
+        self._forward = forward
+        self._way = threading.local()
+
+    @staticmethod
+    def of(module: nn.Module) -> "_Layers":
+        """The one of a module; it is put there the first time."""
+        found = vars(module).get("forward")
+        if not isinstance(found, _Layers):
+            found = _Layers(module.forward)
+            module.forward = found
+        return found
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        given = getattr(self._way, "given", None)
+        if given is not None:
+            return _output(given)
+        output = self._forward(*args, **named)
+        if _way.groups is not None:
+            self._way.taken = output if isinstance(output, Tensor) else output[0]
+        return output
+
+    def taken(self) -> Tensor:
+        """The last hidden state of this thread's last pass."""
+        state: Tensor = self._way.taken
+        del self._way.taken
+        return state
+
+    @contextmanager
+    def instead(self, state: Tensor) -> Iterator[None]:
+        """Let the layers answer with a given last hidden state, in this thread."""
+        self._way.given = state
+        try:
+            yield
+        finally:
+            self._way.given = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Layers":
+        return _Layers(copy.deepcopy(self._forward, memo))
+
+
+def _output(state: Tensor) -> Any:
+    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+    return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=state)
+
+
 def agrees(model: nn.Module, padding: int) -> bool:
     """Whether a model gives the same scores packed as padded: tried, not looked up."""
     parameter = next(model.parameters())
+    config: Any = encoder_of(model).config
+    usual: Any = getattr(config, "_attn_implementation", None)
     lengths = (3, 4, 4, 7)
     draw = torch.Generator().manual_seed(0)
     top = min(int(getattr(model.config, "vocab_size", 8)), 1000)
@@ -154,24 +210,34 @@ def agrees(model: nn.Module, padding: int) -> bool:
             own = pack(tokens, [numpy.arange(len(rows))], str(parameter.device))
             packed = encoder.logits(encoder.hidden(own, {}), {})[own.rows[0]]
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
-        return False
+        packed = torch.full((), torch.inf)
     tolerance = 1e-4 if parameter.dtype in (torch.float32, torch.float64) else 5e-2
-    return bool((padded - packed).abs().max() <= tolerance * (1.0 + padded.abs().max()))
+    same = bool((padded - packed).abs().max() <= tolerance * (1.0 + padded.abs().max()))
+    if not same:
+        config._attn_implementation = usual
+    return same
 
 
-_groups: list[tuple[Group, ...]] = []
-"""Of the pack that is under way."""
+class _Way(threading.local):
+    groups: tuple[Group, ...] | None = None
+    """Of the pack that this thread has under way; None: padded batches."""
+
+
+_way = _Way()
 
 
 def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, _no_mask)
+    AttentionMaskInterface.register(ATTENTION, _mask)
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
+def _mask(*args: Any, **named: Any) -> Any:
     """Groups of equal length need none."""
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(*args, **named) if _way.groups is None else None
 
 
 def _attention(  # noqa: PLR0917 (the signature is that of transformers)
@@ -183,12 +249,20 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention within every sequence; all of (1, heads, tokens, width), the result (1, tokens, heads, width)."""
+    if _way.groups is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        usual = {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
+        found: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, **usual, **others
+        )
+        return found
     q, k, v = (own[0].transpose(0, 1) for own in (query, key, value))  # (tokens, heads, width)
     parts = []
-    for first, count, length in _groups[-1]:
+    for first, count, length in _way.groups:
         q_own, k_own, v_own = (
             own[first : first + count * length].view(count, length, *own.shape[1:]).transpose(1, 2) for own in (q, k, v)
         )
@@ -219,26 +293,3 @@ def _first_position(model: nn.Module) -> int:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.padding_idx + 1
     return 0
-
-
-def _state(output: Any) -> Tensor:
-    state: Tensor = output if isinstance(output, Tensor) else output[0]
-    return state
-
-
-@contextmanager
-def _instead(module: nn.Module, state: Tensor) -> Iterator[None]:
-    """Let a module answer with a given last hidden state, without running."""
-    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-
-    def answer(*_: Any, **__: Any) -> Any:
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=state)
-
-    usual: Callable[..., Any] | None = vars(module).get("forward")
-    module.forward = answer
-    try:
-        yield
-    finally:
-        del module.forward
-        if usual is not None:
-            module.forward = usual
