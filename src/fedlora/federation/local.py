@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The in-process transport: clients of a simulation, served in blocks."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
 import torch
@@ -12,6 +13,9 @@ from fedlora.federation.client import Served, serve
 from fedlora.federation.memories import HeldMemories, Memories
 from fedlora.federation.transport import decode_order, decode_reply, encode_order, encode_reply, with_traffic
 from fedlora.methods.base import Method
+
+_AHEAD = 4
+"""Blocks under way or waiting to be taken, a worker: so many answers are held at most."""
 
 
 class LocalTransport:
@@ -62,10 +66,14 @@ class LocalTransport:
                 yield from self._keep(self._serve(block))
             return
         with ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            tasks = [pool.submit(self._serve, block) for block in blocks]
+            ahead: deque[Future[list[tuple[Served, Reply | Failure]]]] = deque()
             try:
-                for task in as_completed(tasks):
-                    yield from self._keep(task.result())
+                for block in blocks:
+                    ahead.append(pool.submit(self._serve, block))
+                    if len(ahead) >= _AHEAD * self._workers:
+                        yield from self._keep(ahead.popleft().result())
+                while ahead:
+                    yield from self._keep(ahead.popleft().result())
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
