@@ -256,6 +256,7 @@ def results_picture():
     """Accuracy by bytes sent of the study's methods at rank 2, global on the left, personal on the right."""
     study = measured("study")
     results = {**study["2"], **study["mixed, mean 2"]}
+    sending = [name for name, own in results.items() if own["summary"]["bytes_up"]]
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, own in results.items():
@@ -265,7 +266,7 @@ def results_picture():
                 sent += line["bytes_up"]
                 if line[part]:
                     points.append((sent, 100 * line[part][key]))
-            colour = PALETTE[list(results).index(name) % len(PALETTE)]
+            colour = PALETTE[sending.index(name) % len(PALETTE)] if name in sending else None
             if not points:
                 continue
             if own["summary"]["bytes_up"]:
