@@ -3,7 +3,7 @@
 
     python benchmarks/trainers.py DATA BASE OUT.json [qv | six]
 
-BANKING77, 20 clients Dir(0.5), batch 16, one epoch, AdamW; query and value at rank 8, or all six maps a layer
+2,000 examples of BANKING77, 20 clients Dir(0.5), batch 16, one epoch, AdamW; query and value at rank 8, or all six maps a layer
 at rank 2. Every way starts from the same adapter and the same head and draws the same batches:
 
 * peft: a loop over clients with stock PEFT on one resident model, batches padded to their longest text
@@ -40,14 +40,14 @@ from fedlora.training.batches import batches, padded
 from fedlora.training.cohort import CohortTrainer
 from fedlora.training.trainer import PlainTrainer, TrainSettings
 
-REPEAT = 3
+REPEAT = 2
 WORK = {"qv": (8, ["attention.self.query", "attention.self.value"]), "six": (2, None)}
 
 
 def problem(data, base, shape):
     rank, targets = WORK[shape]
     words = ["data.source=files", f"data.path={data}", f"model.base={base}", f"adapter.rank={rank}"]
-    words += ["split.clients=20", "split.alpha=0.5", "method.name=fedit"]
+    words += ["data.train_examples=2000", "split.clients=20", "split.alpha=0.5", "method.name=fedit"]
     if targets:
         words.append(f"adapter.targets={json.dumps(targets)}")
     return build(read_config(None, words))
