@@ -3,8 +3,8 @@
 
     python benchmarks/trainers.py DATA BASE OUT.json [qv | six]
 
-2,000 examples of BANKING77, 20 clients Dir(0.5), batch 16, one epoch, AdamW; query and value at rank 8, or all six maps a layer
-at rank 2. Every way starts from the same adapter and the same head and draws the same batches:
+2,000 examples of BANKING77, 20 clients Dir(0.5), batch 16, one epoch, AdamW; query and value at rank 8, or
+all six maps a layer at rank 2. Every way starts from the same adapter and the same head and draws the same batches:
 
 * peft: a loop over clients with stock PEFT on one resident model, batches padded to their longest text
 * plain: our plain trainer, the oracle
@@ -75,8 +75,7 @@ def peft_loop(simulation, tokens, start):
     for name, part in start.adapter.dense.items():
         state[f"base_model.model.{name}"] = part
     trained = [p for p in model.parameters() if p.requires_grad]
-    names = {n for n, p in model.named_parameters() if p.requires_grad}
-    heads = {name for name in base.head if any(name in own for own in names)}
+    assert any("modules_to_save" in n for n, p in model.named_parameters() if p.requires_grad), "the head must train"
 
     def run():
         losses = []
@@ -95,7 +94,6 @@ def peft_loop(simulation, tokens, start):
             losses.append(total / len(order))
         return statistics.fmean(losses)
 
-    assert heads, "the head must train too"
     return run
 
 
