@@ -53,6 +53,17 @@ def run(tree):
     }
 
 
+def tuned(tree):
+    """Twelve rounds at the rate that scores best on the validation part after six."""
+    trials, part = {}, {"every": 0, "part": "validation"}
+    for rate in RATES:
+        own = {**tree, "run": {"rounds": 6}, "train": {"lr": rate}, "evaluate": part}
+        trials[rate] = run(own)["personal"]["weighted_mean"]
+    best = max(trials, key=trials.get)
+    done = run({**tree, "run": {"rounds": 12}, "train": {"lr": best}, "evaluate": {"every": 0}})
+    return {"lr": best, "trials": {str(rate): score for rate, score in trials.items()}, **done}
+
+
 def data(examples):
     return {"source": "generated", "train_examples": examples, "test_examples": 600}
 
@@ -68,15 +79,8 @@ def concepts():
                 "adapter": {"rank": 4, "alpha": 16.0, "head": "private", **adapter},
                 "method": method,
             }
-            trials = {}
-            for rate in RATES:
-                part = {"every": 0, "part": "validation"}
-                own = {**tree, "run": {"rounds": 6}, "train": {"lr": rate}, "evaluate": part}
-                trials[rate] = run(own)["personal"]["weighted_mean"]
-            best = max(trials, key=trials.get)
-            done = run({**tree, "run": {"rounds": 12}, "train": {"lr": best}, "evaluate": {"every": 0}})
-            found.setdefault(form, {})[name] = {"lr": best, "trials": {str(k): v for k, v in trials.items()}, **done}
-            print(form, name, best, found[form][name]["personal"], flush=True)
+            own = found.setdefault(form, {})[name] = tuned(tree)
+            print(form, name, own["lr"], own["personal"], flush=True)
     return found
 
 
@@ -92,15 +96,8 @@ def profiles():
                 "clients": {"ranks": profile},
                 "method": {"name": name, **({"pool_rank": 32} if name == "lora-a2" else {})},
             }
-            trials = {}
-            for rate in RATES:
-                part = {"every": 0, "part": "validation"}
-                own = {**tree, "run": {"rounds": 6}, "train": {"lr": rate}, "evaluate": part}
-                trials[rate] = run(own)["personal"]["weighted_mean"]
-            best = max(trials, key=trials.get)
-            done = run({**tree, "run": {"rounds": 12}, "train": {"lr": best}, "evaluate": {"every": 0}})
-            found.setdefault(profile, {})[name] = {"lr": best, "trials": {str(k): v for k, v in trials.items()}, **done}
-            print(profile, name, best, found[profile][name]["global"], flush=True)
+            own = found.setdefault(profile, {})[name] = tuned(tree)
+            print(profile, name, own["lr"], own["global"], flush=True)
     return found
 
 

@@ -178,12 +178,11 @@ def methods_page():
     return "\n".join(lines) + "\n"
 
 
-def readme():
-    """The README with its table of methods made anew."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    head, rest = text.split("<!-- methods -->\n")
-    _, tail = rest.split("<!-- /methods -->")
-    return f"{head}<!-- methods -->\n{methods_table('docs/')}<!-- /methods -->{tail}"
+def with_table(page, name, table):
+    """A written page with what stands between two marks made anew."""
+    head, rest = page.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
+    _, tail = rest.split(f"<!-- /{name} -->")
+    return f"{head}<!-- {name} -->\n{table}<!-- /{name} -->{tail}"
 
 
 def concepts_picture():
@@ -226,14 +225,6 @@ def concepts_picture():
     for start, end in (*ups, *downs, *kept):
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, color="#58626b"))
     return _svg(figure)
-
-
-def study_page():
-    """The study with its table made anew."""
-    text = (DOCS / "study.md").read_text(encoding="utf-8")
-    head, rest = text.split("<!-- table -->\n")
-    _, tail = rest.split("<!-- /table -->")
-    return f"{head}<!-- table -->\n{study_table()}\n<!-- /table -->{tail}"
 
 
 def study_table():
@@ -311,8 +302,8 @@ def everything():
         DOCS / "methods.md": methods_page(),
         DOCS / "pictures" / "concepts.svg": concepts_picture(),
         DOCS / "pictures" / "banking77.svg": results_picture(),
-        DOCS / "study.md": study_page(),
-        ROOT / "README.md": readme(),
+        DOCS / "study.md": with_table(DOCS / "study.md", "table", study_table() + "\n"),
+        ROOT / "README.md": with_table(ROOT / "README.md", "methods", methods_table("docs/")),
     }
     return pages | {DOCS / "methods" / f"{name}.md": method_page(name) for name in BUILT_IN}
 

@@ -5,6 +5,7 @@ Its fits (`FedProx`), its uploads before they are aggregated (`Clip`), the step 
 `FedAdam`). Everything else is the inner method's own. Wrappers go around each other.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -62,6 +63,11 @@ for _name in _FUNCTIONS:
     setattr(Wrapper, _name, _function(_name))
 
 
+def altered(inner: Method) -> Exact:
+    """What is left of a method's exactness where its average is changed."""
+    return "none" if inner.exactness() == "none" else "no"
+
+
 @dataclass(frozen=True)
 class FedProx(Wrapper):
     """Pulls every client's training back to where it started (Li et al., arXiv 1812.06127).
@@ -116,7 +122,7 @@ class Clip(Wrapper):
 
     def exactness(self) -> Exact:
         """A clipped mean is no mean."""
-        return self.inner.exactness() if self.inner.exactness() == "none" else "no"
+        return altered(self.inner)
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Server: clip, then aggregate."""
@@ -178,17 +184,13 @@ class ServerOptimizer(Wrapper):
                 f"whose global factors persist, such as fedit, lora-a2, ffa or fedsa."
             )
 
+    @abstractmethod
     def step(self, change: Tensor, old: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """How far to move, and the new moments, of one side of one module.
-
-        Raises:
-            NotImplementedError: this is the base of the optimisers.
-        """
-        raise NotImplementedError
+        """How far to move, and the new moments, of one side of one module."""
 
     def exactness(self) -> Exact:
         """A step with moments is no mean."""
-        return self.inner.exactness() if self.inner.exactness() == "none" else "no"
+        return altered(self.inner)
 
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: the inner state, with moments of zero."""

@@ -28,6 +28,7 @@ from fedlora.training.maps import Addition, addition
 from fedlora.training.model import at_least_single
 from fedlora.training.packing import Pack, PackedEncoder, agrees, pack
 from fedlora.training.split import Indices
+from fedlora.training.tokens import Tokens
 from fedlora.training.trainer import PlainTrainer, Trained, rate_factor
 
 _SCORE_TOKENS = 2048
@@ -147,7 +148,7 @@ class CohortTrainer(PlainTrainer):
             parts = [own.plan[step][first : first + size] for own in members]
             starts = [own.run.start for own in members]
             total: Tensor | None = None
-            for number, logits in self._logits_of(encoder, starts, parts):
+            for number, logits in self._logits_of(encoder, self._train, starts, parts, self._settings.dropout):
                 own = members[number]
                 labels = self._labels(self._train.labels[parts[number]], own.names)
                 loss = functional.cross_entropy(logits, labels, reduction="sum") / len(own.plan[step])
@@ -158,19 +159,21 @@ class CohortTrainer(PlainTrainer):
         return totals
 
     def _logits_of(
-        self, encoder: PackedEncoder, starts: Sequence[Start], parts: Sequence[Indices]
+        self,
+        encoder: PackedEncoder,
+        tokens: Tokens,
+        starts: Sequence[Start],
+        parts: Sequence[Indices],
+        dropout: float,
     ) -> Iterator[tuple[int, Tensor]]:
         """The number of each member that has examples, and its class scores in their order."""
         whose = [number for number, own in enumerate(parts) if len(own)]
-        packed = pack(self._train, [parts[number] for number in whose], self._device)
+        packed = pack(tokens, [parts[number] for number in whose], self._device)
         present = [starts[number] for number in whose]
-        with self._wearing(present, packed, self._settings.dropout) as dense:
+        with self._wearing(present, packed, dropout) as dense:
             hidden = encoder.hidden(packed, dense)
         for number, start, rows in zip(whose, present, packed.rows, strict=True):
-            yield number, at_least_single(encoder.logits(hidden[rows], {**dense, **self._head_of(start)}))
-
-    def _head_of(self, start: Start) -> dict[str, Tensor]:
-        return {name: part.to(self._base.head[name].dtype) for name, part in start.adapter.dense.items()}
+            yield number, at_least_single(encoder.logits(hidden[rows], {**dense, **self._base.head_values(start)}))
 
     def _labels(self, labels: Indices, names: Indices | None) -> Tensor:
         return torch.from_numpy(labels if names is None else names[labels]).to(self._device)
@@ -203,23 +206,18 @@ class CohortTrainer(PlainTrainer):
         correct, loss = 0, 0.0
         with torch.inference_mode():
             for batch in _cut(order, tokens.lengths[order], _SCORE_TOKENS):
-                work = partial(self._scores, self._encoder, start, batch, job)
+                work = partial(self._scores, self._encoder, start, batch, tokens)
                 logits = self._scoring.run(len(batch), work)
                 labels = self._labels(tokens.labels[batch], names)
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == labels).sum())
         return Score(len(order), correct, loss)
 
-    def _scores(self, encoder: PackedEncoder, start: Start, batch: Indices, job: ScoreJob, size: int) -> Tensor:
-        tokens, _ = self._part(job)
-        found = []
-        for first in range(0, len(batch), size):
-            packed = pack(tokens, [batch[first : first + size]], self._device)
-            with self._wearing([start], packed, 0.0) as dense:
-                hidden = encoder.hidden(packed, dense)
-            values = {**dense, **self._head_of(start)}
-            found.append(at_least_single(encoder.logits(hidden[packed.rows[0]], values)))
-        return torch.cat(found)
+    def _scores(self, encoder: PackedEncoder, start: Start, batch: Indices, tokens: Tokens, size: int) -> Tensor:
+        pieces = [batch[first : first + size] for first in range(0, len(batch), size)]
+        return torch.cat(
+            [own for piece in pieces for _, own in self._logits_of(encoder, tokens, [start], [piece], 0.0)]
+        )
 
 
 def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member: Tensor) -> Addition:

@@ -67,7 +67,7 @@ class Base:
             spec: what the adapter is.
             dropout: probability on the adapters' inputs.
         """
-        values = {name: part.to(self.head[name].dtype) for name, part in start.adapter.dense.items()}
+        values = self.head_values(start)
         if spec.kind == "dense":
             values |= self.moved(start, spec)
         else:
@@ -80,6 +80,10 @@ class Base:
             self.bare()
         logits: Tensor = output.logits
         return at_least_single(logits)
+
+    def head_values(self, start: Start) -> dict[str, Tensor]:
+        """The adapter's dense parts in the types of the base's own."""
+        return {name: part.to(self.head[name].dtype) for name, part in start.adapter.dense.items()}
 
     def bare(self) -> None:
         """Take every adapter off."""
