@@ -50,11 +50,11 @@ def rows(path, *texts):
 GOOD = [("where is my card", "find"), ("open my account", "open")] * 6
 
 
-def decoder(folder):
-    from transformers import LlamaConfig, LlamaForCausalLM
+def translator(folder):
+    from transformers import T5Config, T5ForConditionalGeneration
 
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
-    LlamaForCausalLM(LlamaConfig(vocab_size=20, **sizes)).save_pretrained(folder)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    T5ForConditionalGeneration(T5Config(vocab_size=20, **sizes)).save_pretrained(folder)
     return {"model": {"base": str(folder)}}
 
 
@@ -70,9 +70,9 @@ PREPARED = [
         lambda at: rows(at / "d", GOOD, [("hello", "greet")]),
         "test part has the label 'greet', which is not among the 2",
     ),
-    (lambda at: decoder(at / "m"), "a llama, which is no encoder: choose one such as BERT"),
+    (lambda at: translator(at / "m"), "a t5, which cannot classify texts: choose an encoder such as BERT"),
     (lambda at: empty_folder(at / "m"), "that folder holds no model: it has no config.json"),
-    (lambda at: {"model": {"base": "nobody/nothing"}}, "which cannot be loaded as an encoder"),
+    (lambda at: {"model": {"base": "nobody/nothing"}}, "which cannot be loaded for classification"),
     (lambda at: {"data": {"source": "hub", "path": "nobody/nothing"}}, "could not be loaded from the hub"),
 ]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
-from tiny_models import ENCODERS, owned_by, some_tokens, tiny_model, tokenizer
+from tiny_models import DECODERS, ENCODERS, owned_by, some_tokens, tiny_model, tokenizer
 
 from fedlora.core.adapter import BOTH, INPUT, OUTPUT, Adapter, Start, fresh_adapter
 from fedlora.core.kinds import vera_projection
@@ -16,7 +16,7 @@ from fedlora.core.rounds import Amount, Failure, Fit, FitJob, ScoreJob
 from fedlora.training import packing
 from fedlora.training.cohort import CohortTrainer, PaddedInstead
 from fedlora.training.model import make_base
-from fedlora.training.packing import agrees, pack
+from fedlora.training.packing import pack, packed_encoder
 from fedlora.training.peft_files import write_model
 from fedlora.training.split import Owned
 from fedlora.training.trainer import PlainTrainer, TrainSettings
@@ -65,7 +65,7 @@ def agree(one, other, tolerance):
         torch.testing.assert_close(left.gradient, right.gradient, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", ENCODERS + DECODERS)
 def test_a_block_of_unlike_clients_in_float64(kind):
     """Mixed ranks, masks, sides, penalties, folds, amounts and sizes in one pass: 1e-9 after 20 steps of AdamW."""
     base = base_of(kind)
@@ -165,13 +165,23 @@ def test_a_window_shorter_than_the_text():
     )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-    assert agrees(model, 0)
+    assert packed_encoder(model, 0)
     usual = packing._band
     try:  # the planted fault: a window that is not applied is seen
         packing._band = lambda length, window, device: None
-        assert not agrees(model, 0)
+        assert not packed_encoder(model, 0)
     finally:
         packing._band = usual
+
+
+def test_deberta_is_padded_and_said():
+    """Its attention is its own: it takes no function by name."""
+    base = base_of("deberta-v2", torch.float32)
+    spec = base.spec(3, 2.0, head="shared")
+    with pytest.warns(PaddedInstead, match="deberta-v2 cannot be packed: clients are trained one by one"):
+        plain, cohort = trainers(base, spec, TrainSettings(batch_size=4, lr=1e-3), owned_by(40, 2))
+    jobs = [FitJob(f"c{k}", 1, Fit(Start(fresh_adapter(spec, 3, 1).with_dense(base.head)), BOTH)) for k in range(2)]
+    agree(plain.fit(jobs), cohort.fit(jobs), 0.0)
 
 
 def test_a_model_that_does_not_pack_is_padded_and_said(monkeypatch):

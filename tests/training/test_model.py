@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import ENCODERS, LABELS, tiny_model, tokenizer
+from tiny_models import DECODERS, ENCODERS, LABELS, tiny_model, tokenizer
 
 from fedlora.core.adapter import Start, effective
 from fedlora.core.lowrank import LowRank, delta
@@ -117,10 +117,40 @@ def test_no_model_there(tmp_path):
         load_base(str(tmp_path), LABELS)
 
 
-def test_a_decoder_is_no_encoder(tmp_path):
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_pads_with_a_token_that_ends_no_text(tmp_path, kind):
+    """The rightmost token that is not padding is read: a padded batch scores as its texts alone."""
+    tiny_model(kind).save_pretrained(tmp_path)
+    own = tokenizer()
+    own.pad_token = None
+    own.save_pretrained(tmp_path)
+    base = load_base(str(tmp_path), LABELS)
+    assert base.tokenizer.pad_token == own.unk_token
+    texts = ["w1 w2 w3", "w4"]
+    together = base.model(**base.tokenizer(texts, return_tensors="pt", padding=True, return_token_type_ids=False))
+    for number, text in enumerate(texts):
+        alone = base.model(**base.tokenizer([text], return_tensors="pt", return_token_type_ids=False))
+        torch.testing.assert_close(together.logits[number], alone.logits[0])
+
+
+def test_a_tokenizer_without_a_token_to_pad_with(tmp_path):
+    """Its only free token is the one that its texts end on."""
     tiny_model("llama").save_pretrained(tmp_path)
+    own = tokenizer()
+    own.pad_token = own.unk_token = None
+    own.eos_token = own.convert_ids_to_tokens(own("w1")["input_ids"][-1])
+    own.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="has no padding token: give its tokenizer a pad_token"):
+        load_base(str(tmp_path), LABELS)
+
+
+def test_a_model_that_cannot_classify(tmp_path):
+    import transformers
+
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 60}
+    transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="llama, which is no encoder"):
+    with pytest.raises(ModelError, match="a t5, which cannot classify texts: choose an encoder such as BERT"):
         load_base(str(tmp_path), LABELS)
 
 

@@ -26,7 +26,7 @@ def stock(kind, folder):
     return PeftModel.from_pretrained(tiny_model(kind), str(folder)).eval()
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "albert", "electra", "modernbert", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "albert", "electra", "modernbert", "gpt2", "llama"])
 @pytest.mark.parametrize("ranks", [(2,), (2, 1, 3), (2, 0, 2)], ids=["one rank", "mixed ranks", "a module left out"])
 def test_stock_peft_gives_our_logits(tiny_base, adapters, tmp_path, kind, ranks):
     base = tiny_base(kind)

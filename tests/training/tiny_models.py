@@ -10,6 +10,7 @@ from fedlora.training.tokens import Tokens
 WORDS = [f"w{number}" for number in range(50)]
 LABELS = ("no", "yes", "perhaps")
 ENCODERS = ("bert", "roberta", "distilbert", "albert", "electra", "modernbert")
+DECODERS = ("gpt2", "llama", "qwen2", "mistral")
 
 
 def tiny_model(kind, seed=0):
@@ -28,8 +29,13 @@ def tiny_model(kind, seed=0):
         "albert": lambda: t.AlbertConfig(**common, **sizes, embedding_size=16, max_position_embeddings=40),
         "electra": lambda: t.ElectraConfig(**common, **sizes, embedding_size=16, max_position_embeddings=40),
         "modernbert": lambda: t.ModernBertConfig(**common, **sizes, **tokens, max_position_embeddings=40),
+        "deberta-v2": lambda: t.DebertaV2Config(**common, **sizes, max_position_embeddings=40),
         "gpt2": lambda: t.GPT2Config(**common, n_embd=32, n_layer=2, n_head=2, n_positions=40, n_inner=48),
         "llama": lambda: t.LlamaConfig(**common, **sizes, num_key_value_heads=1, max_position_embeddings=40),
+        "qwen2": lambda: t.Qwen2Config(**common, **sizes, num_key_value_heads=2, max_position_embeddings=40),
+        "mistral": lambda: t.MistralConfig(
+            **common, **sizes, num_key_value_heads=1, max_position_embeddings=40, sliding_window=4
+        ),
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

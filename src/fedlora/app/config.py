@@ -73,7 +73,7 @@ class ModelSection(Section):
     """The base."""
 
     base: str = Field(
-        "generated", description="A small generated encoder, a folder with a model, or a name on the hub."
+        "generated", description="A small generated encoder, a folder with an encoder or decoder, or a name on the hub."
     )
     task: Literal["classify"] = Field("classify", description="What the model does.")
     max_length: Positive = Field(128, description="Tokens after which a text is cut.")

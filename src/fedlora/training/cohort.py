@@ -26,7 +26,7 @@ from fedlora.core.seeds import stream_seed
 from fedlora.training.batches import batches
 from fedlora.training.maps import Addition, addition
 from fedlora.training.model import at_least_single
-from fedlora.training.packing import Pack, PackedEncoder, agrees, pack
+from fedlora.training.packing import Pack, PackedEncoder, pack, packed_encoder
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 from fedlora.training.trainer import PlainTrainer, Trained, rate_factor
@@ -62,10 +62,8 @@ class CohortTrainer(PlainTrainer):
     def __init__(self, *args: Any, tokens_a_pass: int = 1024, **named: Any) -> None:
         super().__init__(*args, **named)
         self._tokens_a_pass = tokens_a_pass
-        self._encoder: PackedEncoder | None = None
-        if agrees(self._base.model, self._padding):
-            self._encoder = PackedEncoder(self._base.model)
-        else:
+        self._encoder = packed_encoder(self._base.model, self._padding)
+        if self._encoder is None:
             warnings.warn(
                 f"Sequences of {self._base.name} cannot be packed: clients are trained one by one on padded batches.",
                 PaddedInstead,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bases: pretrained encoders for sequence classification, their linear maps and their heads.
+"""Bases: pretrained encoders and decoders for sequence classification, their linear maps and their heads.
 
 A base is loaded once and stays: clients and rounds put their tensors under it and take them away again.
 """
@@ -110,7 +110,7 @@ def load_base(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Base:
-    """Load an encoder for sequence classification from a local folder or from the hub.
+    """Load an encoder or decoder for sequence classification from a local folder or from the hub.
 
     Args:
         name: a folder, or a name on the hub.
@@ -121,9 +121,14 @@ def load_base(
         seed: draws what the checkpoint lacks, above all the head.
 
     Raises:
-        ModelError: it cannot be loaded, is no encoder, or no map fits `targets`.
+        ModelError: it cannot be loaded, does not classify, or no map fits `targets`.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import (
+        MODEL_FOR_MASKED_LM_MAPPING,
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
 
     path = Path(name)
     if path.exists() and not (path / "config.json").is_file():
@@ -132,10 +137,12 @@ def load_base(
         require_room(path, torch.finfo(dtype).bits // 8)
     try:
         config = AutoConfig.from_pretrained(name)
-        _require_encoder(name, config)
+        _require_classifier(name, config)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
         tokenizer = AutoTokenizer.from_pretrained(name)
+        if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.pad_token_id is None:
+            config.pad_token_id = _padding(name, tokenizer)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "head"))
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -144,7 +151,7 @@ def load_base(
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"model.base is {name!r}, which cannot be loaded as an encoder for classification: {first} Give a "
+            f"model.base is {name!r}, which cannot be loaded for classification: {first} Give a "
             f"folder with config.json, weights and tokenizer, or a name on a hub that can be reached."
         ) from error
     return make_base(model, tokenizer, path.name, labels, targets=targets, layers=layers, missing=info["missing_keys"])
@@ -191,14 +198,29 @@ def make_base(
     )
 
 
-def _require_encoder(name: str, config: Any) -> None:
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+def _require_classifier(name: str, config: Any) -> None:
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"model.base is {name!r}, a {getattr(config, 'model_type', 'model of unknown kind')}, which is no encoder: "
-            f"choose one such as BERT, RoBERTa, DistilBERT, ALBERT, ELECTRA or ModernBERT."
+            f"model.base is {name!r}, a {getattr(config, 'model_type', 'model of unknown kind')}, which cannot classify "
+            f"texts: choose an encoder such as BERT, RoBERTa or ModernBERT, or a decoder such as LLaMA or GPT-2."
         )
+
+
+def _padding(name: str, tokenizer: Any) -> int:
+    """The number of the padding token. Decoders often have none; a token that ends no text takes its place.
+
+    A decoder's head reads the last token that is not padding, so a token that texts end on would not do.
+    """
+    if tokenizer.pad_token_id is None:
+        last = tokenizer("a")["input_ids"][-1]
+        free = [own for own in (tokenizer.unk_token, tokenizer.eos_token) if own is not None]
+        free = [own for own in free if tokenizer.convert_tokens_to_ids(own) != last]
+        if not free:
+            raise ModelError(f"model.base {name!r} has no padding token: give its tokenizer a pad_token.")
+        tokenizer.pad_token = free[0]
+    return int(tokenizer.pad_token_id)
 
 
 def _fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -12,19 +12,23 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlora.training.batches import padded
 from fedlora.training.maps import encoder_of
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
 ATTENTION = "fedlora_packed"
 """The name under which transformers finds the attention function."""
+
+Reads = Literal["first", "last"]
+"""Which token of a sequence a head reads: encoders the first, decoders the last."""
 
 Group = tuple[int, int, int]
 """(first token, sequences, tokens of each)."""
@@ -41,6 +45,8 @@ class Pack:
     groups: tuple[Group, ...]
     firsts: Tensor
     """Of each sequence, its first token."""
+    lasts: Tensor
+    """Of each sequence, its last token."""
     member: Tensor
     """Of each token, whose it is."""
     rows: tuple[Tensor, ...]
@@ -72,7 +78,7 @@ def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
 
     own = tuple(put(place[owners == number]) for number in range(len(batches)))
     member = put(numpy.repeat(owners[order], lengths))
-    return Pack(put(ids[None]), put(positions[None]), groups, put(starts), member, own)
+    return Pack(put(ids[None]), put(positions[None]), groups, put(starts), put(starts + lengths - 1), member, own)
 
 
 class PackedEncoder:
@@ -82,25 +88,29 @@ class PackedEncoder:
     it did before.
 
     Args:
-        model: an encoder for classification, on its device.
+        model: a model for classification, on its device.
+        reads: the token of a sequence that its head reads.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, reads: Reads = "first") -> None:
         _register()
         self._model, self._encoder = model, encoder_of(model)
         self._layers = _Layers.of(_owner_of_layers(model))
         self._offset = _first_position(model)
+        self._reads = reads
         config: Any = self._encoder.config
         config._attn_implementation = ATTENTION
 
     def hidden(self, pack: Pack, values: Mapping[str, Tensor]) -> Tensor:
-        """The last hidden state of the first token of every sequence, (sequences, width).
+        """The last hidden state of that token of every sequence that the head reads, (sequences, width).
 
         Args:
             pack: the sequences.
             values: parameters of the whole model that take the place of its own.
         """
-        inputs = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
+        inputs: dict[str, Any] = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
+        if self._reads == "last":
+            inputs["use_cache"] = False  # of keys and values, for writing text on
         _way.groups = pack.groups
         try:
             if values:
@@ -110,7 +120,7 @@ class PackedEncoder:
                 self._encoder(**inputs)
         finally:
             _way.groups = None
-        return self._layers.taken()[0, pack.firsts]
+        return self._layers.taken()[0, pack.firsts if self._reads == "first" else pack.lasts]
 
     def _own(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's parameters among the model's, by its own names."""
@@ -187,35 +197,49 @@ def _output(state: Tensor) -> Any:
     return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=state)
 
 
-def agrees(model: nn.Module, padding: int) -> bool:
-    """Whether a model gives the same scores packed as padded: tried, not looked up."""
+def packed_encoder(model: nn.Module, padding: int) -> PackedEncoder | None:
+    """The model's encoder on packs; None where packs do not give the scores of padded batches.
+
+    That, and which token the head reads, is tried and not looked up: architectures are many.
+    """
     parameter = next(model.parameters())
     config: Any = encoder_of(model).config
     usual: Any = getattr(config, "_attn_implementation", None)
+    tokens = _some_tokens(int(getattr(model.config, "vocab_size", 8)))
+    expected = _padded_scores(model, tokens, padding)
+    own = pack(tokens, [numpy.arange(len(tokens))], str(parameter.device))
+    tolerance = 1e-4 if parameter.dtype in (torch.float32, torch.float64) else 5e-2
+    sides: tuple[Reads, ...] = ("first", "last")
+    for reads in sides:
+        try:
+            encoder = PackedEncoder(model, reads)
+            with torch.inference_mode():
+                found = encoder.logits(encoder.hidden(own, {}), {})[own.rows[0]]
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+            break
+        if bool((expected - found).abs().max() <= tolerance * (1.0 + expected.abs().max())):
+            return encoder
+    config._attn_implementation = usual
+    return None
+
+
+def _some_tokens(vocabulary: int) -> Tokens:
+    """Four sequences, two of one length."""
     lengths = (3, 4, 4, 7)
     draw = torch.Generator().manual_seed(0)
-    top = min(int(getattr(model.config, "vocab_size", 8)), 1000)
-    rows = [torch.randint(5 if top > 10 else 1, top, (length,), generator=draw) for length in lengths]
+    top = min(vocabulary, 1000)
+    ids = torch.randint(5 if top > 10 else 1, top, (sum(lengths),), generator=draw)
     starts = numpy.concatenate([[0], numpy.cumsum(lengths)])
-    tokens = Tokens(torch.cat(rows).numpy().astype(numpy.int32), starts, numpy.zeros(len(rows), dtype=numpy.int64))
-    ids = torch.full((len(rows), max(lengths)), padding)
-    mask = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)], mask[number, : len(row)] = row, 1
-    try:
-        with torch.inference_mode():
-            model_any: Any = model
-            padded = model_any(input_ids=ids.to(parameter.device), attention_mask=mask.to(parameter.device)).logits
-            encoder = PackedEncoder(model)
-            own = pack(tokens, [numpy.arange(len(rows))], str(parameter.device))
-            packed = encoder.logits(encoder.hidden(own, {}), {})[own.rows[0]]
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
-        packed = torch.full((), torch.inf)
-    tolerance = 1e-4 if parameter.dtype in (torch.float32, torch.float64) else 5e-2
-    same = bool((padded - packed).abs().max() <= tolerance * (1.0 + padded.abs().max()))
-    if not same:
-        config._attn_implementation = usual
-    return same
+    return Tokens(ids.numpy().astype(numpy.int32), starts, numpy.zeros(len(lengths), dtype=numpy.int64))
+
+
+def _padded_scores(model: Any, tokens: Tokens, padding: int) -> Tensor:
+    """The class scores as the model gives them on a padded batch."""
+    device = str(next(iter(model.parameters())).device)
+    ids, mask, _ = padded(tokens, numpy.arange(len(tokens)), padding, device)
+    with torch.inference_mode():
+        scores: Tensor = model(input_ids=ids, attention_mask=mask).logits
+    return scores
 
 
 class _Way(threading.local):
@@ -249,25 +273,32 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention within every sequence; all of (1, heads, tokens, width), the result (1, tokens, heads, width)."""
     if _way.groups is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        usual = {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
+        usual = {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window, "is_causal": is_causal}
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **usual, **others
         )
         return found
     q, k, v = (own[0].transpose(0, 1) for own in (query, key, value))  # (tokens, heads, width)
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    grouped = k.shape[1] != q.shape[1]  # several query heads share a key
     parts = []
     for first, count, length in _way.groups:
         q_own, k_own, v_own = (
             own[first : first + count * length].view(count, length, *own.shape[1:]).transpose(1, 2) for own in (q, k, v)
         )
         mask = None if sliding_window is None or length <= sliding_window else _band(length, sliding_window, q.device)
-        own = functional.scaled_dot_product_attention(q_own, k_own, v_own, attn_mask=mask, scale=scaling)
+        if mask is not None and causal:
+            mask = mask.tril()
+        own = functional.scaled_dot_product_attention(
+            q_own, k_own, v_own, mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped
+        )
         parts.append(own.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)[None], None
 
