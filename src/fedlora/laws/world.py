@@ -20,6 +20,7 @@ from fedlora.core.rounds import (
     Reply,
     Score,
     ScoreJob,
+    Trainer,
 )
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.memories import HeldMemories
@@ -64,6 +65,10 @@ class World:
         pair = vera_projection(shapes, max(self.ranks), self.seed) if self.kind == "vera" else None
         wire = type_of_wire[self.wire]
         return AdapterSpec(shapes, max(self.ranks), self.scale, self.kind, self.head, projection=pair, wire=wire)
+
+    def trainer(self, same_data: bool = False) -> Trainer:
+        """Who trains: the stand-in. A world on a real model has another."""
+        return StandIn(self.spec, self.seed, same_data=same_data)
 
     def __str__(self) -> str:
         """The world in words, for a counter-example."""
@@ -113,7 +118,7 @@ def worlds(draw: strategies.DrawFn, mixed_ranks: bool, kinds: frozenset[Kind]) -
 class Watched:
     """A trainer that remembers what it was asked and what it answered."""
 
-    inner: StandIn
+    inner: Trainer
     fits: dict[tuple[int, str], list[tuple[FitJob, Fitted]]] = field(default_factory=dict)
 
     @property
@@ -128,7 +133,7 @@ class Watched:
 
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Ask the inner trainer and remember."""
-        answers = self.inner.fit(jobs)
+        answers = list(self.inner.fit(jobs))
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, Fitted):
                 self.fits.setdefault((job.round, job.client), []).append((job, answer))
@@ -136,7 +141,7 @@ class Watched:
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
         """Ask the inner trainer."""
-        return self.inner.score(jobs)
+        return list(self.inner.score(jobs))
 
 
 @dataclass
@@ -243,7 +248,7 @@ def play(
         sent_as: the transport class.
     """
     spec = world.spec
-    trainer = Watched(StandIn(spec, world.seed, same_data=same_data))
+    trainer = Watched(world.trainer(same_data))
     plan = Plan(world.rounds, world.seed, evaluate_every=0)
     absent = frozenset((t, name(k)) for t, k in world.absent)
     lost = frozenset((t, name(k)) for t, k in world.lost)

@@ -203,8 +203,8 @@ def _require_classifier(name: str, config: Any) -> None:
 
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"model.base is {name!r}, a {getattr(config, 'model_type', 'model of unknown kind')}, which cannot classify "
-            f"texts: choose an encoder such as BERT, RoBERTa or ModernBERT, or a decoder such as LLaMA or GPT-2."
+            f"model.base is {name!r}, a {getattr(config, 'model_type', 'model of unknown kind')}, which cannot "
+            f"classify texts: choose an encoder such as BERT or ModernBERT, or a decoder such as LLaMA or GPT-2."
         )
 
 

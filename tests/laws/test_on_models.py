@@ -1,0 +1,64 @@
+"""Laws on real models: BERT's maps are Linear, GPT-2's are Conv1D, which stores its weights the other way round."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from tiny_models import LABELS, owned_by, some_tokens, tiny_model, tokenizer
+
+from fedlora.core.rounds import Amount
+from fedlora.laws.book import LAWS
+from fedlora.laws.world import World
+from fedlora.methods import BUILT_IN, find_method
+from fedlora.training.cohort import CohortTrainer
+from fedlora.training.model import Base, make_base
+from fedlora.training.trainer import TrainSettings
+
+BY_NAME = {law.name: law for law in LAWS}
+METHODS = [kind for kind in map(find_method, BUILT_IN) if "lora" in kind.kinds]
+
+
+@dataclass(frozen=True)
+class OnModel(World):
+    """Clients with 3 to 6 examples each train a real model."""
+
+    base: Base = field(kw_only=True)
+
+    @property
+    def spec(self):
+        return self.base.spec(max(self.ranks), self.scale, head=self.head)
+
+    def trainer(self, same_data=False):
+        owned = owned_by(sum(self.examples), len(self.examples))
+        if same_data:
+            owned = dict.fromkeys(owned, owned["c0"])
+        tokens = some_tokens(sum(self.examples))
+        settings = TrainSettings(Amount(epochs=3), batch_size=8, lr=1e-3)  # twins draw the same batches
+        return CohortTrainer(
+            self.base, self.spec, settings, train=tokens, test=tokens, owned=owned, seed=self.seed, rounds=self.rounds
+        )
+
+
+def world(kind, method):
+    base = make_base(tiny_model(kind), tokenizer(), kind, LABELS)
+    assert (kind == "gpt2") == bool(base.transposed)
+    ranks = (2, 1, 3) if method.mixed_ranks else (2, 2, 2)
+    usual = {
+        "shapes": tuple(base.shapes.values()), "ranks": ranks, "examples": (4, 4, 4), "rounds": 3,
+        "absent": frozenset({(2, 0)}), "lost": frozenset({(1, 2)}), "scale": 2.0, "head": "shared",
+        "wire": "float32", "seed": 3,
+    }  # fmt: skip
+    return OnModel(**usual, base=base)
+
+
+@pytest.mark.parametrize("name", ["exactness", "latecomer", "twins", "absence", "resume"])
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)
+def test_law_on_conv1d(kind, name):
+    method, law = kind(), BY_NAME[name]
+    if law.applies(method):
+        law.check(method, world("gpt2", method))
+
+
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)
+def test_exactness_on_linear(kind):
+    if BY_NAME["exactness"].applies(kind()):
+        BY_NAME["exactness"].check(kind(), world("bert", kind()))
