@@ -13,7 +13,7 @@ from fedlora.core.kinds import vera_projection
 from fedlora.core.lowrank import LowRank
 from fedlora.core.penalties import Proximal, Tail
 from fedlora.core.rounds import Amount, Failure, Fit, FitJob, ScoreJob
-from fedlora.training import packing
+from fedlora.training import attention, packing
 from fedlora.training.cohort import CohortTrainer, PaddedInstead
 from fedlora.training.model import make_base
 from fedlora.training.packing import pack, packed_encoder
@@ -166,12 +166,12 @@ def test_a_window_shorter_than_the_text():
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
     assert packed_encoder(model, 0)
-    usual = packing._band
+    usual = attention._band
     try:  # the planted fault: a window that is not applied is seen
-        packing._band = lambda length, window, device: None
+        attention._band = lambda length, window, device: None
         assert not packed_encoder(model, 0)
     finally:
-        packing._band = usual
+        attention._band = usual
 
 
 def test_deberta_is_padded_and_said():
@@ -207,7 +207,7 @@ def test_a_model_computes_on_padded_batches_as_before(tmp_path):
     cohort.score([ScoreJob("c0", start)])
     assert base.model(input_ids=ids, attention_mask=mask).logits.equal(before)
     write_model(tmp_path, start, spec, base, base.head)
-    assert packing.ATTENTION not in (tmp_path / "config.json").read_text()
+    assert attention.ATTENTION not in (tmp_path / "config.json").read_text()
 
 
 def test_threads_share_one_base():

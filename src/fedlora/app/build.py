@@ -27,7 +27,7 @@ from fedlora.training.generated import generated_base, generated_dataset
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft
 from fedlora.training.split import Split, SplitSettings, pooled, split
-from fedlora.training.tokens import Tokens, tokenise
+from fedlora.training.tokens import Tokens, tokenise_once
 from fedlora.training.trainer import PlainTrainer, TrainSettings
 
 
@@ -69,7 +69,8 @@ def load(config: Config, dataset: Dataset | None = None) -> Ingredients:
     dataset = dataset or load_dataset(config)
     dealt = deal(config, dataset)
     base = load_named_base(config, dataset.labels)
-    train, test = (tokenise(texts, base.tokenizer, config.model.max_length) for texts in (dataset.train, dataset.test))
+    cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
+    train, test = (tokenise_once(own, base.tokenizer, fingerprint, cut) for own in (dataset.train, dataset.test))
     return Ingredients(dataset, dealt, base, train, test)
 
 

@@ -6,10 +6,8 @@ Made for first steps, demos and tests. Every record of a run on them says that t
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from fedlora.core.seeds import numpy_stream, stream_seed
+from fedlora.training.cache import made_once
 from fedlora.training.data import Dataset, Texts
 
 NAME = "generated"
@@ -79,11 +78,6 @@ def _sentence(intent: int, generator: numpy.random.Generator) -> str:
     return " ".join(words)
 
 
-def cache_folder() -> Path:
-    """Where things that take a while to make are kept between runs: $XDG_CACHE_HOME/fedlora."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedlora"
-
-
 def generated_base(width: int = 96, layers: int = 3, steps: int = 500, seed: int = 0) -> Path:
     """The folder of a small BERT, trained on generated sentences by masked words; made once and kept.
 
@@ -95,22 +89,10 @@ def generated_base(width: int = 96, layers: int = 3, steps: int = 500, seed: int
     """
     recipe = {"width": width, "layers": layers, "steps": steps, "seed": seed, "version": 2}
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache_folder() / f"{NAME}-base-{name}"
-    if not (folder / "config.json").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent))
-        try:
-            _train_base(made, width, layers, steps, seed)
-            made.rename(folder)
-        except OSError:
-            if not (folder / "config.json").is_file():  # another process may have been first
-                raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return folder
+    return made_once(f"{NAME}-base-{name}", partial(_train_base, width, layers, steps, seed))
 
 
-def _train_base(folder: Path, width: int, layers: int, steps: int, seed: int) -> None:
+def _train_base(width: int, layers: int, steps: int, seed: int, folder: Path) -> None:
     """Two tasks without labels: guess the hidden words, and name all words from the sentence's vector."""
     from transformers import BertConfig, BertModel
 

@@ -2,9 +2,8 @@
 """Sequences end to end: no padding, no mask, and no arithmetic on either.
 
 A pack holds sequences of ascending length, one behind the other, as a single row of tokens with explicit
-positions. Every operation of an encoder but attention works on tokens one by one and does not notice.
-Attention is computed by groups of equal length, each an ordinary dense batch without a mask; the function
-is registered by name with transformers, so that this is written once and not per architecture.
+positions. Every operation of an encoder but attention works on tokens one by one and does not notice; attention is
+in `attention.py`.
 """
 
 import copy
@@ -17,21 +16,15 @@ from typing import Any, Literal
 import numpy
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from fedlora.training.attention import ATTENTION, Group, packed, register, under_way
 from fedlora.training.batches import padded
 from fedlora.training.maps import encoder_of
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
-ATTENTION = "fedlora_packed"
-"""The name under which transformers finds the attention function."""
-
 Reads = Literal["first", "last"]
 """Which token of a sequence a head reads: encoders the first, decoders the last."""
-
-Group = tuple[int, int, int]
-"""(first token, sequences, tokens of each)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +77,7 @@ def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
 class PackedEncoder:
     """Runs a model's encoder on packs, and its head on what comes out. Several threads may do so at once.
 
-    From here on the model computes attention by `_attention`, which on inputs that are not packed does what
+    From here on the model computes attention by `fedlora_packed`, which on inputs that are not packed does what
     it did before.
 
     Args:
@@ -93,7 +86,7 @@ class PackedEncoder:
     """
 
     def __init__(self, model: nn.Module, reads: Reads = "first") -> None:
-        _register()
+        register()
         self._model, self._encoder = model, encoder_of(model)
         self._layers = _Layers.of(_owner_of_layers(model))
         self._offset = _first_position(model)
@@ -111,15 +104,12 @@ class PackedEncoder:
         inputs: dict[str, Any] = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
         if self._reads == "last":
             inputs["use_cache"] = False  # of keys and values, for writing text on
-        _way.groups = pack.groups
-        try:
+        with packed(pack.groups):
             if values:
                 with self._layers.alone:  # parameters are put into the one model
                     torch.func.functional_call(self._encoder, self._own(values), args=(), kwargs=inputs)
             else:
                 self._encoder(**inputs)
-        finally:
-            _way.groups = None
         return self._layers.taken()[0, pack.firsts if self._reads == "first" else pack.lasts]
 
     def _own(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -168,7 +158,7 @@ class _Layers:
         if given is not None:
             return _output(given)
         output = self._forward(*args, **named)
-        if _way.groups is not None:
+        if under_way() is not None:
             self._way.taken = output if isinstance(output, Tensor) else output[0]
         return output
 
@@ -240,73 +230,6 @@ def _padded_scores(model: Any, tokens: Tokens, padding: int) -> Tensor:
     with torch.inference_mode():
         scores: Tensor = model(input_ids=ids, attention_mask=mask).logits
     return scores
-
-
-class _Way(threading.local):
-    groups: tuple[Group, ...] | None = None
-    """Of the pack that this thread has under way; None: padded batches."""
-
-
-_way = _Way()
-
-
-def _register() -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, _mask)
-
-
-def _mask(*args: Any, **named: Any) -> Any:
-    """Groups of equal length need none."""
-    from transformers.masking_utils import sdpa_mask
-
-    return sdpa_mask(*args, **named) if _way.groups is None else None
-
-
-def _attention(  # noqa: PLR0917 (the signature is that of transformers)
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    is_causal: bool | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Attention within every sequence; all of (1, heads, tokens, width), the result (1, tokens, heads, width)."""
-    if _way.groups is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        usual = {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window, "is_causal": is_causal}
-        found: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, **usual, **others
-        )
-        return found
-    q, k, v = (own[0].transpose(0, 1) for own in (query, key, value))  # (tokens, heads, width)
-    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    grouped = k.shape[1] != q.shape[1]  # several query heads share a key
-    parts = []
-    for first, count, length in _way.groups:
-        q_own, k_own, v_own = (
-            own[first : first + count * length].view(count, length, *own.shape[1:]).transpose(1, 2) for own in (q, k, v)
-        )
-        mask = None if sliding_window is None or length <= sliding_window else _band(length, sliding_window, q.device)
-        if mask is not None and causal:
-            mask = mask.tril()
-        own = functional.scaled_dot_product_attention(
-            q_own, k_own, v_own, mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped
-        )
-        parts.append(own.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)[None], None
-
-
-def _band(length: int, window: int, device: torch.device) -> Tensor:
-    """Which tokens see which, where a layer looks only so far to both sides."""
-    place = torch.arange(length, device=device)
-    return (place[:, None] - place[None]).abs() < window
 
 
 def _owner_of_layers(model: nn.Module) -> nn.Module:

@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token ids of many texts, end to end."""
+"""Token ids of many texts, end to end: made once, then read from the disk as they are needed."""
 
+import hashlib
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
+from fedlora.training.cache import made_once
 from fedlora.training.data import Texts
+
+_TEXTS_A_TIME = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,14 +41,59 @@ class Tokens:
 
 def tokenise(texts: Texts, tokenizer: Any, max_length: int) -> Tokens:
     """The tokens of every text, special tokens included, cut at `max_length`."""
-    encoded = tokenizer(
-        list(texts.texts),
-        truncation=True,
-        max_length=max_length,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )["input_ids"]
-    starts = numpy.zeros(len(encoded) + 1, dtype=numpy.int64)
-    numpy.cumsum([len(ids) for ids in encoded], out=starts[1:])
-    flat = [token for ids in encoded for token in ids]
-    return Tokens(numpy.array(flat, dtype=numpy.int32), starts, texts.labels)
+    ids, lengths = zip(*_encoded(texts, tokenizer, max_length), strict=True)
+    return Tokens(numpy.concatenate(ids), _starts(numpy.concatenate(lengths)), texts.labels)
+
+
+def tokenise_once(texts: Texts, tokenizer: Any, fingerprint: str, max_length: int) -> Tokens:
+    """What `tokenise` gives, memory-mapped from a cache that is keyed by the texts and the tokenizer.
+
+    Args:
+        texts: of the examples.
+        tokenizer: of the base.
+        fingerprint: of the tokenizer, everything about it.
+        max_length: tokens after which a text is cut.
+
+    Where the cache cannot be written the tokens are made in memory.
+    """
+    digest = hashlib.sha256(f"{fingerprint} {max_length}\n".encode())
+    for text in texts.texts:
+        own = text.encode("utf-8", "surrogatepass")
+        digest.update(len(own).to_bytes(8, "little") + own)
+    try:
+        folder = made_once(f"tokens/{digest.hexdigest()}", partial(_write, texts, tokenizer, max_length))
+        starts = numpy.load(folder / "starts.npy")
+        ids = numpy.memmap(folder / "ids", dtype=numpy.int32, mode="r", shape=(int(starts[-1]),))
+    except (OSError, ValueError):
+        return tokenise(texts, tokenizer, max_length)
+    return Tokens(numpy.asarray(ids), starts, texts.labels)
+
+
+def _write(texts: Texts, tokenizer: Any, max_length: int, folder: Path) -> None:
+    lengths = []
+    with (folder / "ids").open("wb") as file:
+        for ids, own in _encoded(texts, tokenizer, max_length):
+            file.write(ids.tobytes())
+            lengths.append(own)
+    numpy.save(folder / "starts.npy", _starts(numpy.concatenate(lengths)))
+
+
+def _encoded(
+    texts: Texts, tokenizer: Any, max_length: int
+) -> Iterator[tuple[NDArray[numpy.int32], NDArray[numpy.int64]]]:
+    """Ids end to end and the number of tokens of each text, some thousand texts at a time."""
+    for first in range(0, max(len(texts), 1), _TEXTS_A_TIME):
+        rows = tokenizer(
+            list(texts.texts[first : first + _TEXTS_A_TIME]),
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        lengths = numpy.fromiter(map(len, rows), dtype=numpy.int64, count=len(rows))
+        flat = itertools.chain.from_iterable(rows)
+        yield numpy.fromiter(flat, dtype=numpy.int32, count=int(lengths.sum())), lengths
+
+
+def _starts(lengths: NDArray[numpy.int64]) -> NDArray[numpy.int64]:
+    return numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
