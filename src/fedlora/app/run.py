@@ -34,8 +34,7 @@ class Run:
     def __init__(self, simulation: Simulation, folder: Path | None = None, resume: bool = False) -> None:
         self.simulation = simulation
         self.server: Server = begin(simulation.federation, simulation.trainer.head)
-        self.records: list[RoundRecord] = []
-        """Of the rounds that this object has run."""
+        self._lines: list[Mapping[str, Any]] = []
         self._journal = _open(simulation, folder, resume) if folder else None
         if self._journal:
             simulation.transport.memories = self._journal.memories
@@ -52,7 +51,7 @@ class Run:
                 if self._journal:
                     self._journal.commit(server, record)
                 self.server = server
-                self.records.append(record)
+                self._lines.append(round_line(record))
                 yield record
             if self._journal:
                 self._finish(self._journal)
@@ -84,7 +83,7 @@ class Run:
             raise UserError(f"There is no client {client!r}: choose one of {', '.join(sorted(roster))}.")
         member = roster[client] if client is not None else None
         own = client_model(self.simulation, self.server, member) if member else model
-        summary = summarise(self.simulation, [round_line(record) for record in self.records])
+        summary = summarise(self.simulation, self._lines)
         if own is not None:
             export(self.simulation, own, Path(folder), summary, member)
 

@@ -20,6 +20,9 @@ from fedlora.federation.sampling import drops_out, participants
 from fedlora.federation.transport import Transport, message
 from fedlora.methods.base import Method, State
 
+_SCORED_AT_A_TIME = 500
+"""Clients whose evaluation is under way together: what each is sent is in memory until it has answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -165,9 +168,14 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
 def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> RoundRecord:
     """Personal scores of everybody, and the global model's on the server's own test set."""
     roster = _roster(federation, server)
-    orders = [_order(federation, server, client, "evaluate") for client in roster]
-    answers = {answer.client: answer for answer in federation.transport.exchange(orders)}
-    scores = {client: a.score for client, a in answers.items() if isinstance(a, Reply)}
+    scores: dict[str, Score | None] = {}
+    sent: dict[str, int] = {}
+    for first in range(0, len(roster), _SCORED_AT_A_TIME):
+        orders = [_order(federation, server, own, "evaluate") for own in roster[first : first + _SCORED_AT_A_TIME]]
+        for answer in federation.transport.exchange(orders):
+            sent[answer.client] = answer.traffic.down + answer.traffic.up
+            if isinstance(answer, Reply):
+                scores[answer.client] = answer.score
     took_part = {own.client: own for own in record.clients}
     everybody = {client.id: blank_record(client, record.round, "idle") for client in roster} | took_part
     clients = tuple(replace(everybody[own], score=scores.get(own)) for own in sorted(everybody))
@@ -176,7 +184,7 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
         clients=clients,
         personal=personal([scores.get(client.id) for client in roster]),
         global_score=_global_score(federation, server, scores),
-        evaluation_bytes=sum(a.traffic.down + a.traffic.up for a in answers.values()),
+        evaluation_bytes=sum(sent.values()),
     )
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of a report, each a function from runs to an `<svg>`."""
 
+import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,9 @@ from fedlora.report.svg import PALETTE, new_figure, to_svg
 from fedlora.report.tables import size
 
 _MOST_CELLS = 4000
-"""Cells of a map that still get a value each under the pointer."""
+"""Of a map, so that each can have its value under the pointer. Of more clients, some are shown."""
+_MOST_DOTS = 400
+"""Clients of a run that get a dot each. Of more, some are shown."""
 _DASHES = ("-", "--", ":")
 
 
@@ -83,9 +86,8 @@ def client_scores(groups: Sequence[Group], title: str) -> str | None:
     for number, group in enumerate(groups):
         for run in group.runs:
             scored = run.last_scored()
-            for line in run.clients:
-                if line["round"] != scored or line["score"] is None:
-                    continue
+            own = [line for line in run.clients if line["round"] == scored and line["score"] is not None]
+            for line in some(sorted(own, key=lambda line: float(line["score"])), _MOST_DOTS):
                 gid = f"client{len(tips)}"
                 height = number + 0.22 * _spread_of(line["client"])
                 (dot,) = axes.plot(
@@ -103,6 +105,11 @@ def client_scores(groups: Sequence[Group], title: str) -> str | None:
     axes.set_xlim(-2, 102)
     axes.set_xlabel("accuracy on the client's own test part, %")
     return to_svg(figure, "clients", title, tips)
+
+
+def some(values: Sequence[Any], most: int) -> Sequence[Any]:
+    """All values, or every so-manieth so that there are at most so many; the first is always among them."""
+    return values[:: -(-len(values) // most)] if values else values
 
 
 def _spread_of(client: str) -> float:
@@ -132,8 +139,9 @@ def traffic(groups: Sequence[Group], title: str) -> str:
 
 def label_map(run: RunData, title: str) -> str:
     """How many training examples of each label each client owns."""
-    clients = list(run.split["clients"])
     labels = run.split["labels"]
+    everybody = list(run.split["clients"])
+    clients = some(everybody, max(1, _MOST_CELLS // len(labels)))
     values = {
         (x, y): float(count)
         for y, client in enumerate(clients)
@@ -141,7 +149,7 @@ def label_map(run: RunData, title: str) -> str:
         if count
     }
     names = {place: f"client {clients[place[1]]}, {labels[place[0]]}: {value:.0f}" for place, value in values.items()}
-    return heat_map("labels", title, Cells(values, names, labels, clients, "label"))
+    return heat_map("labels", title, Cells(values, names, labels, clients, _across("label", clients, everybody)))
 
 
 def slot_map(run: RunData, side: str, title: str) -> str | None:
@@ -170,14 +178,23 @@ def overlap_map(run: RunData, side: str, title: str) -> str | None:
     }
     if len(chosen) < 2:
         return None
-    clients = sorted(chosen)
+    clients = some(sorted(chosen), math.isqrt(_MOST_CELLS))
     values, tips = {}, {}
     for y, one in enumerate(clients):
         for x, other in enumerate(clients):
             union = chosen[one] | chosen[other]
             values[x, y] = len(chosen[one] & chosen[other]) / len(union) if union else 0.0
             tips[x, y] = f"{one} and {other}: {100 * values[x, y]:.0f} % of their slots in common"
-    return heat_map(f"overlap-{side}", title, Cells(values, tips, clients, clients, "client", top=1.0))
+    return heat_map(
+        f"overlap-{side}", title, Cells(values, tips, clients, clients, _across("client", clients, chosen), top=1.0)
+    )
+
+
+def _across(columns: str, shown: Sequence[str], everybody: Sized) -> str:
+    """What a map's columns are, and how many clients it leaves out."""
+    if len(shown) == len(everybody):
+        return columns
+    return f"{columns} ({len(shown)} of {len(everybody):,} clients)"
 
 
 def _choices(run: RunData, side: str) -> Mapping[str, Mapping[str, Sequence[int]]]:
@@ -225,9 +242,8 @@ def heat_map(name: str, title: str, cells: Cells) -> str:
         fullness = min(1.0, 0.08 + 0.92 * value / highest)
         cell = Rectangle((x - 0.5, y - 0.5), 1, 1, color=PALETTE[0], alpha=fullness, linewidth=0)
         axes.add_patch(cell)
-        if len(cells.values) <= _MOST_CELLS:
-            cell.set_gid(f"cell{x}-{y}")
-            told[f"cell{x}-{y}"] = cells.tips[x, y]
+        cell.set_gid(f"cell{x}-{y}")
+        told[f"cell{x}-{y}"] = cells.tips[x, y]
     axes.set_xlim(-0.5, len(cells.columns) - 0.5)
     axes.set_ylim(len(cells.rows) - 0.5, -0.5)
     _names(axes, cells.columns, cells.rows)

@@ -88,7 +88,7 @@ def draw(groups: Sequence[Group]) -> list[Drawn]:
         ),
         _drawn(
             "Every client's own score",
-            "A dot a client (and seed) after the last scored round.",
+            "A dot a client (and seed) after the last scored round; of more than 400 clients, some.",
             figures.client_scores(groups, "accuracy of every client"),
         ),
         _drawn(
