@@ -8,6 +8,7 @@ import torch
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.rounds import Client, Failure, Score
 from fedlora.errors import DivergedError, FedloraError
+from fedlora.federation import server as server_module
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.memories import HeldMemories
 from fedlora.federation.record import personal
@@ -245,3 +246,22 @@ def test_sums_do_not_suffer_from_a_narrow_wire():
         exact = sum(u.parcel["input"][module].double() for u in sent) / 300
         error = (server.state.adapter.input[module].double() - exact).abs().max()
         assert float(error) < 1e-7 * (1 + float(exact.abs().max()))
+
+
+def test_scores_taken_some_at_a_time_are_those_taken_at_once(monkeypatch):
+    _, at_once = run(LoRAA2(), evaluate_every=1)
+    monkeypatch.setattr(server_module, "_SCORED_AT_A_TIME", 4)
+    own = federation(LoRAA2(), evaluate_every=1)
+    sizes, exchange = [], own.transport.exchange
+
+    def counted(orders):
+        sizes.append(len(orders))
+        return exchange(orders)
+
+    monkeypatch.setattr(own.transport, "exchange", counted)
+    in_parts = list(federate(own, begin(own, own.scorer.head)))
+    assert sizes == [6, 4, 2] * 3  # a round of training, then six clients scored in two parts
+    for (_, one), (_, other) in zip(at_once, in_parts, strict=True):
+        assert one.personal == other.personal
+        assert [c.score for c in one.clients] == [c.score for c in other.clients]
+        assert one.evaluation_bytes == other.evaluation_bytes
