@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow check docs format clean
+.PHONY: help install demo test slow check docs bench bench-gpu format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +33,20 @@ check: install  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What the benchmarks train: texts in files and a base. See docs/speed.md.
+DATA   ?= data/banking77
+BASE   ?= sentence-transformers/all-MiniLM-L6-v2
+OUT    ?= benchmarks/results
+
+bench: install  ## time the trainers against Flower and stock PEFT (DATA=folder BASE=model, quiet machine)
+	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed -e ".[bench]"
+	$(BIN)/python benchmarks/trainers.py $(DATA) $(BASE) $(OUT)/trainers.json
+	$(BIN)/python benchmarks/curves.py $(BASE) $(OUT)/curves.json
+	$(BIN)/python benchmarks/memory.py $(OUT)/memory.json
+
+bench-gpu: install  ## the cohort trainer on a GPU against stock PEFT, within 8 minutes
+	$(BIN)/python benchmarks/gpu.py $(OUT)/gpu.json cuda
 
 docs: install  ## write what the docs take from the code
 	$(BIN)/python docs/generate.py
