@@ -50,6 +50,18 @@ def test_commands_exist(page):
                         assert (ROOT / word.partition(":")[0]).exists(), line
 
 
+def test_the_tests_that_docs_name_are_there():
+    named = [
+        (page.name, *own)
+        for page in PAGES
+        for own in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 20
+    for page, file, name in named:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(def|class) {name}\b", source, flags=re.M), f"{page} names {file}::{name}"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
 def test_example_configs_are_right(path):
     from fedlora.app.config import read_config
