@@ -6,22 +6,20 @@ python docs/generate.py --check    say what is out of date, exit 1 if anything i
 """
 
 import inspect
-import io
-import json
 import sys
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
+import results
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.ticker import LogLocator
+from results import WHEN, measured, svg
 
 from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
 from fedlora.methods import BUILT_IN
 from fedlora.methods.wrap import WRAPPERS
-from fedlora.report.svg import PALETTE
 from fedlora.report.tables import size
 
 ROOT = Path(__file__).parents[1]
@@ -126,28 +124,6 @@ def methods_table(link=""):
         private = " and ".join({"input": "A", "output": "B"}[side] for side in sorted(kind.private)) or "-"
         travels = told["What travels"].rstrip(".")
         lines.append(f"| [`{name}`]({link}methods/{name}.md) | {ranks} | {exact} | {private} | {travels} |")
-    return "\n".join(lines) + "\n"
-
-
-WHEN = {"first": "at first contact", "steady": "from then on"}
-
-
-def measured(name):
-    """A benchmark's results."""
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def measures_table():
-    """What the benchmarks found of each method: how exact, how many bytes."""
-    exactness, traffic = measured("exactness")["methods"], measured("traffic")["bytes of one client and round"]
-    lines = [
-        "| method | ranks | off the mean update | off the mean product | up, first | down, first | up | down |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, own in exactness.items():
-        errors = [f"{own['errors'][key]:.2g}" if own["errors"] else "-" for key in ("update", "product")]
-        sent = [size(traffic[name][when][way]) for when in WHEN for way in ("up", "down")]
-        lines.append(f"| `{name}` | {own['ranks']} | {' | '.join(errors)} | {' | '.join(sent)} |")
     return "\n".join(lines)
 
 
@@ -168,7 +144,7 @@ def methods_page():
     lines += [
         "RoBERTa-base, encoded parcels without heads ([traffic.py](../benchmarks/traffic.py)).",
         "",
-        measures_table(),
+        results.measures_table(),
     ]
     lines += [
         "",
@@ -178,11 +154,14 @@ def methods_page():
     return "\n".join(lines) + "\n"
 
 
-def with_table(page, name, table):
-    """A written page with what stands between two marks made anew."""
-    head, rest = page.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
-    _, tail = rest.split(f"<!-- /{name} -->")
-    return f"{head}<!-- {name} -->\n{table}<!-- /{name} -->{tail}"
+def with_tables(page, tables):
+    """A written page with what stands between the marks of each table made anew."""
+    text = page.read_text(encoding="utf-8")
+    for name, make in tables.items():
+        head, rest = text.split(f"<!-- {name} -->\n")
+        _, tail = rest.split(f"<!-- /{name} -->")
+        text = f"{head}<!-- {name} -->\n{make()}\n<!-- /{name} -->{tail}"
+    return text
 
 
 def concepts_picture():
@@ -224,74 +203,7 @@ def concepts_picture():
     kept = (((79.5, 26), (76.5, 26)), ((76.5, 6), (79.5, 6)))
     for start, end in (*ups, *downs, *kept):
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, color="#58626b"))
-    return _svg(figure)
-
-
-def study_table():
-    """Every run of the study."""
-    lines = [
-        "| ranks | method | rate | global | personal | worst tenth | up | down |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for ranks, runs in measured("study").items():
-        for name, own in runs.items():
-            told = own["summary"]
-            whole = f"{100 * told['global']['accuracy']:.1f}" if told["global"] else "-"
-            scores = [f"{100 * told['personal'][key]:.1f}" for key in ("mean", "worst_tenth")]
-            sent = [size(told[key]) for key in ("bytes_up", "bytes_down")]
-            lines.append(f"| {ranks} | `{name}` | {own['lr']:g} | {' | '.join([whole, *scores, *sent])} |")
-    return "\n".join(lines)
-
-
-def results_picture():
-    """Accuracy by bytes sent of the study's methods at rank 2, global on the left, personal on the right."""
-    study = measured("study")
-    results = {**study["2"], **study["mixed, mean 2"]}
-    sending = [name for name, own in results.items() if own["summary"]["bytes_up"]]
-    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name, own in results.items():
-        for axes, part, key in ((left, "global", "accuracy"), (right, "personal", "mean")):
-            sent, points = 0, []
-            for line in own["curve"]:
-                sent += line["bytes_up"]
-                if line[part]:
-                    points.append((sent, 100 * line[part][key]))
-            colour = PALETTE[sending.index(name) % len(PALETTE)] if name in sending else None
-            if not points:
-                continue
-            if own["summary"]["bytes_up"]:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, color=colour)
-            else:
-                axes.axhline(points[-1][1], linestyle=":", color="#58626b", linewidth=1)
-                axes.annotate(
-                    name, (0.02, points[-1][1]), (0, 3), ("axes fraction", "data"), "offset points", fontsize=8
-                )
-    for axes, title in ((left, "global model"), (right, "clients' own models, mean")):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(lambda value, _: size(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
-        axes.set_ylim(0, 85)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("sent by all clients", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    left.set_ylabel("accuracy, %", fontsize=9)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=8, fontsize=8, frameon=False)
-    return _svg(figure)
-
-
-def _svg(figure):
-    import matplotlib
-
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fedlora", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.patch.set_facecolor("white")
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
+    return svg(figure)
 
 
 def everything():
@@ -301,9 +213,9 @@ def everything():
         DOCS / "cli.md": cli_page(),
         DOCS / "methods.md": methods_page(),
         DOCS / "pictures" / "concepts.svg": concepts_picture(),
-        DOCS / "pictures" / "banking77.svg": results_picture(),
-        DOCS / "study.md": with_table(DOCS / "study.md", "table", study_table() + "\n"),
-        ROOT / "README.md": with_table(ROOT / "README.md", "methods", methods_table("docs/")),
+        DOCS / "pictures" / "banking77.svg": results.study_picture(),
+        **{DOCS / f"{name}.md": with_tables(DOCS / f"{name}.md", tables) for name, tables in results.TABLES.items()},
+        ROOT / "README.md": with_tables(ROOT / "README.md", {"methods": lambda: methods_table("docs/")}),
     }
     return pages | {DOCS / "methods" / f"{name}.md": method_page(name) for name in BUILT_IN}
 
