@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator
 
 from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
+from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
 from fedlora.methods.wrap import WRAPPERS
 from fedlora.report.svg import PALETTE
@@ -178,11 +179,76 @@ def methods_page():
     return "\n".join(lines) + "\n"
 
 
+def privacy_page():
+    """What the server can learn, with its table and figures."""
+    page = DOCS / "privacy.md"
+    return between(between(page.read_text(encoding="utf-8"), "methods", privacy_table()), "fuzz", fuzz_words())
+
+
 def with_table(page, name, table):
     """A written page with what stands between two marks made anew."""
-    head, rest = page.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
+    return between(page.read_text(encoding="utf-8"), name, table)
+
+
+def between(text, name, made):
+    """A text with what stands between two marks made anew."""
+    head, rest = text.split(f"<!-- {name} -->\n")
     _, tail = rest.split(f"<!-- /{name} -->")
-    return f"{head}<!-- {name} -->\n{table}<!-- /{name} -->{tail}"
+    return f"{head}<!-- {name} -->\n{made}<!-- /{name} -->{tail}"
+
+
+def privacy_table():
+    """What leaves a site under each method: what the server expects, what the notes of a played round say."""
+    lines = [
+        "| method | goes up in odd rounds | in even rounds | notes | stays | others can read |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, kind in BUILT_IN.items():
+        method = kind()
+        adapter = "lora" if "lora" in kind.kinds else "dense"
+        if kind.pooled:
+            lines.append(
+                f"| [`{name}`](methods/{name}.md) | every text: all data are in one place | - | - | nothing | - |"
+            )
+            continue
+        nobody, shapes = frozenset(), ((5, 7), (6, 4))
+        world = World(shapes, (2, 2), (5, 4), 2, nobody, nobody, 1.0, "frozen", "float32", 0, adapter)
+        run = play(method, world)
+        up = [sent_words(method, run.exchange(round, "c0")[0].terms.expected, adapter) for round in (1, 2)]
+        notes = {key: None for reply in run.transport.replies.values() for key in reply.notes}
+        told = ", ".join(f"`{key}`" for key in notes) or "-"
+        stays = " and ".join(LETTERS[side] for side in sorted(method.private_sides())) or "-"
+        folds = "steps" in run.servers[-1].state.extra
+        read = "every client's factors" if folds else "the aggregate" if any(own != "-" for own in up) else "-"
+        lines.append(f"| [`{name}`](methods/{name}.md) | {up[0]} | {up[1]} | {told} | {stays} | {read} |")
+    return "\n".join(lines) + "\n"
+
+
+LETTERS = {"input": "A", "output": "B"}
+
+
+def sent_words(method, expected, adapter):
+    """What a method expects in one round, in words."""
+    what = "change" if method.sends_changes else "values"
+    words = [f"chosen slots of {LETTERS[side]} ({what}), and their numbers" for side in expected.chosen]
+    sides = [side for side, shapes in expected.wholes[0].items() if shapes]
+    if sides and adapter == "dense":
+        words.append("the change of every parameter")
+    elif sides:
+        fewer = " at its own rank" if len(expected.wholes) > 1 else ""
+        words.append(f"{' and '.join(LETTERS[side] for side in sides)}{fewer} ({what})")
+    return "; ".join(words) or "-"
+
+
+def fuzz_words():
+    """What became of the mutants."""
+    own = measured("door_fuzz")
+    return (
+        f"{own['mutants']:,} tried (seed {own['seed']}), {own['accepted']:,} let in and shown to be harmless, "
+        f"{own['accepted that should not be']} let in that should not be, {own['crashes']} crashes, "
+        f"{own['of it while fuzzing, MiB']:.0f} MiB of memory more than before "
+        f"([mutants.py](../tests/federation/mutants.py)).\n"
+    )
 
 
 def concepts_picture():
@@ -303,6 +369,7 @@ def everything():
         DOCS / "pictures" / "concepts.svg": concepts_picture(),
         DOCS / "pictures" / "banking77.svg": results_picture(),
         DOCS / "study.md": with_table(DOCS / "study.md", "table", study_table() + "\n"),
+        DOCS / "privacy.md": privacy_page(),
         ROOT / "README.md": with_table(ROOT / "README.md", "methods", methods_table("docs/")),
     }
     return pages | {DOCS / "methods" / f"{name}.md": method_page(name) for name in BUILT_IN}
