@@ -279,7 +279,9 @@ def envelope_edited(rng, envelope):
         numbers = (0, 1, 4, 9, 2.5, -1, -7, 2**60, math.inf, rng.choice(ODD))
         fields["score"] = {key: rng.choice(numbers) for key in ("examples", "correct", "loss")}
     elif change == 4:
-        fields["notes"] = rng.choice(({"a": [[[[[[[[[1]]]]]]]]]}, {"x": math.nan}, {"\ud800": 10**400}, {"rank": 1}))
+        fields["notes"] = rng.choice(
+            ({"a": [[[[[[[[[1]]]]]]]]]}, {"x": math.nan}, {"\ud800": 1}, {"a": 10**400}, {"a": [1, "b"]})
+        )
     else:
         return rng.choice((b"", b"null", b"[]", b"\xff\xfe", b'{"a":1,"a":2}', b"1" * 5000, envelope[:-1], b"{" * 99))
     return json.dumps(fields).encode()
@@ -387,6 +389,7 @@ def judge(case, envelope, parcel):
         return "another order's"
     if not isinstance(told["notes"], dict) or len(envelope) > 2**20 or isinstance(told["round"], bool):
         return "notes"
+    json.dumps(told["notes"], ensure_ascii=False).encode()  # or it could not be written down
     if told["loss"] is not None and (isinstance(told["loss"], bool) or not math.isfinite(told["loss"])):
         return "loss"
     if case.rule == "score alone":

@@ -1,6 +1,7 @@
 """The door: what is wrong with an upload is named, and its client is as good as absent."""
 
 import json
+import random
 import struct
 import tracemalloc
 from dataclasses import dataclass, replace
@@ -21,8 +22,11 @@ from fedlora.federation.record import client_line
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.federation.transport import decode_reply, encode_reply
 from fedlora.laws.standin import StandIn
+from fedlora.laws.world import World, play
 from fedlora.methods.base import Method
 from fedlora.methods.fedit import FedIT
+from fedlora.methods.fedsa import FedSA
+from fedlora.methods.flora import FLoRA
 from fedlora.methods.hetlora import HetLoRA
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.methods.replicate import Replicate
@@ -132,6 +136,7 @@ def test_what_is_wrong_is_named_and_the_client_is_absent(method, alter, reason, 
         (lambda e, p: (e + b" " * MOST_ENVELOPE, p), "an envelope of"),
         (lambda e, p: (e.replace(b'"notes": {}', b'"notes": {"a": [[[[[[[[1]]]]]]]]}'), p), "notes that are nested too"),
         (lambda e, p: (e.replace(b'"notes": {}', b'"notes": {"a": 1e999}'), p), "no JSON"),
+        (lambda e, p: (e.replace(b'"notes": {}', b'"notes": {"\\ud800": 1}'), p), "notes that are not plain"),
         (lambda e, p: (e.replace(b'"score": null', b'"score": {"examples":1,"correct":1,"loss":1}'), p), "a score where"),
     ],
 )  # fmt: skip
@@ -248,3 +253,50 @@ def test_nothing_is_made_before_it_is_known_to_be_ordered():
 def test_an_envelope_that_is_none(envelope):
     with pytest.raises(ParcelError):
         decode_reply(envelope, b"")
+
+
+@pytest.mark.parametrize("method", [LoRAA2(), FedSA(), FLoRA(), HetLoRA()], ids=lambda own: own.name)
+def test_a_third_of_all_uploads_corrupted_is_a_third_lost(monkeypatch, method):
+    """Twenty clients, six rounds: the same servers and memories, bit for bit."""
+    rng, nobody = random.Random(3), frozenset()
+    places = [(round, client) for round in range(1, 7) for client in range(20)]
+    third = frozenset(rng.sample(places, 40))
+    ranks = [1 + k % 3 for k in range(20)] if method.mixed_ranks else [2] * 20
+    world = World(((5, 7), (6, 4)), tuple(ranks), tuple(range(3, 23)), 6, nobody, third, 1.0, "shared", "float32", 1)
+    lost = play(method, world)
+
+    def sent(reply):
+        envelope, parcel = encode_reply(reply)
+        if (reply.round, int(reply.client[1:])) in third:
+            at = rng.randrange(8, 12)
+            parcel = rng.choice((parcel[:-5], parcel + b"1", parcel[:at] + b"?" + parcel[at + 1 :], b"", parcel[9:]))
+        return envelope, parcel
+
+    monkeypatch.setattr(local, "encode_reply", sent)
+    corrupted = play(method, replace(world, lost=nobody))
+    assert corrupted.fingerprint() == lost.fingerprint()
+    told = [own.status for record in corrupted.records for own in record.clients]
+    assert sum(status.startswith("refused: ") for status in told) == 40
+    assert told.count("accepted") == 80
+
+
+@pytest.mark.parametrize("method", [FedIT(), LoRAA2(), LoRAA2(criterion="contribution-per-byte")], ids=repr)
+def test_the_size_limit_is_near_what_an_honest_client_can_send(method):
+    """Forty-eight maps of RoBERTa-base: the largest upload fits, and little more would."""
+    names = ("attention.self.query", "attention.self.value", "intermediate.dense", "output.dense")
+    shapes = {f"röberta.encoder.layer.{layer}.{name}": (768, 768) for layer in range(12) for name in names}
+    spec = AdapterSpec(shapes, 8, 1.0)
+    client, state = Client("c", 1, 8), method.init(spec, 0)
+    terms = Terms(method.expects(state, client, spec, 1), {"w": (77, 768)}, torch.float32)
+    if isinstance(method, LoRAA2):
+        slots = torch.arange(8, dtype=torch.uint8)
+        entries = {module: {"slots": slots.clone(), "values": torch.ones(768, 8)} for module in shapes}
+        upload = {"output": entries}
+    else:
+        upload = {side: dict(state.adapter.side(side)) for side in ("input", "output")}
+    parcel = to_bytes({"adapter": upload, "head": {"w": torch.ones(77, 768)}})
+    order = Order("train", 1, client, {}, terms=terms)
+    opened = open_reply(order, encode_reply(Reply("c", 1))[0], parcel)
+    assert isinstance(opened, Reply)
+    assert isinstance(admit(opened, order), Reply)
+    assert len(parcel) < terms.most_bytes() < 1.1 * len(parcel)

@@ -105,7 +105,8 @@ def _require_plain(notes: Tree, deepest: int) -> None:
     """Plain scalars, and lists and mappings of them."""
     _require(deepest > 0, "notes that are nested too deeply")
     if isinstance(notes, Mapping):
-        for own in notes.values():
+        for key, own in notes.items():
+            _require_plain(key, deepest)
             _require_plain(own, deepest - 1)
     elif isinstance(notes, list | tuple):
         for own in notes:
@@ -115,7 +116,16 @@ def _require_plain(notes: Tree, deepest: int) -> None:
     elif isinstance(notes, int):
         _require(abs(notes) <= _LARGEST, "notes with a number too large")
     else:
-        _require(notes is None or isinstance(notes, str), "notes that are not plain")
+        plain = _is_text(notes) if isinstance(notes, str) else notes is None
+        _require(plain, "notes that are not plain")
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written to a file: JSON can name halves of characters."""
+    try:
+        return bool(value.encode()) or not value
+    except UnicodeEncodeError:
+        return False
 
 
 def require_shapes(parcel: Parcel, terms: Terms) -> None:
