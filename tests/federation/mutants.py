@@ -112,7 +112,29 @@ def joined(fields, tree, rest, length=None):
     return struct.pack("<Q", len(text) if length is None else length) + text + rest
 
 
-ODD = (0, -1, 1, 2, 3, 7, 2**31, 2**40, 2**63, 2**64, -(2**63), 10**30, 1.5, True, None, "3", [], {}, [[1]], 1e300)
+ODD = (
+    0,
+    -1,
+    1,
+    2,
+    3,
+    7,
+    10**400,
+    2**31,
+    2**40,
+    2**63,
+    2**64,
+    -(2**63),
+    10**30,
+    1.5,
+    True,
+    None,
+    "3",
+    [],
+    {},
+    [[1]],
+    1e300,
+)
 
 
 def header_edited(rng, data):

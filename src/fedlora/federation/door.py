@@ -88,7 +88,7 @@ def require_envelope(reply: Reply, order: Order) -> None:
     _require(reply.client == order.client.id, f"a reply of {_told(reply.client)}")
     _require(reply.round == order.round, "a reply to another round")
     _require(0 <= reply.steps <= _LARGEST, "a number of steps that cannot be")
-    _require(reply.loss is None or math.isfinite(reply.loss), "a loss that is not finite")
+    _require(reply.loss is None or _is_finite(reply.loss), "a loss that is not finite")
     _require_plain(reply.notes, _DEEPEST)
     if order.terms is not None:
         _require((reply.score is not None) == order.terms.scored, "a score where none was asked for, or none")
@@ -98,7 +98,7 @@ def require_envelope(reply: Reply, order: Order) -> None:
 
 def _require_score(score: Score) -> None:
     _require(0 <= score.correct <= score.examples <= _LARGEST, "a score of numbers that cannot be")
-    _require(math.isfinite(score.loss), "a score that is not finite")
+    _require(_is_finite(score.loss), "a score that is not finite")
 
 
 def _require_plain(notes: Tree, deepest: int) -> None:
@@ -111,13 +111,16 @@ def _require_plain(notes: Tree, deepest: int) -> None:
     elif isinstance(notes, list | tuple):
         for own in notes:
             _require_plain(own, deepest - 1)
-    elif isinstance(notes, float):
-        _require(math.isfinite(notes), "notes that are not finite")
-    elif isinstance(notes, int):
-        _require(abs(notes) <= _LARGEST, "notes with a number too large")
+    elif isinstance(notes, int | float):
+        _require(_is_finite(notes), "notes with a number that is not finite, or too large")
     else:
         plain = _is_text(notes) if isinstance(notes, str) else notes is None
         _require(plain, "notes that are not plain")
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a number of JSON is one that can be counted with: a whole one can have thousands of digits."""
+    return abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def _is_text(value: str) -> bool:
@@ -212,8 +215,8 @@ def require_norm(parcel: Parcel, limit: float | None) -> None:
     floats = [tensor for tensor in walk_tensors(parcel) if tensor.is_floating_point()]
     if not floats:
         return
-    parts = torch.stack([torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in floats])
-    norm = float(torch.linalg.vector_norm(parts))
+    lengths = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in floats]
+    norm = float(torch.linalg.vector_norm(torch.stack(lengths)))
     if not math.isfinite(norm):  # squares can leave the finite numbers before their roots do
         _require(is_finite(parcel), "not finite")
     if limit is not None:
