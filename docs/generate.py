@@ -18,6 +18,7 @@ from results import WHEN, measured, svg
 
 from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
+from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
 from fedlora.methods.wrap import WRAPPERS
 from fedlora.report.tables import size
@@ -164,6 +165,49 @@ def with_tables(page, tables):
     return text
 
 
+def privacy_table():
+    """What leaves a site under each method: what the server expects, what the notes of a played round say."""
+    lines = [
+        "| method | goes up in odd rounds | in even rounds | notes | stays | others can read |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, kind in BUILT_IN.items():
+        method = kind()
+        adapter = "lora" if "lora" in kind.kinds else "dense"
+        if kind.pooled:
+            lines.append(
+                f"| [`{name}`](methods/{name}.md) | every text: all data are in one place | - | - | nothing | - |"
+            )
+            continue
+        nobody, shapes = frozenset(), ((5, 7), (6, 4))
+        world = World(shapes, (2, 2), (5, 4), 2, nobody, nobody, 1.0, "frozen", "float32", 0, adapter)
+        run = play(method, world)
+        up = [sent_words(method, run.exchange(round, "c0")[0].terms.expected, adapter) for round in (1, 2)]
+        notes = {key: None for reply in run.transport.replies.values() for key in reply.notes}
+        told = ", ".join(f"`{key}`" for key in notes) or "-"
+        stays = " and ".join(LETTERS[side] for side in sorted(method.private_sides())) or "-"
+        folds = "steps" in run.servers[-1].state.extra
+        read = "every client's factors" if folds else "the aggregate" if any(own != "-" for own in up) else "-"
+        lines.append(f"| [`{name}`](methods/{name}.md) | {up[0]} | {up[1]} | {told} | {stays} | {read} |")
+    return "\n".join(lines)
+
+
+LETTERS = {"input": "A", "output": "B"}
+
+
+def sent_words(method, expected, adapter):
+    """What a method expects in one round, in words."""
+    what = "change" if method.sends_changes else "values"
+    words = [f"chosen slots of {LETTERS[side]} ({what}), and their numbers" for side in expected.chosen]
+    sides = [side for side, shapes in expected.wholes[0].items() if shapes]
+    if sides and adapter == "dense":
+        words.append("the change of every parameter")
+    elif sides:
+        fewer = " at its own rank" if len(expected.wholes) > 1 else ""
+        words.append(f"{' and '.join(LETTERS[side] for side in sides)}{fewer} ({what})")
+    return "; ".join(words) or "-"
+
+
 def concepts_picture():
     """One round, with the only seam in the middle."""
     figure = Figure(figsize=(8.6, 3.5))
@@ -215,6 +259,7 @@ def everything():
         DOCS / "pictures" / "concepts.svg": concepts_picture(),
         DOCS / "pictures" / "banking77.svg": results.study_picture(),
         **{DOCS / f"{name}.md": with_tables(DOCS / f"{name}.md", tables) for name, tables in results.TABLES.items()},
+        DOCS / "privacy.md": with_tables(DOCS / "privacy.md", {"methods": privacy_table, "fuzz": results.fuzz_words}),
         ROOT / "README.md": with_tables(ROOT / "README.md", {"methods": lambda: methods_table("docs/")}),
     }
     return pages | {DOCS / "methods" / f"{name}.md": method_page(name) for name in BUILT_IN}

@@ -197,6 +197,17 @@ def cost_picture():
     return svg(figure)
 
 
+def fuzz_words():
+    """What became of the mutants."""
+    own = measured("door_fuzz")
+    return (
+        f"{own['mutants']:,} tried (seed {own['seed']}), {own['accepted']:,} let in and shown to be harmless, "
+        f"{own['accepted that should not be']} let in that should not be, {own['crashes']} crashes, "
+        f"{own['of it while fuzzing, MiB']:.0f} MiB of memory more than before "
+        f"([mutants.py](../tests/federation/mutants.py))."
+    )
+
+
 def svg(figure):
     """The same bytes for the same figure."""
     import matplotlib

@@ -10,15 +10,16 @@ from typing import ClassVar
 import pytest
 import torch
 
-from fedlora.core.adapter import BOTH, SIDES, Adapter
+from fedlora.core.adapter import BOTH, INPUT, OUTPUT, SIDES, Adapter
 from fedlora.core.lowrank import LowRank, compress, stack
 from fedlora.core.parcel import tensors_at
+from fedlora.core.terms import Expected, whole_sides
 from fedlora.federation.local import LocalTransport
 from fedlora.laws import book
 from fedlora.laws.book import LAWS
 from fedlora.laws.check import check_law
 from fedlora.laws.world import play
-from fedlora.methods.base import move_to
+from fedlora.methods.base import Method, move_to
 from fedlora.methods.fair import FAIR
 from fedlora.methods.fedex import FedEx
 from fedlora.methods.fedit import FedIT
@@ -68,6 +69,11 @@ class SendsB(FedSA):
     def upload(self, start, trained, kept, round):
         up, keep = super().upload(start, trained, kept, round)
         return {**up, "also": trained.adapter.output}, keep
+
+    def expects(self, state, client, spec, round):
+        wholes = super().expects(state, client, spec, round).wholes[0]
+        also = whole_sides(spec, OUTPUT, self.holds(state, client))["output"]
+        return Expected(({**wholes, "also": also},))
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,10 @@ class OwnPhase(RoLoRA):
         outcome = yield from super().client(parcel, kept, client, spec, own)
         return replace(outcome, kept={**outcome.kept, "count": own})
 
+    def expects(self, state, client, spec, round):
+        slots = self.holds(state, client)
+        return Expected((whole_sides(spec, OUTPUT, slots), whole_sides(spec, INPUT, slots)))
+
     def aggregate(self, state, uploads, round):
         sent = list(uploads)
         for side in SIDES:
@@ -207,6 +217,9 @@ class SendsEverything(Replicate):
     def dispatch(self, state, client, round):
         return send(state.adapter, BOTH, state.adapter.ranks(), implied_zeros=True)
 
+    def expects(self, state, client, spec, round):
+        return Expected((whole_sides(spec, BOTH, state.adapter.ranks()),))
+
 
 @dataclass(frozen=True)
 class PerModule(LoRAA2):
@@ -215,6 +228,9 @@ class PerModule(LoRAA2):
     def client(self, parcel, kept, client, spec, round):
         generous = replace(client, rank=client.rank + 1)
         return super().client(parcel, kept, generous, spec, round)
+
+    def expects(self, state, client, spec, round):
+        return super().expects(state, replace(client, rank=client.rank + 1), spec, round)
 
 
 @dataclass(frozen=True)
@@ -324,6 +340,41 @@ def counted_by_formula(method, world):
         book.play = own
 
 
+@dataclass(frozen=True)
+class PrunesUnsaid(HetLoRA):
+    """A client that has pruned itself sends fewer slots than the method says it would."""
+
+    def expects(self, state, client, spec, round):
+        return Method.expects(self, state, client, spec, round)
+
+
+@dataclass(frozen=True)
+class SaysTheOtherSide(RoLoRA):
+    """The sides that the server expects are those of the round before."""
+
+    def expects(self, state, client, spec, round):
+        return super().expects(state, client, spec, round + 1)
+
+
+@dataclass(frozen=True)
+class ScoreUnsaid(FedIT):
+    """A number travels that nobody was told of."""
+
+    def upload(self, start, trained, kept, round):
+        up, keep = super().upload(start, trained, kept, round)
+        return {**up, "score": 0.5}, keep
+
+
+def with_an_open_door(method, world):
+    """The door's law, over a door that lets everything in."""
+    own = book.admit
+    book.admit = lambda reply, order: reply
+    try:
+        book.at_the_door(method, world)
+    finally:
+        book.admit = own
+
+
 FAULTS = [
     ("agreement", ChangesWhatItReceives),
     ("agreement", LeaksB),
@@ -353,6 +404,9 @@ FAULTS = [
     ("twins", UnevenTwins),
     ("weights", TwoHeads),
     ("resume", lambda: MomentsOutside(FedIT())),
+    ("door", PrunesUnsaid),
+    ("door", SaysTheOtherSide),
+    ("door", ScoreUnsaid),
 ]
 
 
@@ -368,6 +422,13 @@ def test_planted_fault_is_caught(name, fault):
 def test_wrongly_counted_bytes_are_caught():
     law = next(law for law in LAWS if law.name == "bytes")
     assert check_law(FedIT(), replace(law, check=counted_by_formula)).held is False
+
+
+def test_an_open_door_is_caught():
+    law = next(law for law in LAWS if law.name == "door")
+    verdict = check_law(FedIT(), replace(law, check=with_an_open_door))
+    assert verdict.held is False
+    assert "let in with something that nobody asked for" in verdict.example
 
 
 def test_every_law_has_a_planted_fault():

@@ -114,6 +114,7 @@ def build(config: Config, ingredients: Ingredients | None = None, workers: int |
         dropout=config.clients.dropout,
         evaluate_every=config.evaluate.every,
         part=config.evaluate.part,
+        norm_limit=config.clients.norm_limit,
     )
     transport = LocalTransport(
         clients,

@@ -112,6 +112,9 @@ class ClientsSection(Section):
     )
     per_round: Positive | None = Field(None, description="Clients drawn for a round; by default all.")
     dropout: Share = Field(0.0, description="Probability that a drawn client cannot be reached.")
+    norm_limit: float = Field(
+        1e6, gt=0.0, description="An upload whose numbers together have a larger Euclidean norm is refused."
+    )
     block: Positive | None = Field(
         None, description="Clients that are served together; by default 1 on the CPU and 16 on a GPU."
     )

@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fedlora.core.adapter import Tensors
+from fedlora.core.header import read_header
 from fedlora.errors import ParcelError
 
 type_of_wire: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -56,16 +57,29 @@ def from_bytes(data: bytes) -> Parcel:
     """
     if not data:
         return {}
+    header = read_header(data)
     try:
         tensors = load(data)
-        size = int.from_bytes(data[:8], "little")
-        tree = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["tree"])
-        parcel = _fill(tree, tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AssertionError, RuntimeError) as error:
         raise ParcelError(f"these {len(data)} bytes are no parcel") from error
-    if not isinstance(parcel, Mapping):
-        raise ParcelError("a parcel is a mapping")
-    return parcel
+    return _filled(header.tree, tensors)
+
+
+def outline(data: bytes, most_header: int) -> Parcel:
+    """What a parcel would hold, from its header alone: tensors have a type and a shape, but no storage.
+
+    Args:
+        data: the encoded parcel.
+        most_header: how long a header is read at all, in bytes.
+
+    Raises:
+        ParcelError: these bytes are no parcel.
+    """
+    if not data:
+        return {}
+    header = read_header(data, most_header)
+    bare = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (dtype, shape) in header.tensors.items()}
+    return _filled(header.tree, bare)
 
 
 def _strip(tree: Tree, tensors: dict[str, Tensor]) -> object:
@@ -84,13 +98,29 @@ def _strip(tree: Tree, tensors: dict[str, Tensor]) -> object:
     raise ParcelError(f"a {type(tree).__name__} cannot travel in a parcel")
 
 
-def _fill(tree: object, tensors: Mapping[str, Tensor]) -> Tree:
+def _filled(tree: object, tensors: Mapping[str, Tensor]) -> Parcel:
+    """A tree with every reference replaced by its tensor, each used once.
+
+    Raises:
+        ParcelError: it is no mapping, or does not refer to these tensors.
+    """
+    left = dict(tensors)
+    try:
+        parcel = _fill(tree, left)
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ParcelError("a parcel's tree refers to tensors that are not there") from error
+    if left or not isinstance(parcel, Mapping):
+        raise ParcelError("a parcel is a mapping that refers to all of its tensors")
+    return parcel
+
+
+def _fill(tree: object, left: dict[str, Tensor]) -> Tree:
     if isinstance(tree, dict):
         if tree.keys() == {_REFERENCE}:
-            return tensors[tree[_REFERENCE]]
-        return {key: _fill(value, tensors) for key, value in tree.items()}
+            return left.pop(tree[_REFERENCE])
+        return {key: _fill(value, left) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [_fill(value, tensors) for value in tree]
+        return [_fill(value, left) for value in tree]
     return cast(Tree, tree)
 
 

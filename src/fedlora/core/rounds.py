@@ -16,6 +16,7 @@ from fedlora.core.adapter import AdapterSpec, Sides, Start, Tensors
 from fedlora.core.kinds import Side
 from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
 from fedlora.core.penalties import Penalty
+from fedlora.core.terms import Terms
 
 TestPart = Literal["test", "validation"]
 
@@ -119,6 +120,8 @@ class Order:
     parcel: Parcel
     part: TestPart = "test"
     """Which of the client's own data to evaluate on."""
+    terms: Terms | None = None
+    """What the answer must keep to. It stays with the server; None: the client has it from elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +150,8 @@ class Failure:
     """The client asks for everything, not only for what changed."""
     diverged: bool = False
     """Its loss was not finite."""
+    refused: bool = False
+    """An answer came, but it was not what was ordered."""
     traffic: Traffic = field(default_factory=Traffic)
 
 

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor
 
 from fedlora.core.adapter import Tensors
-from fedlora.core.parcel import Parcel, cast_floats, is_finite, tensors_at, walk_tensors
+from fedlora.core.parcel import Parcel, cast_floats, tensors_at, walk_tensors
 from fedlora.core.rounds import Failure, Order, Reply, Upload
 from fedlora.errors import DivergedError, FedloraError
+from fedlora.federation.door import admit
 from fedlora.federation.record import ClientRecord, blank_record
 from fedlora.federation.transport import parts
 
+_LONGEST = 500
+"""Characters of a reason that the record keeps: a client may have written it."""
+
 
 class Intake:
-    """The door of one round, and its running sums; nothing of a client is kept once its turn is over."""
+    """What comes in at the door in one round, and its running sums; nothing of a client is kept once its turn is
+    over."""
 
     def __init__(self, orders: Sequence[Order]) -> None:
         self.records: dict[str, ClientRecord] = {}
@@ -46,12 +51,10 @@ class Intake:
         unread = blank_record(order.client, order.round, "accepted")
         _, head_down = parts(order.parcel)
         record = replace(unread, traffic=answer.traffic, head_bytes_down=_bytes(head_down))
+        if isinstance(answer, Reply):
+            answer = admit(answer, order)
         if isinstance(answer, Failure):
             self._refuse(answer, record)
-            return
-        if answer.round != order.round or not is_finite(answer.parcel):
-            reason = f"refused: {'a reply to another round' if answer.round != order.round else 'not finite'}"
-            self._refuse(Failure(answer.client, order.round, reason), record)
             return
         adapter, head = parts(cast_floats(answer.parcel, torch.float32))
         self.records[answer.client] = replace(
@@ -74,7 +77,7 @@ class Intake:
                 f"Round {failure.round}, client {failure.client}: {failure.reason}. "
                 f"Lower train.lr, or look at this client's data."
             )
-        self.records[failure.client] = replace(record, status=failure.reason)
+        self.records[failure.client] = replace(record, status=failure.reason[:_LONGEST])
         if failure.memory_lost:
             self.lost.add(failure.client)
         self._failures.append(failure)
@@ -83,10 +86,15 @@ class Intake:
         """The weighted mean of the heads that came; empty where none did."""
         return {name: (total / self._weight).float() for name, total in self._head.items()}
 
-    def raise_if_all_failed(self) -> None:
-        """A round in which every client broke down is a fault, not an absence."""
+    def raise_if_all_failed(self, begun: bool) -> None:
+        """A round in which every client broke down is a fault, not an absence. So is one in which all were refused
+        before any was ever accepted: then the method says one thing and sends another.
+
+        Args:
+            begun: whether an upload was accepted in some round before.
+        """
         broken = [f for f in self._failures if not f.memory_lost and f.reason != "no answer"]
-        if self._orders and len(broken) == len(self._orders):
+        if self._orders and len(broken) == len(self._orders) and not (begun and any(f.refused for f in broken)):
             raise FedloraError(
                 f"Round {broken[0].round}: every client failed; {broken[0].client} with {broken[0].reason}"
             )

@@ -10,8 +10,9 @@ import torch
 
 from fedlora.core.rounds import Client, Failure, Memory, Order, Reply, Trainer
 from fedlora.federation.client import Served, serve
+from fedlora.federation.door import open_reply
 from fedlora.federation.memories import HeldMemories, Memories
-from fedlora.federation.transport import decode_order, decode_reply, encode_order, encode_reply, with_traffic
+from fedlora.federation.transport import decode_order, encode_order, encode_reply, with_traffic
 from fedlora.methods.base import Method
 
 _AHEAD = 4
@@ -83,13 +84,13 @@ class LocalTransport:
         memories = {order.client.id: self._memory(order) for order in received}
         held = {client: memory for client, memory in memories.items() if memory is not None}
         done = serve(received, held, self._method, self._trainer)
-        return [(served, self._answer(served, sent)) for served, sent in zip(done, down, strict=True)]
+        return [(own, self._answer(own, order, sent)) for own, order, sent in zip(done, orders, down, strict=True)]
 
-    def _answer(self, served: Served, sent: tuple[bytes, bytes]) -> Reply | Failure:
+    def _answer(self, served: Served, order: Order, sent: tuple[bytes, bytes]) -> Reply | Failure:
         if isinstance(served.answer, Failure):
             return with_traffic(served.answer, sent, (b"", b""))
         up = encode_reply(served.answer)
-        return with_traffic(decode_reply(*up) if self._through_bytes else served.answer, sent, up)
+        return with_traffic(open_reply(order, *up) if self._through_bytes else served.answer, sent, up)
 
     def _keep(self, done: Sequence[tuple[Served, Reply | Failure]]) -> Iterator[Reply | Failure]:
         for served, answer in done:

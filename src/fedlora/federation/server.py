@@ -11,9 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
+
 from fedlora.core.adapter import AdapterSpec, HeadMode, Start, Tensors
 from fedlora.core.parcel import Parcel, branch, cast_floats, integer_at, tensors_at
 from fedlora.core.rounds import Client, Failure, Order, Reply, Score, ScoreJob, TestPart, Trainer
+from fedlora.core.terms import Expected, Terms
+from fedlora.federation.door import admit
 from fedlora.federation.intake import Intake
 from fedlora.federation.record import ClientRecord, RoundRecord, blank_record, personal
 from fedlora.federation.sampling import drops_out, participants
@@ -38,6 +42,12 @@ class Plan:
     """Score after every so many rounds, and after the last; 0: only after the last."""
     part: TestPart = "test"
     """Which examples to score on; choices are made on the validation part."""
+    norm_limit: float | None = 1e6
+    """The largest Euclidean norm of an upload; a longer one is refused. None: any finite one."""
+
+
+_SCORE_ALONE = Terms(Expected(), {}, torch.float32, scored=True)
+"""An answer to an order to evaluate."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +150,15 @@ def _order(federation: Federation, server: Server, client: Client, kind: Literal
     round = server.round + 1
     head = server.head if federation.head_mode == "shared" else {}
     parcel = message(federation.method.dispatch(server.state, client, round), head)
-    return Order(kind, round, client, cast_floats(parcel, federation.spec.wire), federation.plan.part)
+    terms = _terms(federation, server, client, head) if kind == "train" else _SCORE_ALONE
+    return Order(kind, round, client, cast_floats(parcel, federation.spec.wire), federation.plan.part, terms)
+
+
+def _terms(federation: Federation, server: Server, client: Client, head: Tensors) -> Terms:
+    """What the upload of the next round must keep to: what the method expects, and the head where it is shared."""
+    expected = federation.method.expects(server.state, client, federation.spec, server.round + 1)
+    heads = {name: tuple(tensor.shape) for name, tensor in head.items()}
+    return Terms(expected, heads, federation.spec.wire, federation.plan.norm_limit)
 
 
 def _train(federation: Federation, server: Server, round: int) -> tuple[Server, list[ClientRecord]]:
@@ -158,7 +176,7 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
         state = federation.method.aggregate(state, itertools.chain([first], uploads), round)
     for _ in uploads:
         pass  # a method that stopped early has still been sent these
-    intake.raise_if_all_failed()
+    intake.raise_if_all_failed(begun=bool(server.seen))
     dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
     records = sorted([*intake.records.values(), *dropped], key=lambda record: record.client)
     seen = {client: at for client, at in (server.seen | intake.seen).items() if client not in intake.lost}
@@ -172,10 +190,13 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
     sent: dict[str, int] = {}
     for first in range(0, len(roster), _SCORED_AT_A_TIME):
         orders = [_order(federation, server, own, "evaluate") for own in roster[first : first + _SCORED_AT_A_TIME]]
+        asked = {order.client.id: order for order in orders}
         for answer in federation.transport.exchange(orders):
-            sent[answer.client] = answer.traffic.down + answer.traffic.up
-            if isinstance(answer, Reply):
-                scores[answer.client] = answer.score
+            if answer.client in asked:
+                sent[answer.client] = answer.traffic.down + answer.traffic.up
+                seen = admit(answer, asked[answer.client]) if isinstance(answer, Reply) else answer
+                if isinstance(seen, Reply):
+                    scores[answer.client] = seen.score
     took_part = {own.client: own for own in record.clients}
     everybody = {client.id: blank_record(client, record.round, "idle") for client in roster} | took_part
     clients = tuple(replace(everybody[own], score=scores.get(own)) for own in sorted(everybody))

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Protocol
 
+from fedlora.core.header import strict_json
 from fedlora.core.parcel import Parcel, branch, from_bytes, to_bytes
 from fedlora.core.rounds import Client, Failure, Order, Reply, Score, Traffic
+from fedlora.errors import ParcelError
 
 
 class Transport(Protocol):
@@ -60,11 +62,43 @@ def encode_reply(reply: Reply) -> tuple[bytes, bytes]:
 
 
 def decode_reply(envelope: bytes, parcel: bytes) -> Reply:
-    """The inverse of `encode_reply`."""
-    fields = json.loads(envelope)
-    score = Score(**fields.pop("score")) if fields["score"] else None
-    fields.pop("score", None)
-    return Reply(parcel=from_bytes(parcel), score=score, **fields)
+    """The inverse of `encode_reply`. Bytes of a stranger go through `door.open_reply`.
+
+    Raises:
+        ParcelError: these bytes are no reply.
+    """
+    return replace(read_envelope(envelope), parcel=from_bytes(parcel))
+
+
+def read_envelope(envelope: bytes) -> Reply:
+    """A reply without its parcel.
+
+    Raises:
+        ParcelError: this is no envelope of a reply.
+    """
+    match strict_json(envelope):
+        case {
+            "client": str(client),
+            "round": int(round),
+            "steps": int(steps),
+            "loss": int() | float() | None as loss,
+            "score": score,
+            "notes": dict(notes),
+            **others,
+        } if not others and not any(isinstance(own, bool) for own in (round, steps, loss)):
+            return Reply(client, round, steps=steps, loss=loss, score=_read_score(score), notes=notes)
+    raise ParcelError("this is no envelope of a reply")
+
+
+def _read_score(fields: object) -> Score | None:
+    match fields:
+        case None:
+            return None
+        case {"examples": int(examples), "correct": int(correct), "loss": int() | float() as loss, **others} if (
+            not others and not any(isinstance(own, bool) for own in (examples, correct, loss))
+        ):
+            return Score(examples, correct, loss)
+    raise ParcelError("this is no score")
 
 
 def with_traffic(answer: Reply | Failure, down: tuple[bytes, bytes], up: tuple[bytes, bytes]) -> Reply | Failure:

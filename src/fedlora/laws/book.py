@@ -9,8 +9,12 @@ from torch import Tensor
 
 from fedlora.core.adapter import effective
 from fedlora.core.parcel import cast_floats, to_bytes
+from fedlora.core.rounds import Failure
+from fedlora.errors import FedloraError
+from fedlora.federation.door import admit
 from fedlora.federation.transport import parts
 from fedlora.laws.evidence import (
+    BrokenLawError,
     aggregations,
     best,
     close,
@@ -22,6 +26,7 @@ from fedlora.laws.evidence import (
     same,
     slots_of,
     slots_sent,
+    tampered,
     unowned_slots,
 )
 from fedlora.laws.world import World, play
@@ -183,6 +188,23 @@ def ranks(method: Method, world: World) -> None:
             require(steady, f"round {round}: {client} was sent {sorted(down)}, declared {sorted(declared)}")
 
 
+def at_the_door(method: Method, world: World) -> None:
+    """What clients send is what the method expects of them, and with anything wrong in it it is refused."""
+    try:
+        run = play(method, world)
+    except FedloraError as error:  # a first round in which nothing was let in
+        raise BrokenLawError(str(error)) from error
+    for record in run.records:
+        for own in record.clients:
+            let_in = not own.status.startswith("refused")
+            require(let_in, f"round {record.round}: what {own.client} sent is {own.status}")
+    for round, client in run.transport.replies:
+        order, reply = run.exchange(round, client)
+        for wrong, parcel in tampered(reply.parcel):
+            refused = isinstance(admit(replace(reply, parcel=parcel), order), Failure)
+            require(refused, f"round {round}: what {client} sent is let in with {wrong}")
+
+
 def twins(method: Method, world: World) -> None:
     """Clients that upload the same get back what was uploaded, as effective deltas."""
     ranks = (max(world.ranks),) * len(world.ranks)
@@ -230,6 +252,7 @@ LAWS: tuple[Law, ...] = (
     Law("absence", "who is away keeps its memory; an unowned slot its value", absence),
     Law("bytes", "counted bytes = bytes sent", bytes_counted),
     Law("ranks", "slots up within the rank; slots down as declared", ranks),
+    Law("door", "uploads are what the method expects; nothing else is let in", at_the_door),
     Law("twins", "equal uploads come back", twins, lambda m: m.twins is not None),
     Law("latecomer", "a newcomer gets the same model", latecomer, lambda m: not m.private_sides()),
 )

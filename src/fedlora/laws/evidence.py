@@ -2,7 +2,7 @@
 """What the laws read off a play: moves, owners, slots sent; and how they compare."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -149,3 +149,21 @@ def _numbers(kind: Kind, side: Side, entry: Tree) -> list[int]:
     if isinstance(entry, Tensor):
         return list(range(len(slots_of(kind, side, entry))))
     return [int(slot) for slot in tensors_at({"entry": entry}, "entry")["slots"]]
+
+
+def tampered(parcel: Parcel) -> Iterator[tuple[str, Parcel]]:
+    """An upload with something wrong in it, in words and as a parcel."""
+    yield "something that nobody asked for", {**parcel, "more": torch.zeros(1)}
+    first = next((tensor for tensor in walk_tensors(parcel) if tensor.is_floating_point()), None)
+    if first is not None:
+        yield "a row more", _with(parcel, first, torch.cat([first, first[:1]]))
+        yield "numbers of another type", _with(parcel, first, first.double())
+        yield "a number that is not finite", _with(parcel, first, torch.full_like(first, math.nan))
+
+
+def _with(parcel: Parcel, old: Tensor, new: Tensor) -> Parcel:
+    """A parcel with one tensor in another's place."""
+    swapped: dict[str, Tree] = {}
+    for key, value in parcel.items():
+        swapped[key] = new if value is old else _with(value, old, new) if isinstance(value, Mapping) else value
+    return swapped

@@ -31,6 +31,7 @@ from fedlora.core.kinds import Kind, Side
 from fedlora.core.lowrank import LowRank
 from fedlora.core.parcel import Parcel, branch, tensors_at
 from fedlora.core.rounds import Client, Fit, Fitted, Upload
+from fedlora.core.terms import Expected, whole_sides
 from fedlora.errors import MethodError
 from fedlora.methods.sides import complete, send, sides_of
 
@@ -163,6 +164,13 @@ class Method(ABC):
         sides = BOTH if client.seen is None else BOTH - self.private_sides()
         return send(state.adapter, sides, self.holds(state, client), implied_zeros=True)
 
+    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+        """Server: what the client's upload of this round may hold; anything else is refused at the door.
+
+        By default the sides that train and are shared, whole, with as many slots as the client holds.
+        """
+        return Expected((whole_sides(spec, self.trains(round) - self.private_sides(), self.holds(state, client)),))
+
     @abstractmethod
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Server: the next state.
@@ -173,7 +181,7 @@ class Method(ABC):
             round: the global round, from 1.
 
         Raises:
-            ParcelError: an upload is not what was ordered.
+            ParcelError: an upload is not what `expects` said; one that came through the door is.
         """
 
     def result(self, state: State) -> Start | None:

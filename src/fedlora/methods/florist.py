@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import Adapter, AdapterSpec, Start
+from fedlora.core.adapter import BOTH, Adapter, AdapterSpec, Start
 from fedlora.core.kinds import fresh_rows
 from fedlora.core.lowrank import LowRank, singular
 from fedlora.core.parcel import Parcel, branch, integer_at
 from fedlora.core.products import sum_products
 from fedlora.core.rounds import Client, Upload
 from fedlora.core.seeds import torch_stream
+from fedlora.core.terms import Expected, whole_sides
 from fedlora.errors import MethodError
 from fedlora.methods.base import Exact, Method, State, refactored
 from fedlora.methods.sides import factors_of
@@ -58,6 +59,10 @@ class FLoRIST(Method):
     def holds(self, state: State, client: Client) -> Mapping[str, int]:
         """Server: the client's rank, where there are as many slots."""
         return {module: min(client.rank, rank) for module, rank in state.adapter.ranks().items()}
+
+    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+        """Server: both sides, filled up to the client's rank."""
+        return Expected((whole_sides(spec, BOTH, dict.fromkeys(spec.shapes, client.rank)),))
 
     def dispatch(self, state: State, client: Client, round: int) -> Parcel:
         """Server: the first slots, and from which stream to draw the rest."""

@@ -11,6 +11,7 @@ from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
 from fedlora.core.penalties import Tail, tail_products
 from fedlora.core.rounds import Client, Fit, Upload
 from fedlora.core.slots import SlotAdder, whole
+from fedlora.core.terms import Expected, whole_sides
 from fedlora.errors import MethodError
 from fedlora.methods.base import Method, Outcome, Programme, State, move_to
 
@@ -59,10 +60,19 @@ class HetLoRA(Method):
         ranks = branch(state.extra, "ranks")
         return integer_at(ranks, client.id) if client.id in ranks else client.rank
 
+    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+        """Server: both sides at the client's rank, or without its tail."""
+        ranks = sorted({client.rank, self.first(client)}, reverse=True)
+        return Expected(tuple(whole_sides(spec, BOTH, dict.fromkeys(spec.shapes, rank)) for rank in ranks))
+
+    def first(self, client: Client) -> int:
+        """Client (and server): c, the number of slots that are no tail."""
+        return max(1, int(self.keep * client.rank))
+
     def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: train against the tail, and leave it out where it fell."""
         start = self.receive(parcel, kept, client, spec)
-        first = max(1, int(self.keep * client.rank))
+        first = self.first(client)
         fitted = yield Fit(start, BOTH, penalties=(Tail(self.penalty, first),))
         trained = fitted.start.adapter
         rank = first if _tail(trained, first) < _tail(start.adapter, first) else client.rank

@@ -21,6 +21,7 @@ from fedlora.core.slots import (
     sensitivity,
     top_slots,
 )
+from fedlora.core.terms import Chosen, Expected, whole_sides
 from fedlora.errors import MethodError, ParcelError
 from fedlora.methods.base import Outcome, Programme, State
 from fedlora.methods.one_side import OneSideMixed, change
@@ -91,6 +92,13 @@ class LoRAA2(OneSideMixed):
         """Server: every client works in the whole pool."""
         return state.adapter.ranks()
 
+    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+        """Server: slots of the active side, any of the pool, within the client's budget."""
+        side, pool = self.active(round), self.holds(state, client)
+        prices, budget = self.afford(pool, side, client, spec)
+        shapes = whole_sides(spec, self.trains(round), pool)[side]
+        return Expected(chosen={side: Chosen(shapes, 0 if side == "input" else 1, budget, prices)})
+
     def trains(self, round: int) -> Sides:
         """Client (and server): B in odd rounds, A in even ones (with B = 0, A would not move)."""
         return OUTPUT if round % 2 else INPUT
@@ -121,13 +129,29 @@ class LoRAA2(OneSideMixed):
 
     def choose(self, scores: Tensors, side: Side, client: Client, spec: AdapterSpec) -> dict[str, Tensor]:
         """Client: which slots to train and send, as masks (r,) by module."""
+        costs, budget = self.afford({module: own.numel() for module, own in scores.items()}, side, client, spec)
+        if self.slots_up(client, spec) is not None:
+            return top_slots(scores, budget)
         per_byte = self.criterion == "contribution-per-byte"
-        if not per_byte and self.bytes_per_round is None:
-            return top_slots(scores, client.rank * len(spec.shapes))
-        costs = {module: cost(side, spec, module, own.numel()) for module, own in scores.items()}
-        budget = client.rank * sum(costs.values()) if self.bytes_per_round is None else self.bytes_per_round
         worth = {module: own.square() / costs[module] for module, own in scores.items()} if per_byte else scores
         return affordable_slots(worth, costs, budget)
+
+    def afford(
+        self, pool: Mapping[str, int], side: Side, client: Client, spec: AdapterSpec
+    ) -> tuple[dict[str, int], int]:
+        """Client (and server): what one slot of each module costs, and what all may cost together.
+
+        Args:
+            pool: the slots of each module.
+            side: the one that trains.
+            client: has the budget.
+            spec: the adapter.
+        """
+        most = self.slots_up(client, spec)
+        if most is not None:
+            return dict.fromkeys(pool, 1), most
+        costs = {module: cost(side, spec, module, slots) for module, slots in pool.items()}
+        return costs, client.rank * sum(costs.values()) if self.bytes_per_round is None else self.bytes_per_round
 
     def slots_up(self, client: Client, spec: AdapterSpec) -> int | None:
         """Client (and server): the budget in slots; None where it is one in bytes."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 from fedlora.core.adapter import BOTH, SIDES, AdapterSpec
 from fedlora.core.parcel import Parcel
 from fedlora.core.rounds import Client, Fit, Upload
+from fedlora.core.terms import Expected
 from fedlora.errors import MethodError
 from fedlora.methods.base import Outcome, Programme, State, move_to
 from fedlora.methods.sides import parts_of
@@ -70,6 +71,11 @@ class Replicate(Slotwise):
         """Server: the first slots, and whether a score is wanted."""
         sent = super().dispatch(state, client, round)
         return {**sent, "score": True} if self._choosing(state) else sent
+
+    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+        """Server: both sides, and a share of right answers where it was asked for."""
+        expected = super().expects(state, client, spec, round)
+        return replace(expected, numbers={"score": (0.0, 1.0)}) if self._choosing(state) else expected
 
     def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: train, and score the result where that is wanted."""

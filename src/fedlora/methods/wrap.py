@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import SIDES, AdapterSpec, Start, Tensors
+from fedlora.core.adapter import SIDES, AdapterSpec, Tensors
 from fedlora.core.parcel import Parcel, Tree, branch, tensors_at, walk_tensors
 from fedlora.core.penalties import Proximal
 from fedlora.core.rounds import Client, Upload
@@ -43,8 +43,9 @@ _FACTS = (
     "common_start", "sends_changes", "twins", "lr_b_ratio",
 )  # fmt: skip
 _FUNCTIONS = (
-    "admit", "init", "rank", "everybody", "holds", "down", "dispatch", "result", "trains", "slots_up", "receive",
-    "upload", "client", "private_sides", "needs_validation", "weighs", "exactness", "must_remember", "head_mode",
+    "admit", "init", "rank", "everybody", "holds", "down", "dispatch", "expects", "result", "trains", "slots_up",
+    "receive", "upload", "client", "private_sides", "needs_validation", "weighs", "exactness", "must_remember",
+    "head_mode",
 )  # fmt: skip
 
 
@@ -198,26 +199,6 @@ class ServerOptimizer(Wrapper):
         zero: Parcel = {side: {m: torch.zeros_like(t) for m, t in state.adapter.side(side).items()} for side in SIDES}
         return replace(state, extra={"inner": state.extra, "moments": dict.fromkeys(self.moments, zero)})
 
-    def rank(self, state: State, client: Client) -> int:
-        """The inner method's."""
-        return self.inner.rank(inside(state), client)
-
-    def everybody(self, state: State, round: int) -> bool:
-        """The inner method's."""
-        return self.inner.everybody(inside(state), round)
-
-    def holds(self, state: State, client: Client) -> Mapping[str, int]:
-        """The inner method's."""
-        return self.inner.holds(inside(state), client)
-
-    def dispatch(self, state: State, client: Client, round: int) -> Parcel:
-        """The inner method's."""
-        return self.inner.dispatch(inside(state), client, round)
-
-    def result(self, state: State) -> Start | None:
-        """The inner method's."""
-        return self.inner.result(inside(state))
-
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Server: the inner average, then a step of the optimiser in its place."""
         before = inside(state)
@@ -240,6 +221,19 @@ class ServerOptimizer(Wrapper):
             for name in self.moments:
                 fresh[name][side] = kept[name]
         return replace(after, adapter=adapter, extra={"inner": after.extra, "moments": fresh})
+
+
+def _inside(name: str) -> Callable[..., Any]:
+    def handed_on(self: ServerOptimizer, state: State, *args: Any) -> Any:
+        return getattr(self.inner, name)(inside(state), *args)
+
+    handed_on.__name__ = name
+    handed_on.__doc__ = "The inner method's."
+    return handed_on
+
+
+for _name in ("rank", "everybody", "holds", "dispatch", "expects", "result"):
+    setattr(ServerOptimizer, _name, _inside(_name))
 
 
 @dataclass(frozen=True)

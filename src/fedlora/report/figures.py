@@ -201,11 +201,14 @@ def _choices(run: RunData, side: str) -> Mapping[str, Mapping[str, Sequence[int]
     """Client -> module -> chosen slots, in the last round in which the side trained."""
     own = [line for line in run.clients if line["notes"].get("side") == side and line["status"] == "accepted"]
     last = max((line["round"] for line in own), default=None)
-    return {
-        line["client"]: {module: slots for module, slots in line["notes"]["slots"].items() if slots}
-        for line in own
-        if line["round"] == last
-    }
+    return {line["client"]: _told_slots(line["notes"]) for line in own if line["round"] == last}
+
+
+def _told_slots(notes: Mapping[str, object]) -> Mapping[str, Sequence[int]]:
+    """What a client says that it chose; a client can say anything, and what makes no sense is left out."""
+    told = notes.get("slots")
+    entries = told.items() if isinstance(told, Mapping) else ()
+    return {m: own for m, own in entries if isinstance(own, list) and own and all(isinstance(s, int) for s in own)}
 
 
 def _place(module: str) -> tuple[int, str]:

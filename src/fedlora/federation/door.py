@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door: an answer is checked against what was ordered, before anything that it asks for is made.
+
+From the outside in: the envelope and its size, the parcel's size, its header, then types and shapes, and only
+when all of that is as ordered the tensors themselves, their slot numbers, whether they are finite, and their
+norm. What is refused is a `Failure` with a reason; the client counts as absent.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from fedlora.core.parcel import Parcel, Tree, branch, from_bytes, is_finite, outline, tensors_at, walk_tensors
+from fedlora.core.rounds import Failure, Order, Reply, Score
+from fedlora.core.terms import Chosen, Shapes, Terms
+from fedlora.errors import ParcelError
+from fedlora.federation.transport import parts, read_envelope
+
+MOST_ENVELOPE = 2**20
+"""Bytes of the longest envelope, notes included."""
+_DEEPEST = 8
+"""How far notes may be nested."""
+_TOLD = 80
+"""Characters of a sender's own words that go into a reason."""
+_LARGEST = 2**53
+"""No whole number of an envelope is larger: what every reader of JSON can hold."""
+
+
+def open_reply(order: Order, envelope: bytes, parcel: bytes) -> Reply | Failure:
+    """A client's reply from its bytes, or why it is refused. What still has to be seen of the tensors themselves
+    is the intake's to look at, whatever way a reply came.
+
+    Args:
+        order: what this client was asked; who sent the bytes is for the transport to know.
+        envelope: as `encode_reply` makes it.
+        parcel: likewise.
+    """
+
+    def opened() -> Reply:
+        _require(len(envelope) <= MOST_ENVELOPE, f"an envelope of {len(envelope)} bytes, more than {MOST_ENVELOPE}")
+        reply = read_envelope(envelope)
+        require_envelope(reply, order)
+        if order.terms is not None:
+            most = order.terms.most_bytes()
+            _require(len(parcel) <= most, f"{len(parcel)} bytes, more than the {most} that what was ordered can take")
+            require_shapes(outline(parcel, order.terms.most_header()), order.terms)
+        return replace(reply, parcel=from_bytes(parcel))
+
+    return _or_refusal(opened, order)
+
+
+def admit(reply: Reply, order: Order) -> Reply | Failure:
+    """The reply itself, or why it is refused.
+
+    Args:
+        reply: as it came, by whatever way.
+        order: what this client was asked.
+    """
+
+    def admitted() -> Reply:
+        require_envelope(reply, order)
+        if order.terms is not None:
+            require_shapes(reply.parcel, order.terms)
+            require_slots(reply.parcel, order.terms)
+        require_norm(reply.parcel, order.terms.norm if order.terms else None)
+        return reply
+
+    return replace(_or_refusal(admitted, order), traffic=reply.traffic)
+
+
+def _or_refusal(made: Callable[[], Reply], order: Order) -> Reply | Failure:
+    try:
+        return made()
+    except ParcelError as error:
+        return Failure(order.client.id, order.round, f"refused: {error}", refused=True)
+
+
+def require_envelope(reply: Reply, order: Order) -> None:
+    """Everything of a reply but its parcel.
+
+    Raises:
+        ParcelError: it is not what was ordered.
+    """
+    _require(reply.client == order.client.id, f"a reply of {_told(reply.client)}")
+    _require(reply.round == order.round, "a reply to another round")
+    _require(0 <= reply.steps <= _LARGEST, "a number of steps that cannot be")
+    _require(reply.loss is None or _is_finite(reply.loss), "a loss that is not finite")
+    _require_plain(reply.notes, _DEEPEST)
+    if order.terms is not None:
+        _require((reply.score is not None) == order.terms.scored, "a score where none was asked for, or none")
+    if reply.score is not None:
+        _require_score(reply.score)
+
+
+def _require_score(score: Score) -> None:
+    _require(0 <= score.correct <= score.examples <= _LARGEST, "a score of numbers that cannot be")
+    _require(_is_finite(score.loss), "a score that is not finite")
+
+
+def _require_plain(notes: Tree, deepest: int) -> None:
+    """Plain scalars, and lists and mappings of them."""
+    _require(deepest > 0, "notes that are nested too deeply")
+    if isinstance(notes, Mapping):
+        for key, own in notes.items():
+            _require_plain(key, deepest)
+            _require_plain(own, deepest - 1)
+    elif isinstance(notes, list | tuple):
+        for own in notes:
+            _require_plain(own, deepest - 1)
+    elif isinstance(notes, int | float):
+        _require(_is_finite(notes), "notes with a number that is not finite, or too large")
+    else:
+        plain = _is_text(notes) if isinstance(notes, str) else notes is None
+        _require(plain, "notes that are not plain")
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a number of JSON is one that can be counted with: a whole one can have thousands of digits."""
+    return abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written to a file: JSON can name halves of characters."""
+    try:
+        return bool(value.encode()) or not value
+    except UnicodeEncodeError:
+        return False
+
+
+def require_shapes(parcel: Parcel, terms: Terms) -> None:
+    """Keys, modules, types and shapes of a parcel or of its outline.
+
+    Raises:
+        ParcelError: they are not what was ordered.
+    """
+    _require_known(parcel, {"adapter", "head"})
+    adapter, head = parts(parcel)
+    expected = terms.expected
+    keys = {key: None for own in expected.wholes for key in own}
+    _require_known(adapter, {*keys, *expected.chosen, *expected.numbers})
+    sides = {key: branch(adapter, key) for key in keys}
+    others = [_difference(sides, wanted, terms.wire) for wanted in expected.wholes]
+    _require(None in others, next((own for own in others if own), ""))
+    for key, chosen in expected.chosen.items():
+        _require_chosen(key, branch(adapter, key), chosen, terms.wire)
+    for key, (low, high) in expected.numbers.items():
+        if key in adapter:
+            value = adapter[key]
+            number = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+            _require(number, f"{key!r} is no number from {low:g} to {high:g}")
+    of_head = _difference({"head": head}, {"head": terms.head}, terms.wire)
+    _require(of_head is None, of_head or "")
+
+
+def _difference(found: Mapping[str, Parcel], wanted: Mapping[str, Shapes], wire: torch.dtype) -> str | None:
+    """The first thing in which tensors are not those that were wanted; None: they are."""
+    for key, tensors in found.items():
+        shapes = wanted.get(key, {})
+        for name in tensors:
+            if name not in shapes:
+                return f"{_told(name)} under {key!r}, which was not ordered"
+        for name, shape in shapes.items():
+            own = tensors.get(name)
+            if not isinstance(own, Tensor):
+                return f"no tensor {_told(name)} under {key!r}"
+            if own.shape != shape or own.dtype != wire:
+                return f"{_told(name)} under {key!r} is {_form(own.shape, own.dtype)}, not {_form(shape, wire)}"
+    return None
+
+
+def _require_chosen(key: str, entries: Parcel, chosen: Chosen, wire: torch.dtype) -> None:
+    """Chosen slots, without a look at their numbers."""
+    spent = 0
+    for module in entries:
+        _require(module in chosen.pool, f"{_told(module)} under {key!r}, which was not ordered")
+        entry = branch(entries, module)
+        _require_known(entry, {"slots", "values"})
+        slots, values = entry.get("slots"), entry.get("values")
+        if not isinstance(slots, Tensor) or not isinstance(values, Tensor):
+            raise ParcelError(f"{module!r} under {key!r} does not hold slots and values")
+        count, index = slots.numel(), chosen.index(module)
+        shape = tuple(count if axis == chosen.axis else size for axis, size in enumerate(chosen.pool[module]))
+        for name, own, wanted, dtype in (("slots", slots, (count,), index), ("values", values, shape, wire)):
+            fits = own.shape == wanted and own.dtype == dtype
+            _require(fits, f"{name} of {module!r} are {_form(own.shape, own.dtype)}, not {_form(wanted, dtype)}")
+        _require(0 < count <= chosen.count(module), f"{count} slots of {module!r}, of {chosen.count(module)}")
+        spent += count * chosen.prices[module]
+    _require(spent <= chosen.budget, f"slots under {key!r} that cost {spent}, more than the budget of {chosen.budget}")
+
+
+def require_slots(parcel: Parcel, terms: Terms) -> None:
+    """The numbers of chosen slots: of the pool, ascending, none twice.
+
+    Raises:
+        ParcelError: they are not.
+    """
+    adapter, _ = parts(parcel)
+    for key, chosen in terms.expected.chosen.items():
+        for module, entry in branch(adapter, key).items():
+            numbers = [int(slot) for slot in tensors_at({"entry": entry}, "entry")["slots"].tolist()]
+            rising = all(one < other for one, other in pairwise([-1, *numbers, chosen.count(module)]))
+            _require(rising, f"slots of {module!r} that are not rising numbers below {chosen.count(module)}")
+
+
+def require_norm(parcel: Parcel, limit: float | None) -> None:
+    """Finite numbers, together no longer than a limit.
+
+    Raises:
+        ParcelError: they are not.
+    """
+    floats = [tensor for tensor in walk_tensors(parcel) if tensor.is_floating_point()]
+    if not floats:
+        return
+    lengths = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in floats]
+    norm = float(torch.linalg.vector_norm(torch.stack(lengths)))
+    if not math.isfinite(norm):  # squares can leave the finite numbers before their roots do
+        _require(is_finite(parcel), "not finite")
+    if limit is not None:
+        _require(norm <= limit, f"a norm of {norm:.3g}, more than {limit:.3g}")
+
+
+def _require_known(parcel: Parcel, keys: Set[str]) -> None:
+    for key in parcel:
+        _require(key in keys, f"{_told(key)}, which was not ordered")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ParcelError(otherwise)
+
+
+def _form(shape: Sequence[int], dtype: torch.dtype) -> str:
+    return f"{tuple(shape)} of {str(dtype).removeprefix('torch.')}"
+
+
+def _told(name: str) -> str:
+    """A name that somebody else chose, at a length that a record can hold."""
+    return repr(name if len(name) <= _TOLD else f"{name[:_TOLD]}...")
