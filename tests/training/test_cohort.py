@@ -11,8 +11,13 @@ from tiny_models import DECODERS, ENCODERS, owned_by, some_tokens, tiny_model, t
 from fedlora.core.adapter import BOTH, INPUT, OUTPUT, Adapter, Start, fresh_adapter
 from fedlora.core.kinds import vera_projection
 from fedlora.core.lowrank import LowRank
+from fedlora.core.parcel import walk_tensors
 from fedlora.core.penalties import Proximal, Tail
-from fedlora.core.rounds import Amount, Failure, Fit, FitJob, ScoreJob
+from fedlora.core.rounds import Amount, Client, Failure, Fit, FitJob, Order, ScoreJob
+from fedlora.federation.client import serve
+from fedlora.federation.transport import message
+from fedlora.methods.base import State
+from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.training import attention, packing
 from fedlora.training.cohort import CohortTrainer, PaddedInstead
 from fedlora.training.model import make_base
@@ -230,3 +235,31 @@ def test_threads_share_one_base():
     for (left, left_score), (right, right_score) in zip(expected, found, strict=True):
         agree([left], [right], 0.0)
         assert left_score == right_score
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_lora_a2_chooses_the_same_slots(kind):
+    """Whole rounds, B and A: probe, choice, training; in float64 the choices are equal, and the uploads but for the wire's float32."""
+    base = base_of(kind)
+    spec = base.spec(2, 2.0, head="shared")
+    settings = TrainSettings(Amount(epochs=2), batch_size=4, lr=1e-3, lr_b_ratio=5.0)
+    both = trainers(base, spec, settings, uneven(), tokens_a_pass=10**6)
+    method = LoRAA2()
+    members = [Client(f"c{k}", examples, rank) for k, (examples, rank) in enumerate([(3, 2), (9, 1), (1, 2), (27, 1)])]
+    for round in (1, 2):
+        state = method.init(spec, 5)
+        if round == 2:  # B is no longer zero
+            state = State(begun(spec, base, 5, 16).adapter.with_dense({}))
+        parcels = [message(method.dispatch(state, client, round), base.head) for client in members]
+        orders = [Order("train", round, own, parcel) for own, parcel in zip(members, parcels, strict=True)]
+        one, other = ([own.answer for own in serve(orders, {}, method, trainer)] for trainer in both)
+        for left, right in zip(one, other, strict=True):
+            assert left.notes["slots"] == right.notes["slots"]
+            assert sum(map(len, left.notes["slots"].values())) == len(base.shapes) * members[int(left.client[1])].rank
+            close(left.parcel, right.parcel)
+
+
+def close(one, other):
+    """Two parcels alike, tensor by tensor."""
+    for left, right in zip(walk_tensors(one), walk_tensors(other), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-7)
