@@ -18,6 +18,7 @@ from results import WHEN, measured, svg
 
 from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
+from fedlora.app.sections import section_of
 from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
 from fedlora.methods.wrap import WRAPPERS
@@ -33,9 +34,8 @@ def config_page():
     lines = [MADE, "# Config reference", "", "A TOML file of these sections; every key has a default that works."]
     lines += ["`--set section.key=value` changes one on the command line.", ""]
     for name, field in Config.model_fields.items():
-        section, heading = field.annotation, f"[{name}]"
-        if get_origin(section) is list:
-            (section,), heading = get_args(section), f"[[{name}]]"
+        section = section_of(field.annotation)
+        heading = f"[[{name}]]" if get_origin(field.annotation) is list else f"[{name}]"
         lines += [f"## {heading}", "", (section.__doc__ or "").splitlines()[0], ""]
         lines += ["| key | type | default | |", "|---|---|---|---|"]
         for key, own in section.model_fields.items():
@@ -75,6 +75,7 @@ def cli_page():
     lines = [MADE, "# Command-line reference", ""]
     lines += ["Exit code 0: done; 2: the input was wrong, with one sentence on stderr; 1: anything else.", ""]
     for name, command in get_command(app).commands.items():
+        told = get_type_hints(command.callback, include_extras=True)  # libraries differ in whether they keep help
         given = [param for param in command.params if param.param_type_name == "argument"]
         usage = [param.name.upper() + ("..." if param.nargs == -1 else "") for param in given]
         usage = [word if param.required else f"[{word}]" for word, param in zip(usage, given, strict=True)]
@@ -86,7 +87,7 @@ def cli_page():
             metavar = "" if param in given or param.is_flag else f" {param.metavar or param.name.upper()}"
             silent = param.required or param.default in (None, "", False) or callable(param.default)
             default = "" if silent else f" Default: {param.default}."
-            lines.append(f"| `{flag}{metavar}` | {param.help}{default} |")
+            lines.append(f"| `{flag}{metavar}` | {told[param.name].__metadata__[0].help}{default} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -2,8 +2,8 @@
 """The only file that knows all: it makes every part of a run from a config and puts them together."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from fedlora.app.config import Config, require_validation
 from fedlora.app.method import make_method, wrapped
 from fedlora.app.profiles import profile_ranks
-from fedlora.core.adapter import AdapterSpec
+from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.parcel import type_of_wire
 from fedlora.core.rounds import Amount, Client
@@ -42,18 +42,31 @@ class Ingredients:
     test: Tokens
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Simulation:
-    """Everything of a run on one machine."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Setting:
+    """Everything of a run, whether its clients are here or elsewhere."""
 
     config: Config
-    dataset: Dataset
-    split: Split
     base: Base
     spec: AdapterSpec
+    federation: Federation
+    head: Tensors
+    """The dense parts that the run starts with."""
+    split: Split
+    """Who owns which examples; nobody is known where data stay with their owners."""
+    origin: str
+    """Where the data come from, for the record."""
+    files: Mapping[str, object] = field(default_factory=dict)
+    """Name -> contents of further JSON files that describe the run."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Simulation(Setting):
+    """Everything of a run on one machine."""
+
+    dataset: Dataset
     trainer: PlainTrainer
     transport: LocalTransport
-    federation: Federation
 
 
 def load(config: Config, dataset: Dataset | None = None) -> Ingredients:
@@ -107,7 +120,30 @@ def build(config: Config, ingredients: Ingredients | None = None, workers: int |
     )
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
-    plan = Plan(
+    transport = LocalTransport(
+        clients,
+        method,
+        trainer,
+        block=config.clients.block or (1 if on_cpu(config) else 16),
+        workers=1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores(),
+    )
+    return Simulation(
+        config=config,
+        base=own.base,
+        spec=spec,
+        federation=Federation(method, spec, transport, plan_of(config), trainer),
+        head=trainer.head,
+        split=dealt,
+        origin=own.dataset.origin,
+        dataset=own.dataset,
+        trainer=trainer,
+        transport=transport,
+    )
+
+
+def plan_of(config: Config) -> Plan:
+    """How long, with whom, and how often to look."""
+    return Plan(
         rounds=config.run.rounds,
         seed=config.run.seed,
         per_round=config.clients.per_round,
@@ -116,15 +152,6 @@ def build(config: Config, ingredients: Ingredients | None = None, workers: int |
         part=config.evaluate.part,
         norm_limit=config.clients.norm_limit,
     )
-    transport = LocalTransport(
-        clients,
-        method,
-        trainer,
-        block=config.clients.block or (1 if on_cpu(config) else 16),
-        workers=1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores(),
-    )
-    federation = Federation(method, spec, transport, plan, trainer)
-    return Simulation(config, own.dataset, dealt, own.base, spec, trainer, transport, federation)
 
 
 def on_cpu(config: Config) -> bool:

@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The config: TOML sections, a default that works for every key, dotted overrides, one sentence a mistake."""
+"""The config: every section with its keys, and a default that works for each."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedlora.app.profiles import Profile
-from fedlora.errors import ConfigError, nearest
+from fedlora.app.sections import Section, checked, override_key, read_tree
+from fedlora.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """A section: unknown keys are refused, values are not bent into another type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class RunSection(Section):
@@ -186,6 +180,23 @@ class EvaluateSection(Section):
     )
 
 
+class DeploySection(Section):
+    """A federation across sites: whom the server waits for, and how long."""
+
+    sites: Positive = Field(description="How many sites must be there before the first round.")
+    wait: float = Field(300.0, gt=0.0, description="Seconds in which they must have come.")
+    deadline: float | None = Field(
+        None,
+        gt=0.0,
+        description="Seconds after which a round goes on without those that have not answered. By default three times "
+        "the slowest answer of the last five rounds and at least 30; before there is one, an hour.",
+    )
+    quorum: Positive = Field(1, description="The run stops, to be resumed, where fewer sites than this give an update.")
+    test: str | None = Field(
+        None, description="A file of labelled texts at the server, on which the global model is scored."
+    )
+
+
 class Config(Section):
     """All sections."""
 
@@ -199,6 +210,7 @@ class Config(Section):
     method: MethodSection = Field(default_factory=lambda: MethodSection.model_validate({}))
     evaluate: EvaluateSection = Field(default_factory=lambda: EvaluateSection.model_validate({}))
     wrap: list[WrapSection] = Field(default_factory=list)
+    deploy: DeploySection | None = None
 
 
 def require_validation(config: Config) -> None:
@@ -217,16 +229,9 @@ def read_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file, a key or a value is wrong.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"The config {path} cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"The config {path} is no TOML: {error}.") from error
+    tree = read_tree(path) if path is not None else {}
     for override in overrides:
-        _apply(tree, override)
+        override_key(tree, override)
     return make_config(tree)
 
 
@@ -236,51 +241,10 @@ def make_config(tree: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: a key or a value is wrong.
     """
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error)) from error
+    return checked(Config, tree)
 
 
 def resolved(config: Config) -> str:
     """The config as TOML with every default filled in; keys without a value are left out."""
     tree = config.model_dump(mode="json", exclude_none=True)
     return tomli_w.dumps(tree)
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    section, dot, name = key.strip().partition(".")
-    if not (separator and dot and section and name):
-        raise ConfigError(f"--set {override!r} is not understood: expected section.key=value, such as run.rounds=5.")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is a string
-    own = tree.setdefault(section, {})
-    if not isinstance(own, dict):
-        raise ConfigError(f"--set {override!r}: {section} is no section of the config.")
-    own[name] = value
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first mistake, in words."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    if len(place) > 1 and place[0] != "wrap":
-        place = place[:2]  # what follows says which of several types was tried, or where in a list
-    key = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        if len(place) == 1:
-            return f"The config has an unknown section [{key}]: {nearest(key, Config.model_fields)}"
-        section = cast(type[BaseModel], Config.model_fields[place[0]].annotation)
-        return f"The config has an unknown key {key}: {nearest(place[-1], section.model_fields)}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"The config is wrong: {message}."
-    shown = repr(first["input"])
-    return f"{key} is {shown if len(shown) < 80 else shown[:77] + '...'}; {_expected(message)}."
-
-
-def _expected(message: str) -> str:
-    return message[0].lower() + message[1:]

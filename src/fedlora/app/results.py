@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fedlora.app.build import Simulation
+from fedlora.app.build import Setting, Simulation
 from fedlora.app.card import model_card
 from fedlora.core.adapter import AdapterSpec, Start, effective
 from fedlora.core.parcel import cast_floats
@@ -20,7 +20,7 @@ from fedlora.federation.server import Server, global_model
 from fedlora.training.peft_files import fits_peft, write_model, write_peft
 
 
-def environment(simulation: Simulation) -> dict[str, object]:
+def environment(setting: Setting) -> dict[str, object]:
     """What a run depends on besides its config."""
     packages = ("fedlora", "torch", "transformers", "peft", "datasets", "flwr-datasets", "safetensors", "numpy")
     return {
@@ -28,11 +28,11 @@ def environment(simulation: Simulation) -> dict[str, object]:
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in packages},
         "threads": torch.get_num_threads(),
-        "scale": simulation.spec.scale,
-        "kind": simulation.spec.kind,
-        "base": simulation.base.name,
-        "base_fingerprint": simulation.base.fingerprint,
-        "tokenizer_fingerprint": simulation.base.tokenizer_fingerprint,
+        "scale": setting.spec.scale,
+        "kind": setting.spec.kind,
+        "base": setting.base.name,
+        "base_fingerprint": setting.base.fingerprint,
+        "tokenizer_fingerprint": setting.base.tokenizer_fingerprint,
     }
 
 
@@ -43,23 +43,27 @@ def _version(package: str) -> str | None:
         return None
 
 
-def ownership(simulation: Simulation) -> dict[str, object]:
-    """The contents of `split.json`: of every client, how many examples of each label it owns."""
-    dataset, clients = simulation.dataset, {}
-    for client, own in simulation.split.clients.items():
-        counts = dataset.label_counts(own.train)
-        clients[client] = {"labels": counts, "validation": len(own.validation), "test": len(own.test)}
+def ownership(setting: Setting) -> dict[str, object]:
+    """The contents of `split.json`: of every client, how many examples of each label it owns.
+
+    Sites do not tell, so of a deployment it names nobody.
+    """
+    clients = {}
+    if isinstance(setting, Simulation):
+        for client, own in setting.split.clients.items():
+            counts = setting.dataset.label_counts(own.train)
+            clients[client] = {"labels": counts, "validation": len(own.validation), "test": len(own.test)}
     return {
-        "labels": list(dataset.labels),
+        "labels": list(setting.base.labels),
         "clients": clients,
-        "left_out_clients": list(simulation.split.empty),
-        "unused_examples": simulation.split.unused,
+        "left_out_clients": list(setting.split.empty),
+        "unused_examples": setting.split.unused,
     }
 
 
-def summarise(simulation: Simulation, rounds: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+def summarise(setting: Setting, rounds: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     """The contents of `summary.json`, from the lines of `rounds.jsonl`."""
-    config, federation = simulation.config, simulation.federation
+    config, federation = setting.config, setting.federation
     last: Mapping[str, Any] = next((line for line in reversed(rounds) if line["personal"]), {})
     sums = [
         "bytes_up",
@@ -74,31 +78,38 @@ def summarise(simulation: Simulation, rounds: Sequence[Mapping[str, Any]]) -> di
         "method": config.method.name,
         "name": config.run.name,
         "rounds": len(rounds),
-        "scale": simulation.spec.scale,
-        "rank": simulation.spec.rank,
+        "scale": setting.spec.scale,
+        "rank": setting.spec.rank,
         "head": federation.head_mode,
         "global": last.get("global"),
         "personal": last.get("personal"),
         **{key: sum(line[key] for line in rounds) for key in sums},
         "seed": config.run.seed,
-        "data": simulation.dataset.origin,
-        "base": simulation.base.name,
-        "labels": len(simulation.dataset.labels),
-        "clients": len(simulation.split.clients),
-        "left_out_clients": list(simulation.split.empty),
-        "unused_examples": simulation.split.unused,
+        "data": setting.origin,
+        "base": setting.base.name,
+        "labels": len(setting.base.labels),
+        "clients": len(federation.transport.roster()),
+        "left_out_clients": list(setting.split.empty),
+        "unused_examples": setting.split.unused,
     }
 
 
-def export_adapters(simulation: Simulation, server: Server, folder: Path, summary: Mapping[str, object]) -> None:
-    """Write `adapter/`, and `clients/ID/adapter/` where a client's model is not the global one.
+def export_adapters(setting: Setting, server: Server, folder: Path, summary: Mapping[str, object]) -> None:
+    """Write `adapter/`, and `clients/ID/adapter/` where a client's model is not the global one and is known here.
 
     What no adapter can hold (full fine-tuning, a fold that has become dense) goes to `model/` as a whole model.
     """
-    federation = simulation.federation
-    model = global_model(federation, server)
+    model = global_model(setting.federation, server)
     if model is not None:
-        export(simulation, model, folder / place(simulation, model), summary)
+        export(setting, model, folder / place(setting, model), summary)
+    if isinstance(setting, Simulation):
+        _export_personal(setting, model, server, folder, summary)
+
+
+def _export_personal(
+    simulation: Simulation, model: Start | None, server: Server, folder: Path, summary: Mapping[str, object]
+) -> None:
+    federation = simulation.federation
     for client in sorted(federation.transport.roster(), key=lambda own: own.id):
         own = client_model(simulation, server, client)
         if model is not None and _same_model(model, own, simulation.spec):
@@ -107,9 +118,9 @@ def export_adapters(simulation: Simulation, server: Server, folder: Path, summar
         export(simulation, own, home / place(simulation, own), summary, client)
 
 
-def place(simulation: Simulation, model: Start) -> str:
+def place(setting: Setting, model: Start) -> str:
     """The folder's name of what an adapter can hold, or of a whole model."""
-    return "adapter" if fits_peft(model, simulation.spec) else "model"
+    return "adapter" if fits_peft(model, setting.spec) else "model"
 
 
 def client_model(simulation: Simulation, server: Server, client: Client) -> Start:
@@ -134,31 +145,31 @@ def _same_model(one: Start, other: Start, spec: AdapterSpec) -> bool:
 
 
 def export(
-    simulation: Simulation, model: Start, folder: Path, summary: Mapping[str, object], client: Client | None = None
+    setting: Setting, model: Start, folder: Path, summary: Mapping[str, object], client: Client | None = None
 ) -> None:
     """Write one PEFT directory with what its reader needs to know beside it."""
-    base = simulation.base
-    head = dict(model.adapter.dense) or dict(simulation.trainer.head)
-    write = write_peft if fits_peft(model, simulation.spec) else write_model
-    write(folder, model, simulation.spec, base, head)
+    base = setting.base
+    head = dict(model.adapter.dense) or dict(setting.head)
+    write = write_peft if fits_peft(model, setting.spec) else write_model
+    write(folder, model, setting.spec, base, head)
     about = {
-        "labels": label_names(simulation, client),
+        "labels": label_names(setting, client),
         "base": base.name,
         "base_fingerprint": base.fingerprint,
         "tokenizer_fingerprint": base.tokenizer_fingerprint,
-        "kind": simulation.spec.kind if fits_peft(model, simulation.spec) else "dense",
-        "scale": simulation.spec.scale,
-        "method": simulation.config.method.name,
+        "kind": setting.spec.kind if fits_peft(model, setting.spec) else "dense",
+        "scale": setting.spec.scale,
+        "method": setting.config.method.name,
         "client": client.id if client else None,
     }
     write_json(folder / "fedlora.json", about)
     write_whole(folder / "README.md", model_card(about, summary).encode())
 
 
-def label_names(simulation: Simulation, client: Client | None) -> list[str]:
+def label_names(setting: Setting, client: Client | None) -> list[str]:
     """The labels in the order of a model's scores: a client may have numbered them its own way."""
-    labels = list(simulation.base.labels)
-    names = simulation.split.clients[client.id].names if client and client.id in simulation.split.clients else None
+    labels = list(setting.base.labels)
+    names = setting.split.clients[client.id].names if client and client.id in setting.split.clients else None
     if names is None:
         return labels
     called = dict(zip(names.tolist(), labels, strict=True))

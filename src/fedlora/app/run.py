@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.build import Simulation, build, load
+from fedlora.app.build import Setting, Simulation, build, load
 from fedlora.app.config import Config, make_config, read_config, resolved
 from fedlora.app.results import client_model, environment, export, export_adapters, ownership, summarise
 from fedlora.errors import UserError
@@ -23,7 +23,7 @@ class Run:
     adapters are written after the last.
 
     Args:
-        simulation: everything of the run.
+        setting: everything of the run.
         folder: where to keep it; None: nowhere.
         resume: go on with the run that the folder holds, if it holds one.
 
@@ -31,23 +31,24 @@ class Run:
         UserError: with one sentence about what is in the way.
     """
 
-    def __init__(self, simulation: Simulation, folder: Path | None = None, resume: bool = False) -> None:
-        self.simulation = simulation
-        self.server: Server = begin(simulation.federation, simulation.trainer.head)
+    def __init__(self, setting: Setting, folder: Path | None = None, resume: bool = False) -> None:
+        self.setting = setting
+        self.server: Server = begin(setting.federation, setting.head)
         self._lines: list[Mapping[str, Any]] = []
-        self._journal = _open(simulation, folder, resume) if folder else None
+        self._journal = _open(setting, folder, resume) if folder else None
         if self._journal:
-            simulation.transport.memories = self._journal.memories
+            if isinstance(setting, Simulation):
+                setting.transport.memories = self._journal.memories
             self.server = self._journal.server or self.server
 
     @property
     def finished(self) -> bool:
         """Whether no round is left."""
-        return self.server.round >= self.simulation.federation.plan.rounds
+        return self.server.round >= self.setting.federation.plan.rounds
 
     def __iter__(self) -> Iterator[RoundRecord]:
         try:
-            for server, record in federate(self.simulation.federation, self.server):
+            for server, record in federate(self.setting.federation, self.server):
                 if self._journal:
                     self._journal.commit(server, record)
                 self.server = server
@@ -60,8 +61,8 @@ class Run:
                 self._journal.close()
 
     def _finish(self, journal: Journal) -> None:
-        summary = summarise(self.simulation, journal.rounds())
-        export_adapters(self.simulation, self.server, journal.folder, summary)
+        summary = summarise(self.setting, journal.rounds())
+        export_adapters(self.setting, self.server, journal.folder, summary)
         journal.finish(summary)
         write_report([journal.folder], journal.folder)
 
@@ -75,17 +76,20 @@ class Run:
         Raises:
             UserError: there is no global model, or no such client.
         """
-        roster = {own.id: own for own in self.simulation.transport.roster()}
-        model = global_model(self.simulation.federation, self.server)
+        roster = {own.id: own for own in self.setting.federation.transport.roster()}
+        model = global_model(self.setting.federation, self.server)
         if client is None and model is None:
             raise UserError(f"This method has no global model: save one client's, {', '.join(sorted(roster))}.")
         if client is not None and client not in roster:
             raise UserError(f"There is no client {client!r}: choose one of {', '.join(sorted(roster))}.")
+        if client is not None and not isinstance(self.setting, Simulation):
+            raise UserError(f"Client {client!r} is elsewhere, and its own model with it: save the global one.")
         member = roster[client] if client is not None else None
-        own = client_model(self.simulation, self.server, member) if member else model
-        summary = summarise(self.simulation, self._lines)
+        here = self.setting if isinstance(self.setting, Simulation) else None
+        own = client_model(here, self.server, member) if here and member else model
+        summary = summarise(self.setting, self._lines)
         if own is not None:
-            export(self.simulation, own, Path(folder), summary, member)
+            export(self.setting, own, Path(folder), summary, member)
 
 
 def run(
@@ -116,10 +120,10 @@ def run(
     return Run(build(config, load(config, data), workers), folder, resume)
 
 
-def _open(simulation: Simulation, folder: Path, resume: bool) -> Journal:
-    files = {ENVIRONMENT: environment(simulation), SPLIT: ownership(simulation)}
+def _open(setting: Setting, folder: Path, resume: bool) -> Journal:
+    files = {ENVIRONMENT: environment(setting), SPLIT: ownership(setting), **setting.files}
     opened = Journal.go_on if resume else Journal.start
-    return opened(folder, resolved(simulation.config), files)
+    return opened(folder, resolved(setting.config), files)
 
 
 def is_finished(folder: Path) -> bool:
