@@ -199,6 +199,19 @@ def report(
     typer.echo(str(write_report(runs, out or runs[0])))
 
 
+@app.command()
+def site(
+    config: Annotated[Path, typer.Argument(help="The site's own TOML file; see docs/deploy.md.")],
+) -> None:
+    """Be a site of a deployed federation: hold base, data and private memory, and answer until stopped."""
+    from fedlora.app.progress import quiet_libraries
+    from fedlora.deploy.resident import reside
+
+    quiet_libraries()
+    with _interruptible("what the site keeps is on its disk"):
+        reside(config, lambda line: print(line, flush=True))
+
+
 @contextmanager
 def _interruptible(how: str = "go on with --resume") -> Iterator[None]:
     """Ctrl-C ends in a sentence."""

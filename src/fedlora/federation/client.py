@@ -183,10 +183,7 @@ def _evaluate(
     jobs: dict[int, ScoreJob] = {}
     for index, order in enumerate(orders):
         try:
-            memory = memories.get(order.client.id)
-            parcel, head = _open(order, memory, method, trainer.spec)
-            start = method.receive(parcel, memory.kept if memory else {}, order.client, trainer.spec)
-            model = Start(start.adapter.with_dense(head), start.fold)
+            model = personal_model(order, memories.get(order.client.id), method, trainer.spec)
             jobs[index] = ScoreJob(order.client.id, model, order.part)
         except UserError:
             raise
@@ -197,6 +194,17 @@ def _evaluate(
         answer = score if isinstance(score, Failure) else Reply(order.client.id, order.round, score=score)
         served[index] = Served(answer)
     return [served[index] for index in range(len(orders))]
+
+
+def personal_model(order: Order, memory: Memory | None, method: Method, spec: AdapterSpec) -> Start:
+    """What a client makes of an order without training on it: its own model, under its head.
+
+    Raises:
+        MemoryLostError: the order builds on what the client no longer holds.
+    """
+    parcel, head = _open(order, memory, method, spec)
+    start = method.receive(parcel, memory.kept if memory else {}, order.client, spec)
+    return Start(start.adapter.with_dense(head), start.fold)
 
 
 def _failure(order: Order, error: Exception) -> Failure:

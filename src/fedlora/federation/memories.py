@@ -120,6 +120,14 @@ class StoredMemories:
                 self._forget(client, own)
         self._rounds[client] = [*kept, memory.round]
 
+    def forget_after(self, client: str, round: int) -> None:
+        """Forget the memories of later rounds: the server knows nothing of them."""
+        kept = [own for own in self._rounds.get(client, ()) if own <= round]
+        for own in self._rounds.get(client, ()):
+            if own > round:
+                self._forget(client, own)
+        self._rounds[client] = kept
+
     def _index(self, client: str, round: int) -> Path:
         return self._folder / f"{quote(client, safe='')}.{round}.json"
 

@@ -209,6 +209,11 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
     )
 
 
+def last_orders(federation: Federation, server: Server) -> list[Order]:
+    """For everybody the order from which a client makes its own model as it is now."""
+    return [_order(federation, server, client, "evaluate") for client in _roster(federation, server)]
+
+
 def _global_score(federation: Federation, server: Server, scores: Mapping[str, Score | None]) -> Score | None:
     if federation.method.pooled:
         return next(iter(scores.values()), None)  # the one client's test part is the whole test set

@@ -99,7 +99,7 @@ def draw(groups: Sequence[Group]) -> list[Drawn]:
         _drawn(
             "Who owns which labels",
             f"Training examples, seed {first.seed}.",
-            figures.label_map(first, "labels of the clients"),
+            None if first.deployed else figures.label_map(first, "labels of the clients"),
         ),
     ]
     for own in groups:
@@ -136,18 +136,23 @@ def _about(runs: Sequence[RunData]) -> str:
     run = runs[0]
     split, data = run.config["split"], run.config["data"]
     sizes = sorted(sum(own["labels"]) for own in run.split["clients"].values())
-    skew = f" (alpha {split['alpha']:g})" if split["kind"] == "dirichlet" else ""
-    name = data["source"] if data["source"] == "generated" else Path(str(data["path"])).name
+    if run.deployed:
+        sizes = sorted({line["client"]: line["examples"] for line in run.clients}.values())
+        name, dealt = "Data of the sites' own", "each at its owner"
+    else:
+        skew = f" (alpha {split['alpha']:g})" if split["kind"] == "dirichlet" else ""
+        name = data["source"] if data["source"] == "generated" else Path(str(data["path"])).name
+        dealt = f"{split['kind']} split{skew}"
     return (
         f"{name}, {len(run.split['labels'])} labels, {len(sizes)} clients with {sizes[0]} to {sizes[-1]} training "
-        f"examples, {split['kind']} split{skew}, base {run.environment['base']}, head {run.config['adapter']['head']}, "
+        f"examples, {dealt}, base {run.environment['base']}, head {run.config['adapter']['head']}, "
         f"{len(runs)} run(s)."
     )
 
 
 def _notices(runs: Sequence[RunData]) -> list[str]:
     notices = []
-    if any(run.config["data"]["source"] == "generated" for run in runs):
+    if any(run.config["data"]["source"] == "generated" and not run.deployed for run in runs):
         notices.append("The data are generated: these numbers say nothing about real text.")
     unfinished = [_name(run) for run in runs if not run.finished]
     if unfinished:
@@ -163,6 +168,8 @@ def _name(run: RunData) -> str:
 
 
 def _command(run: RunData, folder: Path) -> str:
+    if run.deployed:
+        return "see docs/deploy.md: the data are at the sites"
     config = Path(os.path.relpath(run.folder, folder)) / "config.toml"
     return f"fedlora run {config.as_posix()} --out again/{run.method}-seed-{run.seed}"
 

@@ -39,6 +39,11 @@ class RunData:
         """The method's name; of `path/file.py:Class` the class."""
         return str(self.config["method"]["name"]).rpartition(":")[2]
 
+    @property
+    def deployed(self) -> bool:
+        """Whether its clients were sites with data of their own."""
+        return not self.split["clients"]
+
     def last_scored(self) -> int | None:
         """The last round after which scores were taken."""
         scored = [line["round"] for line in self.rounds if line["personal"] or line["global"]]

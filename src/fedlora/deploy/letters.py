@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Letters: what server and sites send each other, as bytes.
+
+A letter is a kind, a JSON envelope and a parcel: four bytes that give the envelope's length, the envelope, the
+parcel. Whatever carries letters sees bytes alone.
+
+====== ================ ===========================================================================
+from   kind             what it says
+====== ================ ===========================================================================
+server hello            the shared part of the config, the run
+site   hello            its name, examples, rank, shared part, and the round that its memory holds
+site   refused          a sentence
+server order            an order and its number
+site   reply, failure   the answer to the order of that number
+server finish           an order from which the site makes its own model, and the run's summary
+site   finished         that it has
+====== ================ ===========================================================================
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedlora.core.rounds import Failure, Order, Reply, Traffic
+from fedlora.errors import ParcelError
+from fedlora.federation.transport import decode_reply
+
+_LENGTH = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Letter:
+    """One message."""
+
+    kind: str
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    parcel: bytes = b""
+
+
+def seal(letter: Letter) -> bytes:
+    """A letter as bytes."""
+    envelope = json.dumps({"kind": letter.kind, **letter.envelope}).encode()
+    return len(envelope).to_bytes(_LENGTH, "big") + envelope + letter.parcel
+
+
+def unseal(data: bytes) -> Letter:
+    """The inverse of `seal`.
+
+    Raises:
+        ParcelError: these bytes are no letter.
+    """
+    end = _LENGTH + int.from_bytes(data[:_LENGTH], "big")
+    try:
+        envelope = json.loads(data[_LENGTH:end])
+        kind = envelope.pop("kind")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ParcelError(f"these {len(data)} bytes are no letter") from error
+    if len(data) < end or not isinstance(kind, str):
+        raise ParcelError(f"these {len(data)} bytes are no letter")
+    return Letter(kind, envelope, data[end:])
+
+
+def are_counts(value: Any) -> bool:
+    """Whether this is a pair of whole numbers."""
+    return isinstance(value, list) and len(value) == 2 and all(type(part) is int for part in value)
+
+
+def answer_of(order: Order, letter: Letter | None, reason: str, traffic: Traffic) -> Reply | Failure:
+    """What the answer to an order says, in the loop's words; without a letter, why there is none."""
+    client, round = order.client.id, order.round
+    if letter is None:
+        return Failure(client, round, reason, traffic=traffic)
+    told = letter.envelope
+    if letter.kind == "finished":
+        return Reply(client, round, traffic=traffic)
+    if letter.kind == "failure":
+        lost, diverged = bool(told.get("memory_lost")), bool(told.get("diverged"))
+        return Failure(client, round, str(told.get("reason"))[:500], lost, diverged, traffic)
+    try:
+        reply = decode_reply(json.dumps(told["reply"]).encode(), letter.parcel)
+        if (reply.client, reply.round) != (client, round):
+            return Failure(client, round, f"refused: {reply.client} answered to round {reply.round}", traffic=traffic)
+        return Reply(client, round, reply.parcel, reply.steps, reply.loss, reply.score, reply.notes, traffic)
+    except (ParcelError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return Failure(client, round, f"refused: {type(error).__name__} in the answer", traffic=traffic)

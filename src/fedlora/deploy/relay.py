@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's end: a transport that sends letters through some post office and takes in what comes back.
+
+Every order has a number, and a number is open until its answer came or its time is over. An answer to a number that
+is not open (a duplicate, a late one, one to an old round) is dropped and noted; nothing is counted twice.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
+from fedlora.deploy.letters import Letter, answer_of, are_counts, seal, unseal
+from fedlora.deploy.post import Arrival, PostOffice
+from fedlora.deploy.shared import difference
+from fedlora.errors import ConfigError, FedloraError, ParcelError, UserError
+from fedlora.federation.transport import encode_order
+
+_POLL = 1.0
+"""Seconds that a post office is asked to wait for something to come."""
+_UNKNOWN, _FLOOR, _TIMES, _PAST = 3600.0, 30.0, 3.0, 5
+"""The deadline: at first; at least; so many times the slowest answer of so many exchanges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Whom to wait for, and how long; see [deploy] in the config."""
+
+    sites: int
+    wait: float = 300.0
+    deadline: float | None = None
+    quorum: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An order that is waited for."""
+
+    order: Order
+    node: str
+    number: tuple[int, int]
+    sent: int
+    parcel: int
+    at: float = field(default_factory=time.monotonic)
+
+
+class AbsentError(UserError):
+    """Too few sites are there."""
+
+
+class Relay:
+    """The transport of a deployed federation.
+
+    Args:
+        post: carries the letters.
+        shared: the server's shared part of the config.
+        run: names the run at the sites.
+        patience: whom to wait for, and how long.
+        admit: refuses a member that the method cannot take, by an error.
+    """
+
+    def __init__(
+        self,
+        post: PostOffice,
+        shared: Mapping[str, str],
+        run: str,
+        patience: Patience,
+        admit: Callable[[Sequence[Client]], None],
+    ) -> None:
+        self._post, self._shared, self._run = post, shared, run
+        self._patience, self._admit = patience, admit
+        self._clients: dict[str, Client] = {}
+        self._nodes: dict[str, str] = {}
+        """Client -> node."""
+        self._greeted: set[str] = set()
+        self._session, self._count = int(time.time()), 0
+        self._slowest: deque[float] = deque(maxlen=_PAST)
+        self._round = 0
+        self._noted: list[dict[str, object]] = []
+
+    def gather(self) -> None:
+        """Say hello until enough sites are there.
+
+        Raises:
+            AbsentError: they did not come in time.
+            ConfigError: a site has another shared config.
+        """
+        until = time.monotonic() + self._patience.wait
+        while len(self._clients) < self._patience.sites:
+            left = until - time.monotonic()
+            if left <= 0:
+                came = ", ".join(sorted(self._clients)) or "none"
+                raise AbsentError(
+                    f"After {self._patience.wait:g} seconds {len(self._clients)} of {self._patience.sites} sites are "
+                    f"there ({came}): start the others, or change deploy.sites or deploy.wait."
+                )
+            self._greet(left)
+            arrived = self._post.collect(min(left, _POLL))
+            for arrival in arrived:
+                self._take(arrival, {}, strict=True)
+            lost = {arrival.node for arrival in arrived if arrival.data is None}
+            self._greeted -= lost  # they are asked again, after a pause
+            if lost or not self._greeted:
+                time.sleep(min(left, _POLL))
+
+    def roster(self) -> Sequence[Client]:
+        """Everybody who has said hello."""
+        return [self._clients[client] for client in sorted(self._clients)]
+
+    def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
+        """Send the orders and yield what comes within the deadline.
+
+        Raises:
+            AbsentError: fewer updates than the quorum.
+        """
+        train = bool(orders) and orders[0].kind == "train"
+        self._round = orders[0].round if orders else self._round
+        limit = self._limit()
+        self._greet(limit)
+        answered = 0
+        for answer in self._answers({order.client.id: ("order", order, {}) for order in orders}, limit):
+            answered += isinstance(answer, Reply)
+            yield answer
+        if train and answered < min(self._patience.quorum, len(orders)):
+            raise AbsentError(
+                f"Round {self._round}: {answered} of {len(orders)} sites gave an update within {limit:.0f} seconds, "
+                f"fewer than deploy.quorum ({self._patience.quorum}): see to the sites, then go on with --resume."
+            )
+
+    def finish(self, orders: Sequence[Order], summary: Mapping[str, object]) -> list[str]:
+        """Have every site write its own model; returns those that have."""
+        asked = {order.client.id: ("finish", order, {"summary": summary}) for order in orders}
+        return [a.client for a in self._answers(asked, self._limit()) if isinstance(a, Reply)]
+
+    def notes(self) -> list[dict[str, object]]:
+        """What was dropped, refused or lost since the last call."""
+        noted, self._noted = self._noted, []
+        return noted
+
+    def _limit(self) -> float:
+        if self._patience.deadline is not None:
+            return self._patience.deadline
+        return max(_FLOOR, _TIMES * max(self._slowest)) if self._slowest else _UNKNOWN
+
+    def _answers(
+        self, asked: Mapping[str, tuple[str, Order, Mapping[str, object]]], limit: float
+    ) -> Iterator[Reply | Failure]:
+        there, waiting = set(self._post.nodes()), {}
+        for client, (kind, order, further) in asked.items():
+            node = self._nodes[client]
+            if node not in there:
+                yield Failure(client, order.round, "not connected")
+                continue
+            own = self._send(kind, order, node, further, limit)
+            waiting[own.number] = own
+        until, slowest = time.monotonic() + limit, 0.0
+        while waiting and (left := until - time.monotonic()) > 0:
+            for arrival in self._post.collect(min(left, _POLL)):
+                for own, answer in self._take(arrival, waiting):
+                    slowest = max(slowest, time.monotonic() - own.at)
+                    yield answer
+        if slowest:
+            self._slowest.append(slowest)
+        for own in waiting.values():
+            traffic = Traffic(down=own.parcel, overhead=own.sent - own.parcel)
+            yield Failure(own.order.client.id, own.order.round, f"no answer within {limit:.0f} s", traffic=traffic)
+
+    def _send(self, kind: str, order: Order, node: str, further: Mapping[str, object], limit: float) -> _Open:
+        self._count += 1
+        number = (self._session, self._count)
+        envelope, parcel = encode_order(order)
+        told = {"number": number, "run": self._run, "order": json.loads(envelope), **further}
+        data = seal(Letter(kind, told, parcel))
+        self._post.send(node, data, limit)
+        return _Open(order, node, number, len(data), len(parcel))
+
+    def _greet(self, patience: float) -> None:
+        """Say hello to nodes that are new. Their answers come whenever they come."""
+        there = self._post.nodes()
+        self._greeted &= set(there)
+        for node in there:
+            if node not in self._greeted:
+                self._greeted.add(node)
+                self._post.send(node, seal(Letter("hello", {"shared": self._shared, "run": self._run})), patience)
+
+    def _take(
+        self, arrival: Arrival, waiting: dict[tuple[int, int], _Open], strict: bool = False
+    ) -> list[tuple[_Open, Reply | Failure]]:
+        """What an arrival answers, if it answers something that is waited for."""
+        if arrival.data is None:
+            lost = [own for own in waiting.values() if own.node == arrival.node]
+            if not lost and arrival.node in self._nodes.values():
+                self._note(arrival.node, f"lost: {arrival.reason}")
+            return [self._close(own, waiting, None, len(arrival.reason), arrival.reason) for own in lost]
+        try:
+            letter = unseal(arrival.data)
+        except ParcelError as error:
+            lost = [own for own in waiting.values() if own.node == arrival.node]
+            return [self._close(own, waiting, None, len(arrival.data), f"refused: {error}") for own in lost]
+        if letter.kind in ("hello", "refused"):
+            self._welcome(arrival.node, letter, strict)
+            return []
+        number: Any = letter.envelope.get("number")
+        own = waiting.get((number[0], number[1])) if are_counts(number) else None
+        if own is None or own.node != arrival.node:
+            self._note(arrival.node, f"dropped: a {letter.kind} to an order that is not open")
+            return []
+        return [self._close(own, waiting, letter, len(arrival.data), "")]
+
+    def _close(
+        self, own: _Open, waiting: dict[tuple[int, int], _Open], letter: Letter | None, size: int, reason: str
+    ) -> tuple[_Open, Reply | Failure]:
+        del waiting[own.number]
+        up = len(letter.parcel) if letter else 0
+        traffic = Traffic(down=own.parcel, up=up, overhead=own.sent - own.parcel + size - up)
+        return own, answer_of(own.order, letter, reason, traffic)
+
+    def _welcome(self, node: str, letter: Letter, strict: bool) -> None:
+        """Take in a site that said hello, or say why not."""
+        told = letter.envelope
+        name = str(told.get("name"))
+        reason = difference(self._shared, told.get("shared", {}), name) or self._unfit(node, name, letter)
+        if reason and strict:
+            raise ConfigError(f"Site {name} is refused: {reason}")
+        if reason:
+            self._note(node, f"refused: {reason}")
+            return
+        self._clients[name] = Client(name, int(told["examples"]), int(told["rank"]))
+        self._nodes[name] = node
+        self._note(node, f"hello: {name}, {told['examples']} examples, rank {told['rank']}")
+
+    def _unfit(self, node: str, name: str, letter: Letter) -> str | None:
+        told = letter.envelope
+        if letter.kind == "refused":
+            return str(told.get("reason"))
+        if self._nodes.get(name, node) != node and self._nodes[name] in self._post.nodes():
+            return "another node has that name: give each site one of its own."
+        if not are_counts([told.get("examples"), told.get("rank")]) or told["examples"] < 1 or told["rank"] < 1:
+            return "its hello has no counts of examples and rank."
+        try:
+            self._admit([Client(name, told["examples"], told["rank"])])
+        except FedloraError as error:
+            return str(error)
+        return None
+
+    def _note(self, node: str, what: str) -> None:
+        name = next((client for client, own in self._nodes.items() if own == node), node)
+        self._noted.append({"round": self._round, "site": name, "what": what})

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes between processes of one machine: a local socket, both ends of which show that they hold the same key.
+
+Each end sends a nonce and gets back its HMAC under the key, bound to the end that made it. Nothing is unpickled,
+every wait for a peer that owes an answer at once has a limit, and no frame longer than `LONGEST` is taken in. The
+bytes are not encrypted, so the socket is a file or on loopback, never on a network.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+from fedlora.errors import ConfigError, FedloraError
+
+LONGEST = 2**31
+"""Bytes of a frame, at most."""
+_NONCE = 32
+_PROMPT = 10.0
+"""Seconds in which a peer must do what needs no thought."""
+
+
+class PeerError(FedloraError):
+    """The process at the other end is not there, holds another key, or went away."""
+
+
+def new_key(path: Path) -> bytes:
+    """The key in a file, which is made, for its owner alone, where it is not there.
+
+    Raises:
+        ConfigError: it cannot be read or made, or is too short.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(_NONCE) + "\n")
+        return read_key(path)
+    except OSError as error:
+        raise ConfigError(f"The key file {path} cannot be made: {error.strerror}.") from error
+
+
+def read_key(path: Path) -> bytes:
+    """The key in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or is too short.
+    """
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"The key file {path} cannot be read: {error.strerror}. The site makes it when it starts."
+        ) from error
+    if len(key) < _NONCE:
+        raise ConfigError(f"The key file {path} holds {len(key)} bytes, expected at least {_NONCE}: delete it.")
+    return key
+
+
+def open_socket(address: str) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: the address is not local, or taken.
+    """
+    family, place = parse_address(address)
+    own = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_UNIX:
+            Path(address).unlink(missing_ok=True)  # left by a kill: the site's folder is held by one process
+        else:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own.bind(place)
+        own.listen()
+    except OSError as error:
+        own.close()
+        raise ConfigError(f"site.address is {address!r}, which cannot be listened on: {error.strerror}.") from error
+    if family == socket.AF_UNIX:
+        Path(address).chmod(0o600)
+    return own
+
+
+def parse_address(address: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+    """What a socket needs of `host:port` or of a file's path.
+
+    Raises:
+        ConfigError: the host is not this machine.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return socket.AF_UNIX, address
+    try:
+        own = ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+    except ValueError:
+        own = None
+    if own is None or not own.is_loopback:
+        raise ConfigError(
+            f"site.address is {address!r}, expected a file, or loopback such as 127.0.0.1:9301: what passes there is "
+            f"not encrypted."
+        )
+    return (socket.AF_INET6 if own.version == 6 else socket.AF_INET), (str(own), int(port))
+
+
+def serve_bytes(listener: socket.socket, key: bytes, answer: Callable[[bytes], bytes]) -> None:
+    """Answer peers, each in a thread of its own, until the listener is closed.
+
+    Args:
+        listener: from `open_socket`.
+        key: what peers must hold.
+        answer: is called from many threads.
+    """
+    while True:
+        try:
+            peer, _ = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_serve_peer, args=(peer, key, answer), daemon=True).start()
+
+
+def _serve_peer(peer: socket.socket, key: bytes, answer: Callable[[bytes], bytes]) -> None:
+    with closing(peer), suppress(OSError, PeerError):
+        _agree(peer, key, b"site", b"caller")
+        peer.settimeout(_PROMPT)
+        _send(peer, answer(_receive(peer)))
+
+
+def ask(address: str, key: bytes, data: bytes, patience: float | None = None) -> bytes:
+    """Send bytes to a site's process and wait for its answer.
+
+    Args:
+        address: of the site.
+        key: what both hold.
+        data: the question.
+        patience: seconds to wait for the answer; None: for ever.
+
+    Raises:
+        PeerError: nobody is there, it holds another key, it went away, or did not answer in time.
+    """
+    family, place = parse_address(address)
+    try:
+        with closing(socket.socket(family, socket.SOCK_STREAM)) as peer:
+            peer.settimeout(_PROMPT)
+            peer.connect(place)
+            _agree(peer, key, b"caller", b"site")
+            _send(peer, data)
+            peer.settimeout(patience)
+            return _receive(peer)
+    except TimeoutError as error:
+        raise PeerError("the site's process did not answer in time") from error
+    except OSError as error:
+        raise PeerError("the site's process is not running") from error
+
+
+def _agree(peer: socket.socket, key: bytes, own: bytes, other: bytes) -> None:
+    """Show the other end that this one holds the key, and see that it does."""
+    peer.settimeout(_PROMPT)
+    nonce = secrets.token_bytes(_NONCE)
+    peer.sendall(nonce)
+    theirs = _exactly(peer, _NONCE)
+    peer.sendall(_proof(key, own, theirs, nonce))
+    if not hmac.compare_digest(_exactly(peer, _NONCE), _proof(key, other, nonce, theirs)):
+        raise PeerError("the other end holds another key")
+
+
+def _proof(key: bytes, who: bytes, challenge: bytes, nonce: bytes) -> bytes:
+    return hmac.digest(key, who + challenge + nonce, hashlib.sha256)
+
+
+def _send(peer: socket.socket, data: bytes) -> None:
+    peer.sendall(len(data).to_bytes(8, "big") + data)
+
+
+def _receive(peer: socket.socket) -> bytes:
+    length = int.from_bytes(_exactly(peer, 8), "big")
+    if length > LONGEST:
+        raise PeerError(f"a frame of {length} bytes is too long")
+    return _exactly(peer, length)
+
+
+def _exactly(peer: socket.socket, count: int) -> bytes:
+    parts = []
+    while count:
+        part = peer.recv(min(count, 2**20))
+        if not part:
+            raise PeerError("the other end went away")
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

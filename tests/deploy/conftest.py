@@ -1,0 +1,200 @@
+"""A federation of three sites with data of their own, and the same federation as a simulation."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tomli_w
+import torch
+
+from fedlora.app.build import build, load
+from fedlora.app.config import make_config
+from fedlora.app.progress import quiet_libraries
+from fedlora.app.run import Run
+from fedlora.core.parcel import to_bytes
+from fedlora.core.rounds import Client
+from fedlora.deploy.post import DirectPost
+from fedlora.deploy.server import run_server
+from fedlora.deploy.site import Site
+from fedlora.deploy.site_config import build_site, read_site
+from fedlora.deploy.sockets import new_key, open_socket, read_key, serve_bytes
+from fedlora.methods import BUILT_IN
+from fedlora.training.generated import generated_base, generated_dataset
+
+RANKS = {"ash": 1, "birch": 2, "cedar": 4}
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory):
+    """A folder with `base/` and `all/`: examples with a column that names the owner."""
+    folder = tmp_path_factory.mktemp("ground")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        generated_base(width=16, layers=1, steps=20).rename(folder / "base")
+    dataset = generated_dataset(120, 60)
+    for part in ("train", "test"):
+        own = getattr(dataset, part)
+        named = zip(own.texts, own.labels, strict=True)
+        rows = [
+            {"text": text, "label": dataset.labels[label], "site": list(RANKS)[number % 7 % 3]}
+            for number, (text, label) in enumerate(named)
+        ]
+        write_rows(folder / "all" / f"{part}.jsonl", rows)
+    return folder
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the files of one federation are."""
+
+    folder: Path
+    simulated: dict
+    shared: dict
+
+    @property
+    def config(self):
+        return make_config(self.shared)
+
+    def site(self, name):
+        return self.folder / "sites" / name / "site.toml"
+
+    def simulate(self, out):
+        """The run on one machine."""
+        run = Run(build(make_config(self.simulated), load(make_config(self.simulated)), workers=1), out)
+        list(run)
+        return run
+
+    def deploy(self, out, resume=False, **patience):
+        """The run across sites that are already there; returns the last record."""
+        shared = {**self.shared, "deploy": {**self.shared["deploy"], **patience}}
+        post = DirectPost({own.site.address: read_key(Path(own.site.key)) for own in map(read_site, self.sites())})
+        return [record for _, record in run_server(make_config(shared), post, out, resume) if record]
+
+    def sites(self):
+        return [self.site(name) for name in RANKS]
+
+
+@pytest.fixture
+def world(ground, tmp_path):
+    """Writes the files of a federation."""
+
+    def write(method, rounds=2, folder=tmp_path, **sections):
+        ranks = RANKS if BUILT_IN[method].mixed_ranks else dict.fromkeys(RANKS, 4)
+        dataset = generated_dataset(1, 1)
+        common = {
+            "run": {"rounds": rounds, "name": "grove", **sections.pop("run", {})},
+            "model": {"base": str(ground / "base"), "max_length": 24},
+            "adapter": {"rank": 4, **sections.pop("adapter", {})},
+            "train": {"lr": 5e-3, **sections.pop("train", {})},
+            "method": {"name": method, **sections.pop("method", {})},
+        }
+        data = {"labels": list(dataset.labels)}
+        validation = {"validation": 0.2} if BUILT_IN[method]().needs_validation() else {}
+        simulated = {
+            **common,
+            "data": {"source": "files", "path": str(ground / "all"), **data},
+            "split": {"kind": "natural", "column": "site", **validation},
+            "clients": {"ranks": list(ranks.values())},
+        }
+        deploy = {"sites": 3, "wait": 60.0, "deadline": 60.0, **sections.pop("deploy", {})}
+        shared = {**common, "data": data, "deploy": deploy, "split": validation}
+        made = World(folder, simulated, shared)
+        (folder / "federation.toml").write_text(tomli_w.dumps(shared))
+        own = load(make_config(simulated))
+        both = [own.split.clients[name].train.tolist() + own.split.clients[name].validation.tolist() for name in RANKS]
+        for name, train in zip(RANKS, both, strict=True):
+            home = folder / "sites" / name
+            for part, texts, mine in (
+                ("train", own.dataset.train, sorted(train)),
+                ("test", own.dataset.test, own.split.clients[name].test.tolist()),
+            ):
+                labelled = [{"text": texts.texts[i], "label": own.dataset.labels[texts.labels[i]]} for i in mine]
+                write_rows(home / "data" / f"{part}.jsonl", labelled)
+            section = {"name": name, "shared": "../../federation.toml", "rank": ranks[name]}
+            made.site(name).write_text(tomli_w.dumps({"site": section, "data": {"path": "data"}}))
+        return made
+
+    return write
+
+
+@contextmanager
+def thread_site(path):
+    """A site in this process, behind a real socket."""
+    own = read_site(path)
+    folder = Path(own.site.folder)
+    folder.mkdir(exist_ok=True)
+    simulation = build_site(own)
+    client = Client(own.site.name, len(simulation.split.clients[own.site.name].train), own.site.rank)
+    site, listener = Site(simulation, client, folder), open_socket(own.site.address)
+    threading.Thread(target=serve_bytes, args=(listener, new_key(Path(own.site.key)), site.answer), daemon=True).start()
+    try:
+        yield site
+    finally:
+        listener.close()
+
+
+@pytest.fixture
+def threads():
+    """Starts sites of a world in this process."""
+    with ExitStack() as stack:
+        yield lambda world: [stack.enter_context(thread_site(path)) for path in world.sites()]
+
+
+@pytest.fixture
+def processes():
+    """Starts sites of a world as processes of their own, all at once, and waits until they are ready."""
+    begun = []
+
+    def start(*paths):
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        line = [sys.executable, "-m", "fedlora.cli", "site"]
+        own = [subprocess.Popen([*line, str(path)], stdout=subprocess.PIPE, text=True, env=env) for path in paths]
+        begun.extend(own)
+        for process in own:
+            assert select.select([process.stdout], [], [], 120)[0], "a site did not get ready"
+            assert "is ready at" in process.stdout.readline()
+        return own
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def state_bytes(server):
+    """A server's whole state."""
+    return to_bytes(server.to_parcel())
+
+
+def journal_state(folder):
+    """The newest checkpoint, without the identity of its run."""
+    from fedlora.core.parcel import from_bytes
+
+    newest = sorted((folder / "checkpoints").glob("*.parcel"))[-1]
+    return to_bytes({key: value for key, value in from_bytes(newest.read_bytes()).items() if key != "run"})
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _single_threaded():
+    quiet_libraries()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
