@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
-from fedlora.deploy.letters import Letter, answer_of, are_counts, seal, unseal
+from fedlora.deploy.answers import answer_of, are_counts
+from fedlora.deploy.letters import Letter, seal, unseal
 from fedlora.deploy.post import Arrival, PostOffice
 from fedlora.deploy.shared import difference
 from fedlora.errors import ConfigError, FedloraError, ParcelError, UserError

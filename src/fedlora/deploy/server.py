@@ -4,13 +4,15 @@
 import json
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 
-from fedlora.app.build import Setting, adapter_spec, load_named_base, plan_of, train_settings
-from fedlora.app.config import Config
+from fedlora.app.build import Setting, adapter_spec, build, load_named_base, plan_of, train_settings
+from fedlora.app.config import Config, DeploySection
 from fedlora.app.method import make_method, wrapped
+from fedlora.app.results import ownership
 from fedlora.app.run import Run
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.rounds import Client
@@ -19,6 +21,8 @@ from fedlora.deploy.relay import Patience, Relay
 from fedlora.deploy.shared import require_deployable, shared_part
 from fedlora.errors import ConfigError, DataError
 from fedlora.federation.files import append_lines
+from fedlora.federation.journal import SPLIT, SUMMARY
+from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, last_orders
 from fedlora.methods.base import Method
@@ -40,7 +44,7 @@ def run_server(
     """Gather the sites, run the rounds, have every site write its own model.
 
     Args:
-        config: the shared config, with [deploy].
+        config: the shared config. Without [deploy] it is a simulation's, whose clients another engine carries.
         post: carries letters to the sites.
         folder: the run folder.
         resume: go on with the run that the folder holds.
@@ -51,44 +55,66 @@ def run_server(
     Raises:
         UserError: with one sentence about what is in the way.
     """
-    if config.deploy is None:
-        raise ConfigError("The config has no section [deploy]: say at least how many sites to wait for (sites).")
+    setting, patience = _simulated(config) if config.deploy is None else _deployed(config, config.deploy)
+    method, spec = setting.federation.method, setting.spec
+    name = _run_name(config, folder, resume)
+
+    def admit(clients: Sequence[Client]) -> None:
+        if any(client.rank > spec.rank for client in clients):
+            raise ConfigError(f"its rank is {clients[0].rank}, more than the federation's largest ({spec.rank}).")
+        method.admit(spec, clients)
+
+    relay = Relay(post, shared_part(config, setting.base), name, patience, admit)
+    relay.gather()
+    federation = replace(setting.federation, transport=relay)
+    origin = setting.origin or f"{len(relay.roster())} sites"
+    files = {**setting.files, DEPLOYMENT: {"run": name}}
+    run = Run(replace(setting, federation=federation, origin=origin, files=files), folder, resume)
+    yield relay, None
+    for record in run:
+        _note(folder, relay)
+        yield relay, record
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    relay.finish(last_orders(federation, run.server), summary)
+    _note(folder, relay)
+
+
+def _simulated(config: Config) -> tuple[Setting, Patience]:
+    """A simulation's parts, with its clients elsewhere."""
+    own = build(config)
+    setting = Setting(
+        config=config,
+        base=own.base,
+        spec=own.spec,
+        federation=own.federation,
+        head=own.head,
+        split=own.split,
+        origin=own.origin,
+        files={SPLIT: ownership(own)},
+    )
+    return setting, Patience(len(own.transport.roster()))
+
+
+def _deployed(config: Config, own: DeploySection) -> tuple[Setting, Patience]:
+    """The server's parts: a base to know its maps and to score with, and no examples but its own test file."""
     require_deployable(config, "the shared config")
-    own = config.deploy
     method = wrapped(make_method(config.method.name, config.method.options), config.wrap)
     if method.pooled:
         raise ConfigError(f"method.name is {method.name!r}, which needs everybody's data in one place: choose another.")
     base = load_named_base(config, config.data.labels or ())
     spec = adapter_spec(config, base, config.adapter.rank, method)
-    name = _run_name(config, folder, resume)
-    patience = Patience(own.sites, own.wait, own.deadline, own.quorum)
-
-    def admit(clients: Sequence[Client]) -> None:
-        if any(client.rank > spec.rank for client in clients):
-            raise ConfigError(f"its rank is {clients[0].rank}, more than adapter.rank ({spec.rank}).")
-        method.admit(spec, clients)
-
-    relay = Relay(post, shared_part(config, base), name, patience, admit)
     trainer = _trainer(config, base, spec, method)
-    relay.gather()
+    nobody = LocalTransport((), method, trainer)
     setting = Setting(
         config=config,
         base=base,
         spec=spec,
-        federation=Federation(method, spec, relay, plan_of(config), trainer if own.test else None),
+        federation=Federation(method, spec, nobody, plan_of(config), trainer if own.test else None),
         head=trainer.head,
         split=Split({}, (), 0),
-        origin=f"{len(relay.roster())} sites",
-        files={DEPLOYMENT: {"run": name}},
+        origin="",
     )
-    run = Run(setting, folder, resume)
-    yield relay, None
-    for record in run:
-        _note(folder, relay)
-        yield relay, record
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    relay.finish(last_orders(setting.federation, run.server), summary)
-    _note(folder, relay)
+    return setting, Patience(own.sites, own.wait, own.deadline, own.quorum)
 
 
 def _note(folder: Path, relay: Relay) -> None:

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flower's Grid as a post office."""
+
+import time
+from collections.abc import Sequence
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from fedlora.deploy.flower.payload import from_record, to_record
+from fedlora.deploy.post import Arrival
+
+_STEP = 0.3
+"""Seconds between two looks for replies."""
+_AGE = 2.0
+"""Seconds for which the list of nodes is good."""
+_GRACE = 60.0
+"""Seconds for which a message lives on after its time is over, so that a late reply is seen and told."""
+_ERRORS = {
+    1: "the node could not load the app",
+    2: "the app broke down",
+    3: "the message's time is over",
+    4: "the reply's time is over",
+    5: "the node is gone",
+    8: "the app was killed",
+}
+
+
+class GridPost:
+    """SuperNodes behind a SuperLink.
+
+    Replies are pulled as they come: `Grid.send_and_receive` would wait for the slowest, and sleep in between.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._waiting: dict[str, tuple[str, float]] = {}
+        """Message id -> node, and when it is given up."""
+        self._nodes: tuple[float, tuple[str, ...]] = (0.0, ())
+
+    def nodes(self) -> Sequence[str]:
+        """Who is connected to the SuperLink."""
+        if time.monotonic() - self._nodes[0] > _AGE:
+            self._nodes = (time.monotonic(), tuple(sorted(str(own) for own in self._grid.get_node_ids())))
+        return self._nodes[1]
+
+    def send(self, node: str, data: bytes, patience: float) -> None:
+        """Push one message."""
+        life = patience + _GRACE
+        message = Message(to_record(data), dst_node_id=int(node), message_type=MessageType.QUERY, ttl=life)
+        for number in self._grid.push_messages([message]):
+            if number:
+                self._waiting[number] = (node, time.monotonic() + life)
+
+    def collect(self, wait: float) -> Sequence[Arrival]:
+        """What has arrived; waits up to so many seconds for something."""
+        until = time.monotonic() + wait
+        while True:
+            arrived = [self._arrival(reply) for reply in self._grid.pull_messages(list(self._waiting))]
+            if arrived or time.monotonic() >= until:
+                return arrived
+            time.sleep(min(_STEP, max(0.0, until - time.monotonic())))
+
+    def _arrival(self, reply: Message) -> Arrival:
+        node, _ = self._waiting.pop(reply.metadata.reply_to_message_id, (str(reply.metadata.src_node_id), 0.0))
+        now = time.monotonic()
+        self._waiting = {own: given for own, given in self._waiting.items() if given[1] > now}
+        if reply.has_error():
+            return Arrival(node, reason=_ERRORS.get(reply.error.code, f"error {reply.error.code} of Flower"))
+        return Arrival(node, *from_record(reply.content))
