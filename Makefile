@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow check docs bench bench-gpu format clean
+.PHONY: help install demo deploy-demo test slow check docs bench bench-gpu format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +21,9 @@ install: $(VENV)/installed  ## make .venv with everything that development needs
 
 demo: install  ## compare six methods on generated data: a table and a page
 	$(BIN)/fedlora compare examples/demo.toml --methods lora-a2,replicate,zeropad,fedsa,local,fedit --out runs/demo
+
+deploy-demo: install  ## three sites behind Flower on this machine, over TLS: two methods, a page each
+	$(BIN)/python examples/deploy_demo.py
 
 test: install  ## linters, types and all quick tests
 	$(MAKE) check

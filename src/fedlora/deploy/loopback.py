@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole deployment on this machine: SuperLink, SuperNodes and sites as processes, over TLS, with node keys.
+
+Every process is started in a group of its own, and what was started is stopped, group by group, when the block ends,
+however it ends.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from fedlora.deploy.credentials import make_authority, make_certificate, make_node_key
+from fedlora.errors import FedloraError
+
+APP = Path(__file__).parents[3] / "examples" / "flower"
+"""The Flower app of a checkout."""
+_POLITE = 10.0
+
+
+class Loopback:
+    """The processes of one deployment.
+
+    Args:
+        folder: for keys, logs and Flower's own files; must not be there.
+        app: the Flower app.
+    """
+
+    def __init__(self, folder: Path, app: Path = APP) -> None:
+        self.folder, self.keys = folder.absolute(), folder.absolute() / "keys"
+        self.address = f"127.0.0.1:{free_port()}"
+        self._app = app
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._said: dict[str, int] = {}
+        """Bytes of a process's log from before it was started."""
+
+    def __enter__(self) -> "Loopback":
+        """Make authority and certificate; nothing is started yet."""
+        (self.folder / "logs").mkdir(parents=True)
+        make_authority(self.keys)
+        make_certificate(self.keys, ["127.0.0.1", "localhost"])
+        home = self.folder / "home"
+        home.mkdir()
+        told = f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "{self.address}"\n'
+        (home / "config.toml").write_text(f'{told}root-certificates = "{self.keys / "ca.crt"}"\n', encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything, the newest first."""
+        for name in reversed(list(self._processes)):
+            self.stop(name)
+
+    def superlink(self) -> None:
+        """Start the SuperLink; its database outlives it."""
+        host, _, port = self.address.rpartition(":")
+        secured = ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key"]
+        secured = [str(self.keys / word) if not word.startswith("--") else word for word in secured]
+        line = ["flower-superlink", "--host", host, "--port", port, "--enable-supernode-auth", *secured]
+        line += ["--disable-runtime-dependency-installation", "--database", str(self.folder / "superlink.sqlite")]
+        self.start("superlink", line)
+        self._wait_for_port("superlink", int(port))
+
+    def register(self, name: str) -> Path:
+        """Make a node's key and tell the SuperLink; returns the private key."""
+        private, public = make_node_key(self.keys / f"node-{name}")
+        done = self.flwr("supernode", "register", str(public), "own")
+        if done.returncode:
+            raise FedloraError(f"The key of node {name} could not be registered: {done.stdout[-500:]}")
+        return private
+
+    def supernode(self, name: str, site: str, key: Path, private: Path, authority: Path | None = None) -> None:
+        """Start a SuperNode that forwards to a site.
+
+        Args:
+            name: of the site.
+            site: the address that its SITE.toml names.
+            key: the file with the socket's key.
+            private: the node's private key.
+            authority: whom it trusts; None: the SuperLink's own.
+        """
+        trusted = ["--root-certificates", str(authority or self.keys / "ca.crt"), "--max-retries", "5"]
+        line = ["flower-supernode", "--superlink", self.address, *trusted, "--port", str(free_port())]
+        config = f'site="{site}" key="{key}"'
+        line += ["--auth-supernode-private-key", str(private), "--node-config", config]
+        self.start(f"node-{name}", line)
+
+    def site(self, name: str, path: Path, patience: float = 120.0) -> None:
+        """Start a site's process and wait until it can be asked."""
+        self.start(f"site-{name}", ["fedlora", "site", str(path)])
+        self.wait_for(f"site-{name}", "is ready at", patience)
+
+    def run(self, settings: Mapping[str, str | bool]) -> "subprocess.Popen[str]":
+        """Start `flwr run`, which streams what the ServerApp says."""
+        told = " ".join(f"{key}={_toml(value)}" for key, value in settings.items())
+        line = [_command("flwr"), "run", str(self._app), "own", "--stream", "--run-config", told]
+        return subprocess.Popen(  # noqa: S603
+            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment()
+        )
+
+    def flwr(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Call Flower's command line."""
+        line = [_command("flwr"), *words]
+        return subprocess.run(  # noqa: S603
+            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment(), check=False
+        )
+
+    def environment(self) -> dict[str, str]:
+        """For Flower's processes: its own home, no telemetry, no look for updates, our commands first."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        return {**os.environ, **quiet, "FLWR_HOME": str(self.folder / "home"), "PATH": path}
+
+    def start(self, name: str, line: Sequence[str]) -> None:
+        """Start a process of a group of its own, with what it says in `logs/NAME.log`."""
+        with (self.folder / "logs" / f"{name}.log").open("ab") as log:
+            self._said[name] = log.tell()
+            self._processes[name] = subprocess.Popen(  # noqa: S603
+                [_command(line[0]), *line[1:]],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self.environment(),
+                start_new_session=True,
+            )
+
+    def process(self, name: str) -> "subprocess.Popen[bytes]":
+        """One that was started."""
+        return self._processes[name]
+
+    def log(self, name: str) -> str:
+        """What a process has said since it was started."""
+        whole = (self.folder / "logs" / f"{name}.log").read_bytes()
+        return whole[self._said[name] :].decode(errors="replace")
+
+    def stop(self, name: str) -> None:
+        """Ask a process and its children to stop, and make them after a while."""
+        own = self._processes.pop(name)
+        for number, patience in ((signal.SIGTERM, _POLITE), (signal.SIGKILL, _POLITE)):
+            with suppress(ProcessLookupError):
+                os.killpg(own.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                own.wait(patience)
+        own.poll()
+
+    def wait_for(self, name: str, words: str, patience: float) -> None:
+        """Wait until a process has said something.
+
+        Raises:
+            FedloraError: it ended first, or did not say it in time.
+        """
+        until = time.monotonic() + patience
+        while words not in self.log(name):
+            if self._processes[name].poll() is not None or time.monotonic() > until:
+                said = [line for line in self.log(name).splitlines() if line.strip()]
+                raise FedloraError(f"{name} did not get ready: {said[-1] if said else 'it said nothing'}")
+            time.sleep(0.1)
+
+    def _wait_for_port(self, name: str, port: int, patience: float = 60.0) -> None:
+        until = time.monotonic() + patience
+        while self._processes[name].poll() is None and time.monotonic() < until:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+                return
+            time.sleep(0.2)
+        raise FedloraError(f"{name} did not get ready: see {self.folder / 'logs'}")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        port: int = own.getsockname()[1]
+        return port
+
+
+def _command(name: str) -> str:
+    """A command of this environment."""
+    return str(Path(sys.executable).parent / name)
+
+
+def _toml(value: str | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"'
