@@ -127,7 +127,7 @@ class Relay:
             yield answer
         if train and answered < min(self._patience.quorum, len(orders)):
             raise AbsentError(
-                f"Round {self._round}: {answered} of {len(orders)} sites gave an update within {limit:.0f} seconds, "
+                f"Round {self._round}: {answered} of {len(orders)} sites gave an update within {limit:g} seconds, "
                 f"fewer than deploy.quorum ({self._patience.quorum}): see to the sites, then go on with --resume."
             )
 
@@ -144,7 +144,7 @@ class Relay:
     def _limit(self) -> float:
         if self._patience.deadline is not None:
             return self._patience.deadline
-        return max(_FLOOR, _TIMES * max(self._slowest)) if self._slowest else _UNKNOWN
+        return max(_FLOOR, round(_TIMES * max(self._slowest))) if self._slowest else _UNKNOWN
 
     def _answers(
         self, asked: Mapping[str, tuple[str, Order, Mapping[str, object]]], limit: float
@@ -167,7 +167,7 @@ class Relay:
             self._slowest.append(slowest)
         for own in waiting.values():
             traffic = Traffic(down=own.parcel, overhead=own.sent - own.parcel)
-            yield Failure(own.order.client.id, own.order.round, f"no answer within {limit:.0f} s", traffic=traffic)
+            yield Failure(own.order.client.id, own.order.round, f"no answer within {limit:g} s", traffic=traffic)
 
     def _send(self, kind: str, order: Order, node: str, further: Mapping[str, object], limit: float) -> _Open:
         self._count += 1

@@ -41,7 +41,8 @@ class Site:
         self.shared = shared_part(simulation.config, simulation.base)
         self._simulation = simulation
         self._folder = folder
-        self._last = (0, 0)
+        self._last, self._said = (0, 0), b""
+        """The newest order, and the answer to it: what comes twice is served once, and answered alike."""
         self._worker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def answer(self, data: bytes) -> bytes:
@@ -53,10 +54,16 @@ class Site:
         try:
             letter = unseal(data)
             number = letter.envelope.get("number")
+            if self._said and number == list(self._last):
+                return self._said
             answers = {"hello": self._hello, "order": self._serve, "finish": self._finish}
             if letter.kind not in answers:
                 return seal(Letter("refused", {"reason": f"a letter of kind {letter.kind[:40]!r} is not known here"}))
-            return seal(answers[letter.kind](letter))
+            self._said = b""
+            answer = seal(answers[letter.kind](letter))
+            if number == list(self._last):
+                self._said = answer
+            return answer
         except Exception as error:  # the text stays here: it may name files
             print(f"fedlora: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             return seal(Letter("failure", {"number": number, "reason": _public(error), "memory_lost": False}))
@@ -74,7 +81,7 @@ class Site:
     def _serve(self, letter: Letter) -> Letter:
         """Train or evaluate."""
         number, order = letter.envelope["number"], self._order(letter)
-        if tuple(number) <= self._last:
+        if tuple(number) < self._last:
             return _failure(number, "an order that is older than one served before")
         self._last = (int(number[0]), int(number[1]))
         memories = self._memories(letter.envelope["run"])

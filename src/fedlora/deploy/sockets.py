@@ -81,7 +81,9 @@ def open_socket(address: str) -> socket.socket:
         own.listen()
     except OSError as error:
         own.close()
-        raise ConfigError(f"site.address is {address!r}, which cannot be listened on: {error.strerror}.") from error
+        raise ConfigError(
+            f"site.address is {address!r}, which cannot be listened on: {error.strerror or error}."
+        ) from error
     if family == socket.AF_UNIX:
         Path(address).chmod(0o600)
     return own

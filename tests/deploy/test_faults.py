@@ -1,0 +1,226 @@
+"""Faults between server and sites, each really done: real sites behind real sockets, and a post that does harm."""
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.deploy.conftest import journal_state, lines, thread_site
+
+from fedlora.app.config import make_config
+from fedlora.deploy.post import Arrival, DirectPost
+from fedlora.deploy.relay import AbsentError
+from fedlora.deploy.server import run_server
+from fedlora.deploy.site_config import read_site
+from fedlora.deploy.sockets import read_key
+from fedlora.errors import ConfigError
+
+METHODS = ("lora-a2", "fedsa", "flora")
+
+
+class Harmful(DirectPost):
+    """A post with two places to do harm: where a letter goes out, and where one comes in."""
+
+    def __init__(self, world, sends=None, arrives=None):
+        own = {name: read_site(world.site(name)) for name in ("ash", "birch", "cedar")}
+        super().__init__({site.site.address: read_key(Path(site.site.key)) for site in own.values()})
+        self.names = {site.site.address: name for name, site in own.items()}
+        self.sends, self.arrives = sends or (lambda *_: True), arrives or (lambda arrival, *_: [arrival])
+        self.round, self.training = 0, False
+
+    def send(self, node, data, patience):
+        self.training = b'"kind": "train"' in data[:400]
+        if b'"kind": "order"' in data[:200] and self.training and self.names[node] == "ash":
+            self.round += 1
+        if self.sends(self.names[node], self.round if self.training else None):
+            super().send(node, data, patience)
+
+    def collect(self, wait):
+        when = self.round if self.training else None
+        return [new for old in super().collect(wait) for new in self.arrives(old, self.names[old.node], when)]
+
+
+def run(world, out, post, resume=False, **patience):
+    shared = {**world.shared, "deploy": {**world.shared["deploy"], **patience}}
+    return [record for _, record in run_server(make_config(shared), post, out, resume) if record]
+
+
+def statuses(out, client):
+    return [line["status"] for line in lines(out / "clients.jsonl") if line["client"] == client]
+
+
+def told(out):
+    return [line["what"] for line in lines(out / "deliveries.jsonl") if not line["what"].startswith("hello")]
+
+
+@pytest.fixture
+def absent(world, threads, tmp_path):
+    """The run in which birch is not reached in round 2, to compare with."""
+
+    def go(method):
+        own = world(method, rounds=3)
+        threads(own)
+        post = Harmful(own, sends=lambda name, round: (name, round) != ("birch", 2))
+        run(own, tmp_path / "absent", post, deadline=3.0)
+        assert statuses(tmp_path / "absent", "birch") == ["accepted", "no answer within 3 s", "accepted"]
+        return own
+
+    return go
+
+
+def test_lost_late_and_damaged_replies_are_absences(world, threads, tmp_path):
+    """One run with all of them against one in which the same clients were never reached."""
+    own, held = world("lora-a2", rounds=4), []
+    threads(own)
+    harmed = {("birch", 2): "lost", ("cedar", 3): "late", ("ash", 4): "damaged"}
+
+    def harm(arrival, name, round):
+        kind = harmed.get((name, round))
+        if kind == "damaged":
+            return [Arrival(arrival.node, arrival.data[:-1] + b"\x7f")]
+        if kind == "late":
+            held.append(arrival)
+        return [] if kind else [*held, arrival] if round == 4 else [arrival]
+
+    run(own, tmp_path / "harmed", Harmful(own, arrives=harm), deadline=2.5)
+    absent = Harmful(own, sends=lambda name, round: (name, round) not in harmed)
+    run(own, tmp_path / "absent", absent, deadline=2.5)
+    assert journal_state(tmp_path / "harmed") == journal_state(tmp_path / "absent")
+    assert statuses(tmp_path / "harmed", "birch")[1] == "no answer within 2.5 s"
+    assert statuses(tmp_path / "harmed", "cedar")[2] == "no answer within 2.5 s"
+    assert "damaged" in statuses(tmp_path / "harmed", "ash")[3]
+    assert set(told(tmp_path / "harmed")) == {"dropped: a reply to an order that is not open"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_lost_reply_is_an_absence(absent, tmp_path, method):
+    own = absent(method)
+    post = Harmful(own, arrives=lambda arrival, *when: [] if when == ("birch", 2) else [arrival])
+    run(own, tmp_path / "lost", post, deadline=3.0)
+    assert statuses(tmp_path / "lost", "birch") == ["accepted", "no answer within 3 s", "accepted"]
+    assert journal_state(tmp_path / "lost") == journal_state(tmp_path / "absent")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_late_reply_and_a_reply_to_an_old_round_are_dropped(absent, tmp_path, method):
+    own, held = absent(method), []
+
+    def hold(arrival, name, round):
+        if (name, round) == ("birch", 2):
+            held.append(arrival)
+            return []
+        return [*held, arrival] if round == 3 else [arrival]  # again and again, in the round after
+
+    run(own, tmp_path / "late", Harmful(own, arrives=hold), deadline=3.0)
+    assert statuses(tmp_path / "late", "birch") == ["accepted", "no answer within 3 s", "accepted"]
+    assert journal_state(tmp_path / "late") == journal_state(tmp_path / "absent")
+    assert set(told(tmp_path / "late")) == {"dropped: a reply to an order that is not open"}
+
+
+@pytest.mark.slow
+def test_a_damaged_reply_is_an_absence(absent, tmp_path):
+    own = absent("lora-a2")
+
+    def damage(arrival, name, round):
+        if (name, round) != ("birch", 2):
+            return [arrival]
+        middle = len(arrival.data) // 2
+        return [Arrival(arrival.node, arrival.data[:middle] + b"\x7f" + arrival.data[middle + 1 :])]
+
+    run(own, tmp_path / "damaged", Harmful(own, arrives=damage), deadline=30.0)
+    first, second, third = statuses(tmp_path / "damaged", "birch")
+    assert (first, third) == ("accepted", "accepted")
+    assert second.startswith("refused: these")
+    assert journal_state(tmp_path / "damaged") == journal_state(tmp_path / "absent")
+
+
+def test_a_duplicate_is_counted_once(world, threads, tmp_path):
+    own = world("fedsa")
+    own.simulate(tmp_path / "simulated")
+    threads(own)
+    run(own, tmp_path / "twice", Harmful(own, arrives=lambda arrival, *_: [arrival, arrival]))
+    assert journal_state(tmp_path / "twice") == journal_state(tmp_path / "simulated")
+    assert "dropped: a reply to an order that is not open" in told(tmp_path / "twice")
+
+
+def test_a_duplicate_order_is_served_once(world, threads, tmp_path):
+    own = world("fedsa")
+    own.simulate(tmp_path / "simulated")
+    threads(own)
+
+    class Stuttering(Harmful):
+        def send(self, node, data, patience):
+            super().send(node, data, patience)
+            DirectPost.send(self, node, data, patience)
+
+    run(own, tmp_path / "twice", Stuttering(own))
+    assert journal_state(tmp_path / "twice") == journal_state(tmp_path / "simulated")
+
+
+def test_a_lost_memory_is_told_and_made_good(world, threads, tmp_path):
+    own = world("fedsa", rounds=4)
+    threads(own)
+    records = run_server(own.config, Harmful(own), tmp_path / "out")
+    for _, record in records:
+        if record and record.round == 2:
+            (memories,) = (own.folder / "sites" / "birch" / "private").glob("*/memories")
+            shutil.rmtree(memories)
+    first, second, third, fourth = statuses(tmp_path / "out", "birch")
+    assert (first, second, fourth) == ("accepted", "accepted", "accepted")
+    assert third.startswith("MemoryLostError: the order builds on round 2, but this client holds nothing")
+
+
+def test_too_few_stop_the_run_and_it_goes_on(world, tmp_path):
+    own = world("fedsa", rounds=3)
+    own.simulate(tmp_path / "simulated")
+    with ExitStack() as stack:
+        for path in own.sites():
+            stack.enter_context(thread_site(path))
+        post = Harmful(own, sends=lambda name, round: round != 2 or name == "ash")
+        with pytest.raises(AbsentError, match=r"Round 2: 1 of 3 sites .* fewer than deploy.quorum \(2\)"):
+            run(own, tmp_path / "out", post, deadline=2.0, quorum=2)
+    with ExitStack() as stack:  # the sites are started anew, too
+        for path in own.sites():
+            stack.enter_context(thread_site(path))
+        run(own, tmp_path / "out", Harmful(own), resume=True, deadline=2.0, quorum=2)
+    assert journal_state(tmp_path / "out") == journal_state(tmp_path / "simulated")
+
+
+def test_sites_that_do_not_come(world, threads, tmp_path):
+    own = world("fedsa", deploy={"sites": 4})
+    threads(own)
+    with pytest.raises(AbsentError, match=r"After 3 seconds 3 of 4 sites are there \(ash, birch, cedar\)"):
+        run(own, tmp_path / "out", Harmful(own), wait=3.0)
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"train": {"lr": 0.1}}, r"train.lr is 0.1 at site \w+ and 0.005 at the server: give both the same"),
+        ({"run": {"seed": 7}}, r"run.seed is 7 at site \w+ and 0 at the server"),
+        ({"adapter": {"alpha": 8.0}}, r"adapter.alpha is 8.0 at site \w+ and 16.0 at the server"),
+    ],
+)
+def test_another_shared_config_is_refused(world, threads, tmp_path, sections, sentence):
+    (tmp_path / "theirs").mkdir()
+    theirs = world("fedsa", folder=tmp_path / "theirs", **sections)
+    ours = world("fedsa")
+    threads(theirs)
+    with pytest.raises(ConfigError, match=sentence):
+        run(ours, tmp_path / "out", Harmful(theirs))
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_site_writes_its_own_model(world, threads, tmp_path):
+    own = world("fedsa")
+    own.simulate(tmp_path / "simulated")
+    threads(own)
+    run(own, tmp_path / "out", Harmful(own))
+    assert not (tmp_path / "out" / "clients").exists()
+    for name in ("ash", "birch", "cedar"):
+        (written,) = (own.folder / "sites" / name / "private").glob("*/adapter")
+        there = tmp_path / "simulated" / "clients" / name / "adapter"
+        for file in ("adapter_model.safetensors", "adapter_config.json", "fedlora.json"):
+            assert (written / file).read_bytes() == (there / file).read_bytes()
