@@ -9,7 +9,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
@@ -43,9 +43,10 @@ class _Open:
     order: Order
     node: str
     number: tuple[int, int]
+    ticket: str
     sent: int
     parcel: int
-    at: float = field(default_factory=time.monotonic)
+    at: float
 
 
 class AbsentError(UserError):
@@ -61,6 +62,7 @@ class Relay:
         run: names the run at the sites.
         patience: whom to wait for, and how long.
         admit: refuses a member that the method cannot take, by an error.
+        clock: seconds.
     """
 
     def __init__(
@@ -70,7 +72,10 @@ class Relay:
         run: str,
         patience: Patience,
         admit: Callable[[Sequence[Client]], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._post, self._shared, self._run = post, shared, run
         self._patience, self._admit = patience, admit
         self._clients: dict[str, Client] = {}
@@ -89,9 +94,9 @@ class Relay:
             AbsentError: they did not come in time.
             ConfigError: a site has another shared config.
         """
-        until = time.monotonic() + self._patience.wait
+        until = self._clock() + self._patience.wait
         while len(self._clients) < self._patience.sites:
-            left = until - time.monotonic()
+            left = until - self._clock()
             if left <= 0:
                 came = ", ".join(sorted(self._clients)) or "none"
                 raise AbsentError(
@@ -157,11 +162,11 @@ class Relay:
                 continue
             own = self._send(kind, order, node, further, limit)
             waiting[own.number] = own
-        until, slowest = time.monotonic() + limit, 0.0
-        while waiting and (left := until - time.monotonic()) > 0:
+        until, slowest = self._clock() + limit, 0.0
+        while waiting and (left := until - self._clock()) > 0:
             for arrival in self._post.collect(min(left, _POLL)):
                 for own, answer in self._take(arrival, waiting):
-                    slowest = max(slowest, time.monotonic() - own.at)
+                    slowest = max(slowest, self._clock() - own.at)
                     yield answer
         if slowest:
             self._slowest.append(slowest)
@@ -175,8 +180,8 @@ class Relay:
         envelope, parcel = encode_order(order)
         told = {"number": number, "run": self._run, "order": json.loads(envelope), **further}
         data = seal(Letter(kind, told, parcel))
-        self._post.send(node, data, limit)
-        return _Open(order, node, number, len(data), len(parcel))
+        ticket = self._post.send(node, data, limit)
+        return _Open(order, node, number, ticket, len(data), len(parcel), self._clock())
 
     def _greet(self, patience: float) -> None:
         """Say hello to nodes that are new. Their answers come whenever they come."""
@@ -191,15 +196,14 @@ class Relay:
         self, arrival: Arrival, waiting: dict[tuple[int, int], _Open], strict: bool = False
     ) -> list[tuple[_Open, Reply | Failure]]:
         """What an arrival answers, if it answers something that is waited for."""
+        lost = [own for own in waiting.values() if own.ticket == arrival.ticket]
         if arrival.data is None:
-            lost = [own for own in waiting.values() if own.node == arrival.node]
             if not lost and arrival.node in self._nodes.values():
-                self._note(arrival.node, f"lost: {arrival.reason}")
+                self._note(arrival.node, f"too late to matter: {arrival.reason}")
             return [self._close(own, waiting, None, len(arrival.reason), arrival.reason) for own in lost]
         try:
             letter = unseal(arrival.data)
         except ParcelError as error:
-            lost = [own for own in waiting.values() if own.node == arrival.node]
             return [self._close(own, waiting, None, len(arrival.data), f"refused: {error}") for own in lost]
         if letter.kind in ("hello", "refused"):
             self._welcome(arrival.node, letter, strict)

@@ -3,7 +3,8 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,11 @@ DELIVERIES = "deliveries.jsonl"
 
 
 def run_server(
-    config: Config, post: PostOffice, folder: Path, resume: bool = False
+    config: Config,
+    post: PostOffice,
+    folder: Path,
+    resume: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[Relay, RoundRecord | None]]:
     """Gather the sites, run the rounds, have every site write its own model.
 
@@ -48,6 +53,7 @@ def run_server(
         post: carries letters to the sites.
         folder: the run folder.
         resume: go on with the run that the folder holds.
+        clock: seconds, for deadlines.
 
     Yields:
         The relay once the sites are there, then the record of every round.
@@ -64,7 +70,7 @@ def run_server(
             raise ConfigError(f"its rank is {clients[0].rank}, more than the federation's largest ({spec.rank}).")
         method.admit(spec, clients)
 
-    relay = Relay(post, shared_part(config, setting.base), name, patience, admit)
+    relay = Relay(post, shared_part(config, setting.base), name, patience, admit, clock=clock)
     relay.gather()
     federation = replace(setting.federation, transport=relay)
     origin = setting.origin or f"{len(relay.roster())} sites"

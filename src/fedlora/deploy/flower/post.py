@@ -8,14 +8,12 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from fedlora.deploy.flower.payload import from_record, to_record
-from fedlora.deploy.post import Arrival
+from fedlora.deploy.post import GRACE, Arrival
 
 _STEP = 0.3
 """Seconds between two looks for replies."""
 _AGE = 2.0
 """Seconds for which the list of nodes is good."""
-_GRACE = 60.0
-"""Seconds for which a message lives on after its time is over, so that a late reply is seen and told."""
 _ERRORS = {
     1: "the node could not load the app",
     2: "the app broke down",
@@ -44,13 +42,14 @@ class GridPost:
             self._nodes = (time.monotonic(), tuple(sorted(str(own) for own in self._grid.get_node_ids())))
         return self._nodes[1]
 
-    def send(self, node: str, data: bytes, patience: float) -> None:
+    def send(self, node: str, data: bytes, patience: float) -> str:
         """Push one message."""
-        life = patience + _GRACE
+        life = patience + GRACE
         message = Message(to_record(data), dst_node_id=int(node), message_type=MessageType.QUERY, ttl=life)
-        for number in self._grid.push_messages([message]):
-            if number:
-                self._waiting[number] = (node, time.monotonic() + life)
+        ticket = next(iter(self._grid.push_messages([message])), None) or ""
+        if ticket:
+            self._waiting[ticket] = (node, time.monotonic() + life)
+        return ticket
 
     def collect(self, wait: float) -> Sequence[Arrival]:
         """What has arrived; waits up to so many seconds for something."""
@@ -62,9 +61,10 @@ class GridPost:
             time.sleep(min(_STEP, max(0.0, until - time.monotonic())))
 
     def _arrival(self, reply: Message) -> Arrival:
-        node, _ = self._waiting.pop(reply.metadata.reply_to_message_id, (str(reply.metadata.src_node_id), 0.0))
+        ticket = reply.metadata.reply_to_message_id
+        node, _ = self._waiting.pop(ticket, (str(reply.metadata.src_node_id), 0.0))
         now = time.monotonic()
         self._waiting = {own: given for own, given in self._waiting.items() if given[1] > now}
         if reply.has_error():
-            return Arrival(node, reason=_ERRORS.get(reply.error.code, f"error {reply.error.code} of Flower"))
-        return Arrival(node, *from_record(reply.content))
+            return Arrival(node, ticket, reason=_ERRORS.get(reply.error.code, f"error {reply.error.code} of Flower"))
+        return Arrival(node, ticket, *from_record(reply.content))
