@@ -2,12 +2,12 @@
 """Answers of sites in the loop's words. What a site says is not trusted to have any form."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from fedlora.core.rounds import Failure, Order, Reply, Traffic
 from fedlora.deploy.letters import Letter
-from fedlora.errors import ParcelError
-from fedlora.federation.transport import decode_reply
+from fedlora.federation.door import open_reply
 
 
 def are_counts(value: Any) -> bool:
@@ -25,11 +25,5 @@ def answer_of(order: Order, letter: Letter | None, reason: str, traffic: Traffic
         return Reply(client, round, traffic=traffic)
     if letter.kind == "failure":
         lost, diverged = bool(told.get("memory_lost")), bool(told.get("diverged"))
-        return Failure(client, round, str(told.get("reason"))[:500], lost, diverged, traffic)
-    try:
-        reply = decode_reply(json.dumps(told["reply"]).encode(), letter.parcel)
-        if (reply.client, reply.round) != (client, round):
-            return Failure(client, round, f"refused: {reply.client} answered to round {reply.round}", traffic=traffic)
-        return Reply(client, round, reply.parcel, reply.steps, reply.loss, reply.score, reply.notes, traffic)
-    except (ParcelError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return Failure(client, round, f"refused: {type(error).__name__} in the answer", traffic=traffic)
+        return Failure(client, round, str(told.get("reason")), memory_lost=lost, diverged=diverged, traffic=traffic)
+    return replace(open_reply(order, json.dumps(told.get("reply")).encode(), letter.parcel), traffic=traffic)
