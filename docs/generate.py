@@ -19,6 +19,7 @@ from results import WHEN, measured, svg
 from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
 from fedlora.app.sections import section_of
+from fedlora.deploy.site_config import SiteConfig
 from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
 from fedlora.methods.wrap import WRAPPERS
@@ -37,10 +38,7 @@ def config_page():
         section = section_of(field.annotation)
         heading = f"[[{name}]]" if get_origin(field.annotation) is list else f"[{name}]"
         lines += [f"## {heading}", "", (section.__doc__ or "").splitlines()[0], ""]
-        lines += ["| key | type | default | |", "|---|---|---|---|"]
-        for key, own in section.model_fields.items():
-            default = "-" if own.default is None or own.is_required() else f"`{own.default!r}`".replace("'", '"')
-            lines.append(f"| `{key}` | {type_words(own.annotation)} | {default} | {own.description} |")
+        lines += ["| key | type | default | |", "|---|---|---|---|", *key_lines(section)]
         if name == "method":
             lines += ["", "and the method's own fields: see [the methods](methods.md)."]
         if name == "wrap":
@@ -49,7 +47,29 @@ def config_page():
                 for key, told in fields_of(kind).items():
                     lines.append(f"| `{wrapper}` | `{key}` | `{told['default']!r}` | {told['doc']} |")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *site_lines()])
+
+
+def site_lines():
+    """Every key of a site's own file."""
+    lines = [
+        "# A site's own file",
+        "",
+        "`fedlora site site.toml`, for a [deployment](deploy.md). Paths are seen from its folder.",
+        "",
+    ]
+    for name, field in SiteConfig.model_fields.items():
+        section = section_of(field.annotation)
+        lines += [f"## [{name}] of a site", "", (section.__doc__ or "").splitlines()[0], ""]
+        lines += ["| key | type | default | |", "|---|---|---|---|", *key_lines(section), ""]
+    return lines
+
+
+def key_lines(section):
+    """A row for each key of a section."""
+    for key, own in section.model_fields.items():
+        default = "-" if own.default is None or own.is_required() else f"`{own.default!r}`".replace("'", '"')
+        yield f"| `{key}` | {type_words(own.annotation)} | {default} | {own.description} |"
 
 
 def type_words(annotation):

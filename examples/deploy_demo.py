@@ -52,7 +52,7 @@ def write_files(folder):
             "adapter": {"rank": 4},
             "train": {"lr": 3e-3, "epochs": 2},
             "method": {"name": method},
-            "deploy": {"sites": 3, "deadline": 120.0, "quorum": 2, "test": str(folder / "test.jsonl")},
+            "deploy": {"sites": 3, "deadline": 120.0, "quorum": 2, "test": "test.jsonl"},
         }
         (folder / f"{method}.toml").write_text(tomli_w.dumps(shared), encoding="utf-8")
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that stays at a site: it loads base and data once, and answers what comes through its socket."""
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import closing
@@ -30,6 +31,7 @@ def reside(path: Path, say: Callable[[str], object]) -> None:
     with hold(folder) as let_go:
         folder.chmod(0o700)
         key = new_key(Path(own.site.key or ""))
+        os.chdir(Path(own.site.shared).parent)  # paths in the shared config are seen from its folder
         simulation = build_site(own)
         examples = len(simulation.split.clients[own.site.name].train)
         client = Client(own.site.name, examples, own.site.rank or simulation.config.adapter.rank)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sites of a simulation that another engine carries: each is a client of the config's own [split]."""
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -34,4 +35,5 @@ def simulated_site(config: Path, overrides: tuple[str, ...], out: Path, number: 
 @cache
 def _simulation(config: Path, overrides: tuple[str, ...]) -> Simulation:
     quiet_libraries()
+    os.chdir(config.parent)  # as at the server
     return build(read_config(config, overrides), workers=1)

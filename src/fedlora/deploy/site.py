@@ -9,6 +9,7 @@ bytes, and a lost reply changes nothing but that it is lost.
 import json
 import shutil
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,9 @@ class Site:
         memories = self._memories(letter.envelope["run"])
         held = self._held(memories, order)
         method, trainer = self._simulation.federation.method, self._simulation.trainer
+        started = time.perf_counter()
         (served,) = serve([order], {self.client.id: held} if held else {}, method, trainer)
+        print(f"round {order.round}: {order.kind}, {time.perf_counter() - started:.1f} s", flush=True)
         if isinstance(served.answer, Failure):
             return self._failed(number, served.answer)
         if served.memory is not None:
@@ -108,6 +111,7 @@ class Site:
             shutil.rmtree(old, ignore_errors=True)
         export(simulation, model, part, letter.envelope["summary"], self.client)
         part.rename(target)
+        print(f"the run is over: this site's own model is in {target}", flush=True)
         return Letter("finished", {"number": letter.envelope["number"], "name": self.client.id})
 
     def _order(self, letter: Letter) -> Order:

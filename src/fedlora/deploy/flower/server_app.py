@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ServerApp: the same loop as everywhere, over Flower's Grid, with a run folder at the server."""
 
+import os
 from pathlib import Path
 
 from flwr.app import Context
@@ -21,8 +22,9 @@ def main(grid: Grid, context: Context) -> None:
     own = context.run_config
     quiet_libraries()
     try:
-        config = read_config(Path(str(own["config"])), str(own.get("set", "")).split())
-        folder = Path(str(own["out"]))
+        file, folder = Path(str(own["config"])).absolute(), Path(str(own["out"])).absolute()
+        config = read_config(file, str(own.get("set", "")).split())
+        os.chdir(file.parent)  # paths in the shared config are seen from its folder
         for relay, record in run_server(config, GridPost(grid), folder, bool(own.get("resume", False))):
             if record is None:
                 told = [f"{client.id} ({client.examples} examples, rank {client.rank})" for client in relay.roster()]
