@@ -52,17 +52,12 @@ def config_page():
 
 def site_lines():
     """Every key of a site's own file."""
-    lines = [
-        "# A site's own file",
-        "",
-        "`fedlora site site.toml`, for a [deployment](deploy.md). Paths are seen from its folder.",
-        "",
-    ]
+    yield "# A site's own file"
+    yield "\nWhat `fedlora site` is given in a [deployment](deploy.md). Paths are seen from its folder.\n"
     for name, field in SiteConfig.model_fields.items():
         section = section_of(field.annotation)
-        lines += [f"## [{name}] of a site", "", (section.__doc__ or "").splitlines()[0], ""]
-        lines += ["| key | type | default | |", "|---|---|---|---|", *key_lines(section), ""]
-    return lines
+        yield f"## [{name}] of a site\n\n{section.__doc__}\n\n| key | type | default | |\n|---|---|---|---|"
+        yield from [*key_lines(section), ""]
 
 
 def key_lines(section):
