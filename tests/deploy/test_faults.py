@@ -9,12 +9,15 @@ import pytest
 from tests.deploy.conftest import journal_state, lines, thread_site
 
 from fedlora.app.config import make_config
+from fedlora.core.rounds import Client
+from fedlora.deploy.answers import read_hello
+from fedlora.deploy.letters import Letter
 from fedlora.deploy.post import Arrival, DirectPost
 from fedlora.deploy.relay import AbsentError
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site_config import read_site
 from fedlora.deploy.sockets import read_key
-from fedlora.errors import ConfigError
+from fedlora.errors import ConfigError, ParcelError
 
 METHODS = ("lora-a2", "fedsa", "flora")
 
@@ -238,3 +241,37 @@ def test_each_site_writes_its_own_model(world, threads, tmp_path):
         there = tmp_path / "simulated" / "clients" / name / "adapter"
         for file in ("adapter_model.safetensors", "adapter_config.json", "fedlora.json"):
             assert (written / file).read_bytes() == (there / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"name": 3},
+        {"name": "x" * 101, "shared": {}, "examples": 1, "rank": 1},
+        {"name": "x", "shared": ["a"], "examples": 1, "rank": 1},
+        {"name": "x", "shared": {"a": 1}, "examples": 1, "rank": 1},
+        {"name": "x", "shared": {}, "examples": 10**30, "rank": 1},
+        {"name": "x", "shared": {}, "examples": True, "rank": 1},
+        {"name": "x", "shared": {}, "examples": 0, "rank": 1},
+        {"name": "x", "shared": {}, "examples": 1.5, "rank": None},
+    ],
+)
+def test_a_hello_is_not_trusted_to_have_any_form(told):
+    with pytest.raises(ParcelError, match="its hello has no"):
+        read_hello(Letter("hello", told))
+
+
+def test_a_site_that_changed_its_data_or_config_is_told_apart(world, threads, tmp_path):
+    own = world("fedsa", rounds=3)
+    sites = threads(own)
+    for _, record in run_server(own.config, Harmful(own), tmp_path / "out"):
+        if record and record.round == 1:
+            sites[0].client = Client("ash", 7, 1)
+            sites[1]._digest = "another"
+        if record and record.round == 2:
+            sites[1]._digest = sites[2]._digest
+    assert statuses(tmp_path / "out", "cedar") == ["accepted"] * 3
+    assert "and this is ash with 7: start the server again" in statuses(tmp_path / "out", "ash")[1]
+    assert "the shared config has changed since the hello" in statuses(tmp_path / "out", "birch")[1]
+    assert statuses(tmp_path / "out", "birch")[2] == "accepted"

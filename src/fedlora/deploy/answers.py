@@ -2,17 +2,42 @@
 """Answers of sites in the loop's words. What a site says is not trusted to have any form."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fedlora.core.rounds import Failure, Order, Reply, Traffic
+from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
 from fedlora.deploy.letters import Letter
+from fedlora.errors import ParcelError
 from fedlora.federation.door import open_reply
+
+_LONGEST, _LARGEST = 100, 2**40
+"""Characters of a name; examples of a site."""
 
 
 def are_counts(value: Any) -> bool:
     """Whether this is a pair of whole numbers."""
     return isinstance(value, list) and len(value) == 2 and all(type(part) is int for part in value)
+
+
+def read_hello(letter: Letter) -> tuple[str, Client | None, Mapping[str, str]]:
+    """A site's name, the client that it is (None: it refuses), and its shared part of the config.
+
+    Raises:
+        ParcelError: it is no such thing, or the site has another reason to refuse.
+    """
+    told = letter.envelope
+    name, shared = told.get("name"), told.get("shared")
+    counts: Any = [told.get("examples"), told.get("rank")]
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST:
+        raise ParcelError("its hello has no name.")
+    if not isinstance(shared, dict) or not all(isinstance(value, str) for value in shared.values()):
+        raise ParcelError("its hello has no shared part of a config.")
+    if letter.kind == "refused":
+        return name, None, shared
+    if not are_counts(counts) or not all(0 < count <= _LARGEST for count in counts):
+        raise ParcelError("its hello has no counts of examples and rank.")
+    return name, Client(name, *counts), shared
 
 
 def answer_of(order: Order, letter: Letter | None, reason: str, traffic: Traffic) -> Reply | Failure:

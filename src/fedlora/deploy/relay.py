@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
-from fedlora.deploy.answers import answer_of, are_counts
+from fedlora.deploy.answers import answer_of, are_counts, read_hello
 from fedlora.deploy.letters import Letter, seal, unseal
 from fedlora.deploy.post import Arrival, PostOffice
-from fedlora.deploy.shared import difference
+from fedlora.deploy.shared import difference, shared_digest
 from fedlora.errors import ConfigError, FedloraError, ParcelError, UserError
 from fedlora.federation.transport import encode_order
 
@@ -77,6 +77,7 @@ class Relay:
     ) -> None:
         self._clock = clock
         self._post, self._shared, self._run = post, shared, run
+        self._digest = shared_digest(shared)
         self._patience, self._admit = patience, admit
         self._clients: dict[str, Client] = {}
         self._nodes: dict[str, str] = {}
@@ -84,7 +85,8 @@ class Relay:
         self._greeted: dict[str, str] = {}
         """Node -> ticket of the hello to it."""
         self._session, self._count = int(time.time()), 0
-        self._slowest: deque[float] = deque(maxlen=_PAST)
+        self._slowest: dict[str, deque[float]] = {}
+        """Kind of order -> the slowest answer of the last exchanges."""
         self._round = 0
         self._noted: list[dict[str, object]] = []
 
@@ -123,7 +125,7 @@ class Relay:
         """
         train = bool(orders) and orders[0].kind == "train"
         self._round = orders[0].round if orders else self._round
-        limit = self._limit()
+        limit = self._limit(orders[0].kind if orders else "")
         self._greet(limit)
         answered = 0
         for answer in self._answers({order.client.id: ("order", order, {}) for order in orders}, limit):
@@ -138,17 +140,18 @@ class Relay:
     def finish(self, orders: Sequence[Order], summary: Mapping[str, object]) -> list[str]:
         """Have every site write its own model; returns those that have."""
         asked = {order.client.id: ("finish", order, {"summary": summary}) for order in orders}
-        return [a.client for a in self._answers(asked, self._limit()) if isinstance(a, Reply)]
+        return [a.client for a in self._answers(asked, self._limit("evaluate")) if isinstance(a, Reply)]
 
     def notes(self) -> list[dict[str, object]]:
         """What was dropped, refused or lost since the last call."""
         noted, self._noted = self._noted, []
         return noted
 
-    def _limit(self) -> float:
+    def _limit(self, kind: str) -> float:
         if self._patience.deadline is not None:
             return self._patience.deadline
-        return max(_FLOOR, round(_TIMES * max(self._slowest))) if self._slowest else _UNKNOWN
+        past = self._slowest.get(kind)
+        return max(_FLOOR, round(_TIMES * max(past))) if past else _UNKNOWN
 
     def _answers(
         self, asked: Mapping[str, tuple[str, Order, Mapping[str, object]]], limit: float
@@ -161,14 +164,16 @@ class Relay:
                 continue
             own = self._send(kind, order, node, further, limit)
             waiting[own.number] = own
-        until, slowest = self._clock() + limit, 0.0
+        until, slowest = self._clock() + limit, dict[str, float]()
         while waiting and (left := until - self._clock()) > 0:
             for arrival in self._post.collect(min(left, _POLL)):
                 for own, answer in self._take(arrival, waiting):
-                    slowest = max(slowest, self._clock() - own.at)
+                    if isinstance(answer, Reply):
+                        kind = own.order.kind
+                        slowest[kind] = max(slowest.get(kind, 0.0), self._clock() - own.at)
                     yield answer
-        if slowest:
-            self._slowest.append(slowest)
+        for kind, seconds in slowest.items():
+            self._slowest.setdefault(kind, deque(maxlen=_PAST)).append(seconds)
         for own in waiting.values():
             traffic = Traffic(down=own.parcel, overhead=own.sent - own.parcel)
             yield Failure(own.order.client.id, own.order.round, f"no answer within {limit:g} s", traffic=traffic)
@@ -177,7 +182,7 @@ class Relay:
         self._count += 1
         number = (self._session, self._count)
         envelope, parcel = encode_order(order)
-        told = {"number": number, "run": self._run, "order": json.loads(envelope), **further}
+        told = {"number": number, "run": self._run, "shared": self._digest, "order": json.loads(envelope), **further}
         data = seal(Letter(kind, told, parcel))
         ticket = self._post.send(node, data, limit)
         return _Open(order, node, number, ticket, len(data), len(parcel), self._clock())
@@ -226,28 +231,26 @@ class Relay:
 
     def _welcome(self, node: str, letter: Letter, strict: bool) -> None:
         """Take in a site that said hello, or say why not."""
-        told = letter.envelope
-        name = str(told.get("name"))
-        reason = difference(self._shared, told.get("shared", {}), name) or self._unfit(node, name, letter)
-        if reason and strict:
+        try:
+            name, client, shared = read_hello(letter)
+            reason = difference(self._shared, shared, name) or self._unfit(node, name, client)
+        except ParcelError as error:
+            name, client, reason = node, None, str(error)
+        if client is not None and reason is None:
+            self._clients[name], self._nodes[name] = client, node
+            self._note(node, f"hello: {name}, {client.examples} examples, rank {client.rank}")
+        elif strict:
             raise ConfigError(f"Site {name} is refused: {reason}")
-        if reason:
+        else:
             self._note(node, f"refused: {reason}")
-            return
-        self._clients[name] = Client(name, int(told["examples"]), int(told["rank"]))
-        self._nodes[name] = node
-        self._note(node, f"hello: {name}, {told['examples']} examples, rank {told['rank']}")
 
-    def _unfit(self, node: str, name: str, letter: Letter) -> str | None:
-        told = letter.envelope
-        if letter.kind == "refused":
-            return str(told.get("reason"))
+    def _unfit(self, node: str, name: str, client: Client | None) -> str | None:
+        if client is None:
+            return "it does not take part."
         if self._nodes.get(name, node) != node and self._nodes[name] in self._post.nodes():
             return "another node has that name: give each site one of its own."
-        if not are_counts([told.get("examples"), told.get("rank")]) or told["examples"] < 1 or told["rank"] < 1:
-            return "its hello has no counts of examples and rank."
         try:
-            self._admit([Client(name, told["examples"], told["rank"])])
+            self._admit([client])
         except FedloraError as error:
             return str(error)
         return None

@@ -68,6 +68,11 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def shared_digest(shared: Mapping[str, str]) -> str:
+    """A shared part in a few characters."""
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+
+
 def difference(server: Mapping[str, str], site: Mapping[str, str], name: str) -> str | None:
     """A sentence about the first key in which a site differs from the server; None: they agree."""
     for key in sorted({*server, *site}):

@@ -21,7 +21,7 @@ from fedlora.app.build import Simulation
 from fedlora.app.results import export, place
 from fedlora.core.rounds import Client, Failure, Memory, Order
 from fedlora.deploy.letters import Letter, seal, unseal
-from fedlora.deploy.shared import difference, shared_part
+from fedlora.deploy.shared import difference, shared_digest, shared_part
 from fedlora.errors import FedloraError, RunFolderError
 from fedlora.federation.client import personal_model, serve
 from fedlora.federation.memories import StoredMemories
@@ -40,6 +40,7 @@ class Site:
     def __init__(self, simulation: Simulation, client: Client, folder: Path) -> None:
         self.client = client
         self.shared = shared_part(simulation.config, simulation.base)
+        self._digest = shared_digest(self.shared)
         self._simulation = simulation
         self._folder = folder
         self._last, self._said = (0, 0), b""
@@ -59,7 +60,7 @@ class Site:
                 return self._said
             answers = {"hello": self._hello, "order": self._serve, "finish": self._finish}
             if letter.kind not in answers:
-                return seal(Letter("refused", {"reason": f"a letter of kind {letter.kind[:40]!r} is not known here"}))
+                return seal(_failure(number, f"a letter of kind {letter.kind[:40]!r} is not known here"))
             self._said = b""
             answer = seal(answers[letter.kind](letter))
             if number == list(self._last):
@@ -67,7 +68,7 @@ class Site:
             return answer
         except Exception as error:  # the text stays here: it may name files
             print(f"fedlora: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            return seal(Letter("failure", {"number": number, "reason": _public(error), "memory_lost": False}))
+            return seal(_failure(number, _public(error)))
 
     def _hello(self, letter: Letter) -> Letter:
         """Who this is, if both have the same shared config."""
@@ -116,6 +117,8 @@ class Site:
 
     def _order(self, letter: Letter) -> Order:
         order = decode_order(json.dumps(letter.envelope["order"]).encode(), letter.parcel)
+        if letter.envelope["shared"] != self._digest:
+            raise FedloraError("the shared config has changed since the hello: start the server again")
         asked = (order.client.id, order.client.examples)
         if asked != (self.client.id, self.client.examples):
             raise FedloraError(
