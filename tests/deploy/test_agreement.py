@@ -29,7 +29,7 @@ def test_simulation_is_sites_behind_sockets(world, threads, tmp_path, method):
     "method", [pytest.param(name, marks=() if name == "fedsa" else pytest.mark.slow) for name in DEPLOYABLE]
 )
 def test_simulation_is_three_processes(world, processes, tmp_path, method):
-    own = world(method, rounds=3)
+    own = world(method)
     own.simulate(tmp_path / "simulated")
     processes(*own.sites())
     own.deploy(tmp_path / "deployed")

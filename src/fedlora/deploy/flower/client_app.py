@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 
 from fedlora.deploy.flower.payload import from_record, no_record, to_record
 from fedlora.deploy.sockets import PeerError, ask, read_key
+from fedlora.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedlora.deploy.site import Site
@@ -45,7 +46,12 @@ def _resident(data: bytes, message: Message, context: Context) -> bytes:
     own = context.node_config
     if "site" not in own or "key" not in own:
         raise PeerError("the SuperNode has no site and key in --node-config")
-    return ask(str(own["site"]), read_key(Path(str(own["key"]))), data, message.metadata.ttl)
+    try:
+        key = read_key(Path(str(own["key"])))
+    except ConfigError as error:
+        print(f"fedlora: {error}", file=sys.stderr, flush=True)
+        raise PeerError("the node cannot read the key of the site's socket") from error
+    return ask(str(own["site"]), key, data, message.metadata.ttl)
 
 
 def _simulated(data: bytes, context: Context) -> bytes:
