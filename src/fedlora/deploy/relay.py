@@ -134,7 +134,7 @@ class Relay:
         if train and answered < min(self._patience.quorum, len(orders)):
             raise AbsentError(
                 f"Round {self._round}: {answered} of {len(orders)} sites gave an update within {limit:g} seconds, "
-                f"fewer than deploy.quorum ({self._patience.quorum}): see to the sites, then go on with --resume."
+                f"fewer than deploy.quorum ({self._patience.quorum}): see to the sites or lower it, then resume."
             )
 
     def finish(self, orders: Sequence[Order], summary: Mapping[str, object]) -> list[str]:

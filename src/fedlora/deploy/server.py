@@ -77,9 +77,12 @@ def run_server(
     files = {**setting.files, DEPLOYMENT: {"run": name}}
     run = Run(replace(setting, federation=federation, origin=origin, files=files), folder, resume)
     yield relay, None
-    for record in run:
+    try:
+        for record in run:
+            _note(folder, relay)
+            yield relay, record
+    finally:
         _note(folder, relay)
-        yield relay, record
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     relay.finish(last_orders(federation, run.server), summary)
     _note(folder, relay)

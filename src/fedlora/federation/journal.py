@@ -30,6 +30,7 @@ TIMINGS = "timings.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 MEMORIES = "memories"
+_PATIENCE = "deploy"
 _KEPT = 2
 """Checkpoints kept: the newest, and one to fall back on."""
 
@@ -151,13 +152,15 @@ def _keyed(section: object) -> dict[str, object]:
 
 
 def require_same_config(folder: Path, config: str) -> None:
-    """Name the first key in which a run's config differs from another.
+    """Name the first key in which a run's config differs from another. How long to wait for whom may change.
 
     Raises:
         RunFolderError: they differ.
     """
     before, after = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8")), tomllib.loads(config)
-    for section in {**before, **after}:
+    for section in dict.fromkeys([*before, *after]):
+        if section == _PATIENCE:
+            continue
         was, now = (_keyed(own.get(section, {})) for own in (before, after))
         for key in {**was, **now}:
             if was.get(key) != now.get(key):
