@@ -93,7 +93,8 @@ def simulate(simulation, base, lr, batch, cores):
 
         @server.main()
         def main(grid: Grid, context: Context) -> None:
-            strategy = FedAvg(fraction_evaluate=0.0)
+            count = len(simulation.split.clients)  # nodes come one by one: wait for all
+            strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=count, min_available_nodes=count)
             result = strategy.start(
                 grid=grid, initial_arrays=ArrayRecord(start), num_rounds=1, train_config=ConfigRecord({})
             )

@@ -6,7 +6,8 @@
 
 concepts: FedSA (sharing A, sharing B, rsLoRA, VeRA) against FedIT and local, once where every client has
 numbered the labels its own way (iid examples, so that concepts alone differ), once under label skew
-(Dirichlet 0.1). Heads are private, so that what is shared of the adapter is all that is shared.
+(Dirichlet 0.1). With private heads a client's own numbering is its head's affair; with a shared head its adapter
+has to undo it, and what is private of that decides.
 
 profiles: HetLoRA, FlexLoRA and LoRA-A2 under the resource profiles uniform, heavy-tail and normal, 30 clients,
 Dirichlet 0.5, shared head.
@@ -25,9 +26,11 @@ from fedlora.app.progress import quiet_libraries
 from fedlora.app.run import Run
 from fedlora.federation.record import round_line
 
+PERMUTED = {"kind": "iid", "clients": 8, "permuted": True}
 FORMS = {
-    "permuted labels": {"kind": "iid", "clients": 8, "permuted": True},
-    "label skew": {"kind": "dirichlet", "clients": 8, "alpha": 0.1},
+    "permuted labels, private heads": (PERMUTED, "private"),
+    "permuted labels, shared head": (PERMUTED, "shared"),
+    "label skew, private heads": ({"kind": "dirichlet", "clients": 8, "alpha": 0.1}, "private"),
 }
 VARIANTS = {
     "fedsa, A shared": ({"name": "fedsa"}, {}),
@@ -70,23 +73,19 @@ def data(examples):
 
 def concepts():
     """Of every variant the rate that scores best on the validation part, then its score on the test part."""
-    found = {}
-    for form, split in FORMS.items():
+    for form, (split, head) in FORMS.items():
         for name, (method, adapter) in VARIANTS.items():
             tree = {
                 "data": data(1600),
                 "split": {**split, "validation": 0.1},
-                "adapter": {"rank": 4, "alpha": 16.0, "head": "private", **adapter},
+                "adapter": {"rank": 4, "alpha": 16.0, "head": head, **adapter},
                 "method": method,
             }
-            own = found.setdefault(form, {})[name] = tuned(tree)
-            print(form, name, own["lr"], own["personal"], flush=True)
-    return found
+            yield form, name, tuned(tree)
 
 
 def profiles():
     """Each method at the better of two rates by its validation score after six of twelve rounds."""
-    found = {}
     for profile in ("uniform", "heavy-tail", "normal"):
         for name in ("hetlora", "flexlora", "lora-a2"):
             tree = {
@@ -96,15 +95,16 @@ def profiles():
                 "clients": {"ranks": profile},
                 "method": {"name": name, **({"pool_rank": 32} if name == "lora-a2" else {})},
             }
-            own = found.setdefault(profile, {})[name] = tuned(tree)
-            print(profile, name, own["lr"], own["global"], flush=True)
-    return found
+            yield profile, name, tuned(tree)
 
 
 def main(study, out):
     quiet_libraries()
-    found = {"concepts": concepts, "profiles": profiles}[study]()
-    Path(out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = {}
+    for group, name, own in {"concepts": concepts, "profiles": profiles}[study]():
+        found.setdefault(group, {})[name] = own
+        print(group, name, own["lr"], own["global"], own["personal"], flush=True)
+        Path(out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 
 A generated base of 2 layers and width 32, generated examples, iid, one step a client and round; every run in a
 process of its own, with a run folder. Told: the peak of its resident memory with 100 and with 10,000 clients
-(40,000 examples, 100 clients a round, scores of everybody at the end, adapters and report included), and over
-500 rounds of 10 of 100 clients the memory after every 50.
+(20,000 examples, 100 clients a round, scores of everybody at the end, adapters and report included), and over
+500 rounds of 5 of 100 clients the memory after every 50.
 """
 
 import json
@@ -32,7 +32,7 @@ def one(method, clients, a_round, examples, rounds, out):
         "split": {"kind": "iid", "clients": clients},
         "model": {"base": str(generated_base(width=32, layers=2, steps=50))},
         "clients": {"per_round": a_round},
-        "train": {"steps": 1, "batch_size": 4},
+        "train": {"steps": 1, "batch_size": 16},
         "method": {"name": method},
         "evaluate": {"every": 0},
     }
@@ -62,12 +62,12 @@ def apart(method, *numbers):
 def main(out):
     result = {"clients": {}, "rounds": {}}
     for method in METHODS:
-        few, many = apart(method, 100, 100, 40_000, 3), apart(method, 10_000, 100, 40_000, 3)
+        few, many = apart(method, 100, 100, 20_000, 2), apart(method, 10_000, 100, 20_000, 2)
         ratio = many["peak_mb"] / few["peak_mb"]
         result["clients"][method] = {"100": few["peak_mb"], "10000": many["peak_mb"], "ratio": ratio}
         print(method, "100 clients", few["peak_mb"], "10,000 clients", many["peak_mb"], "ratio", ratio, flush=True)
     for method in METHODS:
-        seen = result["rounds"][method] = apart(method, 100, 10, 4_000, 500)
+        seen = result["rounds"][method] = apart(method, 100, 5, 4_000, 500)
         print(method, seen, flush=True)
     Path(out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -274,6 +274,7 @@ def everything():
         DOCS / "methods.md": methods_page(),
         DOCS / "pictures" / "concepts.svg": concepts_picture(),
         DOCS / "pictures" / "banking77.svg": results.study_picture(),
+        DOCS / "pictures" / "cost.svg": results.cost_picture(),
         **{DOCS / f"{name}.md": with_tables(DOCS / f"{name}.md", tables) for name, tables in results.TABLES.items()},
         DOCS / "privacy.md": with_tables(DOCS / "privacy.md", {"methods": privacy_table, "fuzz": results.fuzz_words}),
         ROOT / "README.md": with_tables(ROOT / "README.md", {"methods": lambda: methods_table("docs/")}),

@@ -221,5 +221,7 @@ def svg(figure):
 
 TABLES = {
     "study": {"table": study_table},
+    "grid": {"moderate": lambda: grid_table("0.1"), "extreme": lambda: grid_table("0.01")},
+    "speed": {"trainers": trainers_table, "kernels": kernels_table},
 }
 """Page -> mark -> what stands there."""
