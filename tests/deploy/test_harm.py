@@ -13,7 +13,7 @@ from fedlora.core.rounds import Client
 from fedlora.deploy.answers import read_hello
 from fedlora.deploy.letters import Letter
 from fedlora.deploy.post import Arrival, DirectPost
-from fedlora.deploy.relay import AbsentError
+from fedlora.deploy.relay import AbsentError, Patience, Relay
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site_config import read_site
 from fedlora.deploy.sockets import read_key
@@ -276,3 +276,9 @@ def test_a_site_that_changed_its_data_or_config_is_told_apart(world, threads, tm
     assert "and this is ash with 7: start the server again" in statuses(tmp_path / "out", "ash")[1]
     assert "the shared config has changed since the hello" in statuses(tmp_path / "out", "birch")[1]
     assert statuses(tmp_path / "out", "birch")[2] == "accepted"
+
+
+def test_two_servers_in_one_second_number_their_orders_apart():
+    """A site takes a smaller number for an old order; a server that starts again at once must not seem old."""
+    relays = [Relay(DirectPost({}), {}, "r", Patience(1), lambda clients: None) for _ in range(2)]
+    assert relays[0]._session < relays[1]._session

@@ -84,7 +84,7 @@ class Relay:
         """Client -> node."""
         self._greeted: dict[str, str] = {}
         """Node -> ticket of the hello to it."""
-        self._session, self._count = int(time.time()), 0
+        self._session, self._count = time.time_ns() // 1000, 0
         self._slowest: dict[str, deque[float]] = {}
         """Kind of order -> the slowest answer of the last exchanges."""
         self._round = 0
