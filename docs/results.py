@@ -128,10 +128,7 @@ def profiles_table():
     found = measured("profiles")
     lines = ["| method | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
     for name in next(iter(found.values())):
-        cells = [
-            f"{percent(own[name]['global'], 'accuracy')} / {percent(own[name]['personal'], 'mean')}"
-            for own in found.values()
-        ]
+        cells = [f"{percent(own[name]['global'], 'accuracy')} ({own[name]['lr']:g})" for own in found.values()]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -222,6 +219,7 @@ def svg(figure):
 TABLES = {
     "study": {"table": study_table},
     "grid": {"moderate": lambda: grid_table("0.1"), "extreme": lambda: grid_table("0.01")},
+    "heterogeneity": {"concepts": concepts_table, "profiles": profiles_table},
     "speed": {"trainers": trainers_table, "kernels": kernels_table},
 }
 """Page -> mark -> what stands there."""
