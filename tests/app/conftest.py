@@ -1,21 +1,20 @@
 """A small run: generated text in files, a small generated base."""
 
 import json
+import shutil
 import sys
 
 import pytest
 
 from fedlora import cli
-from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.generated import generated_dataset
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory):
+def small(tmp_path_factory, smallest_base):
     """A folder with `data/` and `base/`."""
     folder = tmp_path_factory.mktemp("small")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        generated_base(width=16, layers=1, steps=20).rename(folder / "base")
+    shutil.copytree(smallest_base, folder / "base")
     dataset = generated_dataset(200, 60)
     (folder / "data").mkdir()
     for part in ("train", "test"):

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,18 +27,16 @@ from fedlora.deploy.site import Site
 from fedlora.deploy.site_config import build_site, read_site
 from fedlora.deploy.sockets import new_key, open_socket, read_key, serve_bytes
 from fedlora.methods import BUILT_IN
-from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.generated import generated_dataset
 
 RANKS = {"ash": 1, "birch": 2, "cedar": 4}
 
 
 @pytest.fixture(scope="session")
-def ground(tmp_path_factory):
+def ground(tmp_path_factory, smallest_base):
     """A folder with `base/` and `all/`: examples with a column that names the owner."""
     folder = tmp_path_factory.mktemp("ground")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        generated_base(width=16, layers=1, steps=20).rename(folder / "base")
+    shutil.copytree(smallest_base, folder / "base")
     dataset = generated_dataset(120, 60)
     for part in ("train", "test"):
         own = getattr(dataset, part)

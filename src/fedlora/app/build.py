@@ -11,16 +11,16 @@ import torch
 from fedlora.app.config import Config, require_validation
 from fedlora.app.method import make_method, wrapped
 from fedlora.app.profiles import profile_ranks
+from fedlora.app.trainer import new_trainer
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.parcel import type_of_wire
-from fedlora.core.rounds import Amount, Client
+from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ConfigError, ModelError
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
 from fedlora.methods.base import Method
-from fedlora.training.cohort import CohortTrainer
 from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
@@ -28,7 +28,7 @@ from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft
 from fedlora.training.split import Split, SplitSettings, pooled, split
 from fedlora.training.tokens import Tokens, tokenise_once
-from fedlora.training.trainer import PlainTrainer, TrainSettings
+from fedlora.training.trainer import PlainTrainer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,18 +106,7 @@ def build(config: Config, ingredients: Ingredients | None = None, workers: int |
     dealt = pooled(own.split) if method.pooled else own.split
     ranks = client_ranks(config, len(dealt.clients), method)
     spec = adapter_spec(config, own.base, max(ranks), method)
-    trainer = CohortTrainer(
-        own.base,
-        spec,
-        train_settings(config, method),
-        train=own.train,
-        test=own.test,
-        owned=dealt.clients,
-        seed=config.run.seed,
-        rounds=config.run.rounds,
-        device=config.run.device,
-        tokens_a_pass=config.train.tokens_a_pass,
-    )
+    trainer = new_trainer(config, own.base, spec, method, train=own.train, test=own.test, owned=dealt.clients)
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
     transport = LocalTransport(
@@ -271,21 +260,3 @@ def client_ranks(config: Config, clients: int, method: Method) -> list[int]:
     if method.pooled:
         return [max(given)] * clients
     return [given[number % len(given)] for number in range(clients)]
-
-
-def train_settings(config: Config, method: Method) -> TrainSettings:
-    """How clients train; the ratio of rates is the method's own where the config is silent."""
-    own = config.train
-    amount = Amount(steps=own.steps) if own.steps is not None else Amount(epochs=own.epochs or 1)
-    return TrainSettings(
-        amount=amount,
-        batch_size=own.batch_size,
-        micro_batch=own.micro_batch,
-        lr=own.lr,
-        lr_b_ratio=own.lr_b_ratio if own.lr_b_ratio is not None else method.lr_b_ratio,
-        optimizer=own.optimizer,
-        schedule=own.schedule,
-        warmup=own.warmup,
-        weight_decay=own.weight_decay,
-        dropout=own.dropout,
-    )

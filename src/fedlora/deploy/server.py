@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy
 
-from fedlora.app.build import Setting, adapter_spec, build, load_named_base, plan_of, train_settings
+from fedlora.app.build import Setting, adapter_spec, build, load_named_base, plan_of
 from fedlora.app.config import Config, DeploySection
 from fedlora.app.method import make_method, wrapped
 from fedlora.app.results import ownership
 from fedlora.app.run import Run
-from fedlora.core.adapter import AdapterSpec
+from fedlora.app.trainer import new_trainer
 from fedlora.core.rounds import Client
 from fedlora.deploy.post import PostOffice
 from fedlora.deploy.relay import Patience, Relay
@@ -26,14 +26,11 @@ from fedlora.federation.journal import SPLIT, SUMMARY
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, last_orders
-from fedlora.methods.base import Method
-from fedlora.training.cohort import CohortTrainer
 from fedlora.training.data import Columns, from_rows
 from fedlora.training.model import Base
 from fedlora.training.split import Split
 from fedlora.training.tables import read_rows
 from fedlora.training.tokens import Tokens, tokenise
-from fedlora.training.trainer import PlainTrainer
 
 DEPLOYMENT = "deployment.json"
 DELIVERIES = "deliveries.jsonl"
@@ -112,7 +109,8 @@ def _deployed(config: Config, own: DeploySection) -> tuple[Setting, Patience]:
         raise ConfigError(f"method.name is {method.name!r}, which needs everybody's data in one place: choose another.")
     base = load_named_base(config, config.data.labels or ())
     spec = adapter_spec(config, base, config.adapter.rank, method)
-    trainer = _trainer(config, base, spec, method)
+    test = _test_tokens(config, base)
+    trainer = new_trainer(config, base, spec, method, train=test, test=test, owned={})  # it scores alone
     nobody = LocalTransport((), method, trainer)
     setting = Setting(
         config=config,
@@ -137,23 +135,6 @@ def _run_name(config: Config, folder: Path, resume: bool) -> str:
     if resume and (folder / DEPLOYMENT).is_file():
         return str(json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))["run"])
     return f"{config.run.name}-{secrets.token_hex(4)}"
-
-
-def _trainer(config: Config, base: Base, spec: AdapterSpec, method: Method) -> PlainTrainer:
-    """Scores the global model on the server's own test file; trains nothing."""
-    test = _test_tokens(config, base)
-    return CohortTrainer(
-        base,
-        spec,
-        train_settings(config, method),
-        train=test,
-        test=test,
-        owned={},
-        seed=config.run.seed,
-        rounds=config.run.rounds,
-        device=config.run.device,
-        tokens_a_pass=config.train.tokens_a_pass,
-    )
 
 
 def _test_tokens(config: Config, base: Base) -> Tokens:
