@@ -280,5 +280,7 @@ def test_a_site_that_changed_its_data_or_config_is_told_apart(world, threads, tm
 
 def test_two_servers_in_one_second_number_their_orders_apart():
     """A site takes a smaller number for an old order; a server that starts again at once must not seem old."""
-    relays = [Relay(DirectPost({}), {}, "r", Patience(1), lambda clients: None) for _ in range(2)]
+    from fedlora.deploy.members import Members
+
+    relays = [Relay(DirectPost({}), {}, "r", Patience(1), lambda clients: None, members=Members()) for _ in range(2)]
     assert relays[0]._session < relays[1]._session

@@ -192,6 +192,11 @@ class DeploySection(Section):
         "the slowest answer of the last five rounds and at least 30; before there is one, an hour.",
     )
     quorum: Positive = Field(1, description="The run stops, to be resumed, where fewer sites than this give an update.")
+    most_examples: Positive = Field(
+        100_000,
+        description="No site counts for more training examples than this, for a weight is what a site says: set it to "
+        "the largest site that you expect. A site with more counts for this many.",
+    )
     test: str | None = Field(
         None, description="A file of labelled texts at the server, on which the global model is scored."
     )

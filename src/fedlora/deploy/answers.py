@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
-from fedlora.deploy.letters import Letter
+from fedlora.deploy.letters import MOST_NAME, MOST_REASON, Letter
 from fedlora.errors import ParcelError
 from fedlora.federation.door import open_reply
 
-_LONGEST, _LARGEST = 100, 2**40
-"""Characters of a name; examples of a site."""
+_LARGEST = 2**40
+"""Examples of a site, and its rank."""
 
 
 def are_counts(value: Any) -> bool:
@@ -29,7 +29,7 @@ def read_hello(letter: Letter) -> tuple[str, Client | None, Mapping[str, str]]:
     told = letter.envelope
     name, shared = told.get("name"), told.get("shared")
     counts: Any = [told.get("examples"), told.get("rank")]
-    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST:
+    if not isinstance(name, str) or not 0 < len(name) <= MOST_NAME:
         raise ParcelError("its hello has no name.")
     if not isinstance(shared, dict) or not all(isinstance(value, str) for value in shared.values()):
         raise ParcelError("its hello has no shared part of a config.")
@@ -50,5 +50,9 @@ def answer_of(order: Order, letter: Letter | None, reason: str, traffic: Traffic
         return Reply(client, round, traffic=traffic)
     if letter.kind == "failure":
         lost, diverged = bool(told.get("memory_lost")), bool(told.get("diverged"))
-        return Failure(client, round, str(told.get("reason")), memory_lost=lost, diverged=diverged, traffic=traffic)
+        said = told.get("reason")
+        reason = said if isinstance(said, str) and said else "the site gave no reason"
+        return Failure(client, round, reason[:MOST_REASON], memory_lost=lost, diverged=diverged, traffic=traffic)
+    if letter.kind != "reply":
+        return Failure(client, round, f"refused: a letter of kind {letter.kind!r}", refused=True, traffic=traffic)
     return replace(open_reply(order, json.dumps(told.get("reply")).encode(), letter.parcel), traffic=traffic)

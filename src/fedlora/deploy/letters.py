@@ -23,9 +23,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedlora.core.header import strict_json
+from fedlora.core.text import is_plain
 from fedlora.errors import ParcelError
 
 _DIGEST, _LENGTH = 16, 4
+MOST_ENVELOPE = 2**20
+"""Bytes of the longest envelope."""
+MOST_NAME, MOST_REASON = 100, 500
+"""Characters of a site's name and of any key; of a sentence that says what is wrong."""
+_LIMITS: Mapping[str, int] = {"kind": 40, "name": MOST_NAME, "run": 200, "reason": MOST_REASON}
+"""Characters of the texts that end in records and logs; others are bounded by the envelope."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,23 +53,39 @@ def seal(letter: Letter) -> bytes:
 
 
 def unseal(data: bytes) -> Letter:
-    """The inverse of `seal`.
+    """The inverse of `seal`. Strict: whatever a sender put into it can be written to a record as it is.
 
     Raises:
-        ParcelError: these bytes are no letter, or not as they were sent.
+        ParcelError: these bytes are no letter, not as they were sent, or hold text that no record should hold.
     """
     contents = data[_DIGEST:]
     if data[:_DIGEST] != _digest(contents):
         raise ParcelError(f"these {len(data)} bytes are damaged, or no letter")
-    end = _LENGTH + int.from_bytes(contents[:_LENGTH], "big")
-    try:
-        envelope = json.loads(contents[_LENGTH:end])
-        kind = envelope.pop("kind")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ParcelError(f"these {len(data)} bytes are no letter") from error
-    if len(contents) < end or not isinstance(kind, str) or not isinstance(envelope, dict):
+    size = int.from_bytes(contents[:_LENGTH], "big")
+    if size > MOST_ENVELOPE:
+        raise ParcelError(f"an envelope of {size} bytes, more than {MOST_ENVELOPE}")
+    end = _LENGTH + size
+    envelope = strict_json(contents[_LENGTH:end])
+    if len(contents) < end or not isinstance(envelope, dict) or not isinstance(envelope.get("kind"), str):
         raise ParcelError(f"these {len(data)} bytes are no letter")
-    return Letter(kind, envelope, contents[end:])
+    _require_plain(envelope)
+    for key, most in _LIMITS.items():
+        if isinstance(envelope.get(key), str) and len(envelope[key]) > most:
+            raise ParcelError(f"a {key} of {len(envelope[key])} characters, more than {most}")
+    return Letter(envelope.pop("kind"), envelope, contents[end:])
+
+
+def _require_plain(value: object) -> None:
+    """Refuse half surrogates and control characters, wherever they stand."""
+    if isinstance(value, str) and not is_plain(value, MOST_ENVELOPE):
+        raise ParcelError("text with control characters or half a surrogate pair")
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _require_plain(key)
+            _require_plain(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            _require_plain(entry)
 
 
 def _digest(contents: bytes) -> bytes:

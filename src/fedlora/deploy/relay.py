@@ -15,6 +15,7 @@ from typing import Any
 from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
 from fedlora.deploy.answers import answer_of, are_counts, read_hello
 from fedlora.deploy.letters import Letter, seal, unseal
+from fedlora.deploy.members import Members
 from fedlora.deploy.post import Arrival, PostOffice
 from fedlora.deploy.shared import difference, shared_digest
 from fedlora.errors import ConfigError, FedloraError, ParcelError, UserError
@@ -62,6 +63,7 @@ class Relay:
         run: names the run at the sites.
         patience: whom to wait for, and how long.
         admit: refuses a member that the method cannot take, by an error.
+        members: those who are known from an earlier part of the run.
         clock: seconds.
     """
 
@@ -73,15 +75,14 @@ class Relay:
         patience: Patience,
         admit: Callable[[Sequence[Client]], None],
         *,
+        members: Members,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._post, self._shared, self._run = post, shared, run
         self._digest = shared_digest(shared)
         self._patience, self._admit = patience, admit
-        self._clients: dict[str, Client] = {}
-        self._nodes: dict[str, str] = {}
-        """Client -> node."""
+        self.members = members
         self._greeted: dict[str, str] = {}
         """Node -> ticket of the hello to it."""
         self._session, self._count = time.time_ns() // 1000, 0
@@ -98,12 +99,12 @@ class Relay:
             ConfigError: a site has another shared config.
         """
         until = self._clock() + self._patience.wait
-        while len(self._clients) < self._patience.sites:
+        while (count := len(self.roster())) < self._patience.sites:
             left = until - self._clock()
             if left <= 0:
-                came = ", ".join(sorted(self._clients)) or "none"
+                came = ", ".join(client.id for client in self.roster()) or "none"
                 raise AbsentError(
-                    f"After {self._patience.wait:g} seconds {len(self._clients)} of {self._patience.sites} sites are "
+                    f"After {self._patience.wait:g} seconds {count} of {self._patience.sites} sites are "
                     f"there ({came}): start the others, or change deploy.sites or deploy.wait."
                 )
             self._greet(left)
@@ -115,7 +116,7 @@ class Relay:
 
     def roster(self) -> Sequence[Client]:
         """Everybody who has said hello."""
-        return [self._clients[client] for client in sorted(self._clients)]
+        return self.members.roster()
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
         """Send the orders and yield what comes within the deadline.
@@ -158,7 +159,7 @@ class Relay:
     ) -> Iterator[Reply | Failure]:
         there, waiting = set(self._post.nodes()), {}
         for client, (kind, order, further) in asked.items():
-            node = self._nodes[client]
+            node = self.members.node(client)
             if node not in there:
                 yield Failure(client, order.round, "not connected")
                 continue
@@ -200,9 +201,10 @@ class Relay:
         self, arrival: Arrival, waiting: dict[tuple[int, int], _Open], strict: bool = False
     ) -> list[tuple[_Open, Reply | Failure]]:
         """What an arrival answers, if it answers something that is waited for."""
+        greeting = self._greeted.get(arrival.node) == arrival.ticket
         lost = [own for own in waiting.values() if own.ticket == arrival.ticket]
         if arrival.data is None:
-            if self._greeted.get(arrival.node) == arrival.ticket and arrival.node not in self._nodes.values():
+            if greeting and not self.members.is_present(arrival.node):
                 del self._greeted[arrival.node]  # again, next time
             elif not lost:
                 self._note(arrival.node, f"too late to matter: {arrival.reason}")
@@ -210,8 +212,10 @@ class Relay:
         try:
             letter = unseal(arrival.data)
         except ParcelError as error:
+            if greeting:
+                self._note(arrival.node, f"refused: {error}")
             return [self._close(own, waiting, None, len(arrival.data), f"refused: {error}") for own in lost]
-        if letter.kind in ("hello", "refused"):
+        if greeting:
             self._welcome(arrival.node, letter, strict)
             return []
         number: Any = letter.envelope.get("number")
@@ -231,30 +235,20 @@ class Relay:
 
     def _welcome(self, node: str, letter: Letter, strict: bool) -> None:
         """Take in a site that said hello, or say why not."""
+        name = node
         try:
             name, client, shared = read_hello(letter)
-            reason = difference(self._shared, shared, name) or self._unfit(node, name, client)
-        except ParcelError as error:
-            name, client, reason = node, None, str(error)
-        if client is not None and reason is None:
-            self._clients[name], self._nodes[name] = client, node
-            self._note(node, f"hello: {name}, {client.examples} examples, rank {client.rank}")
-        elif strict:
-            raise ConfigError(f"Site {name} is refused: {reason}")
-        else:
-            self._note(node, f"refused: {reason}")
-
-    def _unfit(self, node: str, name: str, client: Client | None) -> str | None:
-        if client is None:
-            return "it does not take part."
-        if self._nodes.get(name, node) != node and self._nodes[name] in self._post.nodes():
-            return "another node has that name: give each site one of its own."
-        try:
+            differs = difference(self._shared, shared, name)
+            if differs or client is None:
+                raise ParcelError(differs or "it does not take part.")
             self._admit([client])
+            self.members.join(node, client)
         except FedloraError as error:
-            return str(error)
-        return None
+            if strict:
+                raise ConfigError(f"Site {name} is refused: {error}") from error
+            self._note(node, f"refused: {error}")
+        else:
+            self._note(node, f"hello: {name}, {client.examples} examples, rank {client.rank}")
 
     def _note(self, node: str, what: str) -> None:
-        name = next((client for client, own in self._nodes.items() if own == node), node)
-        self._noted.append({"round": self._round, "site": name, "what": what})
+        self._noted.append({"round": self._round, "site": self.members.name(node), "what": what})

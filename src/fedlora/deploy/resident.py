@@ -8,9 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
-from fedlora.core.rounds import Client
 from fedlora.deploy.site import Site
-from fedlora.deploy.site_config import build_site, read_site
+from fedlora.deploy.site_config import build_site, read_site, site_client
 from fedlora.deploy.sockets import new_key, open_socket, serve_bytes
 from fedlora.federation.files import hold
 
@@ -33,12 +32,11 @@ def reside(path: Path, say: Callable[[str], object]) -> None:
         key = new_key(Path(own.site.key or ""))
         os.chdir(Path(own.site.shared).parent)  # paths in the shared config are seen from its folder
         simulation = build_site(own)
-        examples = len(simulation.split.clients[own.site.name].train)
-        client = Client(own.site.name, examples, own.site.rank or simulation.config.adapter.rank)
+        client = site_client(simulation, own)
         site = Site(simulation, client, folder)
         address = own.site.address or ""
         with closing(open_socket(address)) as listener:
-            say(f"site {client.id} is ready at {address}: {examples} examples, rank {client.rank}")
+            say(f"site {client.id} is ready at {address}: {client.examples} examples, rank {client.rank}")
             serve_bytes(listener, key, site.answer)
         let_go()
 

@@ -17,11 +17,12 @@ from fedlora.app.results import ownership
 from fedlora.app.run import Run
 from fedlora.app.trainer import new_trainer
 from fedlora.core.rounds import Client
+from fedlora.deploy.members import Members, read_members
 from fedlora.deploy.post import PostOffice
 from fedlora.deploy.relay import Patience, Relay
 from fedlora.deploy.shared import require_deployable, shared_part
 from fedlora.errors import ConfigError, DataError
-from fedlora.federation.files import append_lines
+from fedlora.federation.files import append_lines, write_json
 from fedlora.federation.journal import SPLIT, SUMMARY
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord
@@ -67,22 +68,23 @@ def run_server(
             raise ConfigError(f"its rank is {clients[0].rank}, more than the federation's largest ({spec.rank}).")
         method.admit(spec, clients)
 
-    relay = Relay(post, shared_part(config, setting.base), name, patience, admit, clock=clock)
+    members = _members(config, folder, resume)
+    relay = Relay(post, shared_part(config, setting.base), name, patience, admit, members=members, clock=clock)
     relay.gather()
     federation = replace(setting.federation, transport=relay)
     origin = setting.origin or f"{len(relay.roster())} sites"
-    files = {**setting.files, DEPLOYMENT: {"run": name}}
+    files = {**setting.files, DEPLOYMENT: _deployment(name, members)}
     run = Run(replace(setting, federation=federation, origin=origin, files=files), folder, resume)
     yield relay, None
     try:
         for record in run:
-            _note(folder, relay)
+            _note(folder, relay, name)
             yield relay, record
     finally:
-        _note(folder, relay)
+        _note(folder, relay, name)
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     relay.finish(last_orders(federation, run.server), summary)
-    _note(folder, relay)
+    _note(folder, relay, name)
 
 
 def _simulated(config: Config) -> tuple[Setting, Patience]:
@@ -124,10 +126,27 @@ def _deployed(config: Config, own: DeploySection) -> tuple[Setting, Patience]:
     return setting, Patience(own.sites, own.wait, own.deadline, own.quorum)
 
 
-def _note(folder: Path, relay: Relay) -> None:
+def _note(folder: Path, relay: Relay, run: str) -> None:
+    """Write down what was dropped, and who has come since."""
     notes = relay.notes()
     if notes:
         append_lines(folder / DELIVERIES, *notes)
+        write_json(folder / DEPLOYMENT, _deployment(run, relay.members))
+
+
+def _deployment(run: str, members: Members) -> dict[str, object]:
+    """The contents of `deployment.json`: what sites call the run, and who is who in it."""
+    return {"run": run, "sites": members.to_json()}
+
+
+def _members(config: Config, folder: Path, resume: bool) -> Members:
+    """The sites of the run as far as it has come. In Flower's simulation nodes are others at every start."""
+    if config.deploy is None:
+        return Members()
+    known = {}
+    if resume and (folder / DEPLOYMENT).is_file():
+        known = read_members(json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8")).get("sites", {}))
+    return Members(known, config.deploy.most_examples)
 
 
 def _run_name(config: Config, folder: Path, resume: bool) -> str:

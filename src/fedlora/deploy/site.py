@@ -20,7 +20,8 @@ import torch
 from fedlora.app.build import Simulation
 from fedlora.app.results import export, place
 from fedlora.core.rounds import Client, Failure, Memory, Order
-from fedlora.deploy.letters import Letter, seal, unseal
+from fedlora.core.text import is_plain
+from fedlora.deploy.letters import MOST_REASON, Letter, seal, unseal
 from fedlora.deploy.shared import difference, shared_digest, shared_part
 from fedlora.errors import FedloraError, RunFolderError
 from fedlora.federation.client import personal_model, serve
@@ -75,7 +76,7 @@ class Site:
         differs = difference(letter.envelope["shared"], self.shared, self.client.id)
         if differs:
             print(f"fedlora: refused the server's run: {differs}", file=sys.stderr, flush=True)
-            return Letter("refused", {"name": self.client.id, "reason": differs, "shared": self.shared})
+            return Letter("refused", {"name": self.client.id, "reason": _line(differs), "shared": self.shared})
         memory = self._memories(letter.envelope["run"]).latest(self.client.id)
         own = {"name": self.client.id, "examples": self.client.examples, "rank": self.client.rank}
         return Letter("hello", {**own, "memory": memory.round if memory else None, "shared": self.shared})
@@ -146,10 +147,16 @@ class Site:
 
 
 def _failure(number: object, reason: str) -> Letter:
-    return Letter("failure", {"number": number, "reason": reason})
+    return Letter("failure", {"number": number, "reason": _line(reason)})
 
 
 def _public(error: Exception) -> str:
     """What of an error may leave the site."""
     plain = isinstance(error, FedloraError) and not isinstance(error, RunFolderError)
     return f"{type(error).__name__}: {error}" if plain else type(error).__name__
+
+
+def _line(text: str) -> str:
+    """Text as one line that a letter may hold."""
+    whole = " ".join(text.split())[:MOST_REASON]
+    return "".join(character if is_plain(character, 1) else "?" for character in whole)

@@ -10,6 +10,9 @@ from pydantic import Field
 from fedlora.app.build import Ingredients, Simulation, build, load_dataset, load_named_base
 from fedlora.app.config import ClientsSection, Config, Positive, SplitSection, read_config
 from fedlora.app.sections import Section, checked, read_tree
+from fedlora.core.rounds import Client
+from fedlora.core.text import is_plain
+from fedlora.deploy.letters import MOST_NAME
 from fedlora.deploy.shared import require_deployable
 from fedlora.errors import ConfigError
 from fedlora.training.data import Dataset
@@ -56,6 +59,10 @@ def read_site(path: Path) -> SiteConfig:
         ConfigError: the file, a key or a value is wrong.
     """
     given, home = checked(SiteConfig, read_tree(path)), path.absolute().parent
+    if not is_plain(given.site.name, MOST_NAME):
+        raise ConfigError(
+            f"site.name is {given.site.name[:MOST_NAME]!r}, expected one line of at most {MOST_NAME} characters."
+        )
     own, folder = given.site, home / given.site.folder
     address = own.address or str(folder / "site.socket")
     if own.address and ":" not in own.address:
@@ -88,6 +95,14 @@ def build_site(own: SiteConfig) -> Simulation:
     base = load_named_base(config, dataset.labels)
     train, test = (tokenise(texts, base.tokenizer, config.model.max_length) for texts in (dataset.train, dataset.test))
     return build(config, Ingredients(dataset, _one_owner(config, dataset, own.site.name), base, train, test), workers=1)
+
+
+def site_client(simulation: Simulation, given: SiteConfig) -> Client:
+    """Who the site is in the federation. Its weight is bounded by `deploy.most_examples`, which all have agreed on."""
+    config, name = simulation.config, given.site.name
+    examples = len(simulation.split.clients[name].train)
+    most = config.deploy.most_examples if config.deploy else examples
+    return Client(name, min(examples, most), given.site.rank or config.adapter.rank)
 
 
 def _localised(shared: Config, own: SiteConfig) -> Config:

@@ -17,6 +17,7 @@ from torch import Tensor
 from fedlora.core.parcel import Parcel, Tree, branch, from_bytes, is_finite, outline, tensors_at, walk_tensors
 from fedlora.core.rounds import Failure, Order, Reply, Score
 from fedlora.core.terms import Chosen, Shapes, Terms
+from fedlora.core.text import is_plain
 from fedlora.errors import ParcelError
 from fedlora.federation.transport import parts, read_envelope
 
@@ -114,21 +115,13 @@ def _require_plain(notes: Tree, deepest: int) -> None:
     elif isinstance(notes, int | float):
         _require(_is_finite(notes), "notes with a number that is not finite, or too large")
     else:
-        plain = _is_text(notes) if isinstance(notes, str) else notes is None
+        plain = is_plain(notes, MOST_ENVELOPE) if isinstance(notes, str) else notes is None
         _require(plain, "notes that are not plain")
 
 
 def _is_finite(value: float) -> bool:
     """Whether a number of JSON is one that can be counted with: a whole one can have thousands of digits."""
     return abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
-
-
-def _is_text(value: str) -> bool:
-    """Whether it can be written to a file: JSON can name halves of characters."""
-    try:
-        return bool(value.encode()) or not value
-    except UnicodeEncodeError:
-        return False
 
 
 def require_shapes(parcel: Parcel, terms: Terms) -> None:

@@ -3,6 +3,9 @@
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from fedlora.core.text import is_plain
+from fedlora.deploy.letters import MOST_REASON
+
 _PLACE, _REASON = "p", "why"
 _TYPE = "fedlora.parcel"
 
@@ -24,5 +27,7 @@ def from_record(content: RecordDict) -> tuple[bytes | None, str]:
         if own is not None and own.stype == _TYPE:
             return own.data, ""
     if _REASON in content.config_records:
-        return None, str(content.config_records[_REASON].get(_REASON))[:500]
+        reason = content.config_records[_REASON].get(_REASON)
+        plain = isinstance(reason, str) and is_plain(reason, MOST_REASON)
+        return None, str(reason) if plain else "refused: a reason that is no plain text"
     return None, "refused: no letter in the message"
