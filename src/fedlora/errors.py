@@ -11,6 +11,7 @@
     |   |-- MethodError     a method and what is asked of it do not fit
     |   |-- RunFolderError  a run folder that is in the way, foreign or damaged
     |   `-- DivergedError   training left the finite numbers
+    |-- ReportError         a page that could not be drawn or written
     |-- ParcelError         bytes that are no parcel, or contents that were not ordered
     `-- MemoryLostError     a client no longer holds what an order builds on
 
@@ -52,6 +53,10 @@ class RunFolderError(UserError):
 
 class DivergedError(UserError):
     """Training left the finite numbers."""
+
+
+class ReportError(FedloraError):
+    """A page that could not be drawn or written; the runs that it tells of are as they were."""
 
 
 class ParcelError(FedloraError):

@@ -19,9 +19,8 @@ def run_of(count):
     ]  # fmt: skip
     split = {"labels": [f"l{k}" for k in range(25)], "clients": {client: {"labels": [1] * 25} for client in clients}}
     config = {"run": {"seed": 0}, "method": {"name": "lora-a2"}}
-    return RunData(
-        None, "lora-a2", config, [{"round": 1, "personal": {}, "global": {"accuracy": 1}}], lines, split, {}, True
-    )
+    rounds = [{"round": 1, "personal": {}, "global": {"accuracy": 1}}]
+    return RunData(None, "lora-a2", config, rounds, lines, split, {"modules": ["layer.0.query"]}, True)
 
 
 def test_some_of_many():

@@ -39,6 +39,7 @@ def write_run(folder, method, seed, scores, rank=2, notes=False):
                 "python": "3",
                 "threads": 1,
                 "packages": {"torch": "2"},
+                "modules": ["enc.layer.0.query", "enc.layer.1.out"],
             }
         )
     )

@@ -15,6 +15,7 @@ from typing import Any
 from fedlora.app.build import Ingredients, build, client_ranks, federation_scale, load
 from fedlora.app.config import Config, make_config, require_validation, resolved
 from fedlora.app.method import make_method
+from fedlora.app.pages import has_page, write_page
 from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
 from fedlora.federation.journal import CONFIG, SUMMARY, require_same_config
@@ -138,6 +139,8 @@ Step = tuple[Entry, RoundRecord | FedloraError]
 def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int | None = None) -> Iterator[Step]:
     """Run what is not finished; yields every round's record, or why a run cannot go on.
 
+    A run that was finished, but killed before its page, gets its page.
+
     Args:
         runs: from `entries`.
         dataset: examples of the caller's own.
@@ -149,6 +152,9 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int 
     for entry in runs:
         if (entry.folder / CONFIG).is_file():
             require_same_config(entry.folder, resolved(entry.config))
+    for entry in runs:
+        if is_finished(entry.folder) and not has_page(entry.folder):
+            write_page([entry.folder], entry.folder)
     for _, own in itertools.groupby((run for run in runs if not is_finished(run.folder)), key=lambda run: run.seed):
         shared: Ingredients | None = None
         for entry in own:

@@ -17,12 +17,12 @@ from rich.table import Table
 from fedlora.app.build import Simulation, build
 from fedlora.app.compare import Entry, best_rates, compare
 from fedlora.app.config import Config
+from fedlora.app.pages import write_page
 from fedlora.app.run import Run, is_finished
 from fedlora.core.rounds import Client, Failure, Order, Reply
 from fedlora.errors import FedloraError
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.transport import Transport
-from fedlora.report.page import write_report
 from fedlora.report.read import group, read_runs
 from fedlora.report.tables import NOTES, SHORT, rows, short_cells, size
 from fedlora.training.cohort import PaddedInstead
@@ -103,9 +103,10 @@ def compare_with_progress(runs: Sequence[Entry], folder: Path, workers: int | No
     failed = run_entries(runs, console, workers)
     finished = [entry.folder for entry in runs if is_finished(entry.folder)]
     if finished:
-        page = write_report(finished, folder)
+        page = write_page(finished, folder)
         print_table(finished, console)
-        console.print(f"the page: {page}")
+        if page:
+            console.print(f"the page: {page}")
     return failed
 
 

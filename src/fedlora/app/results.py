@@ -30,6 +30,7 @@ def environment(setting: Setting) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "scale": setting.spec.scale,
         "kind": setting.spec.kind,
+        "modules": list(setting.spec.shapes),
         "base": setting.base.name,
         "base_fingerprint": setting.base.fingerprint,
         "tokenizer_fingerprint": setting.base.tokenizer_fingerprint,

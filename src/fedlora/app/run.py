@@ -7,20 +7,21 @@ from typing import Any
 
 from fedlora.app.build import Setting, Simulation, build, load
 from fedlora.app.config import Config, make_config, read_config, resolved
+from fedlora.app.pages import write_page
 from fedlora.app.results import client_model, environment, export, export_adapters, ownership, summarise
 from fedlora.errors import UserError
 from fedlora.federation.journal import ENVIRONMENT, SPLIT, SUMMARY, Journal
 from fedlora.federation.record import RoundRecord, round_line
 from fedlora.federation.server import Server, begin, federate, global_model
-from fedlora.report.page import write_report
 from fedlora.training.data import Dataset
 
 
 class Run:
     """A run to iterate over, once: each step trains a round and yields its record.
 
-    Stopping is `break`. With a folder every round is on disk before its record is yielded, and the summary and the
-    adapters are written after the last.
+    Stopping is `break`. With a folder every round is on disk before its record is yielded, and the adapters, the
+    summary and the page are written after the last, in this order. A page that cannot be made is no failure of the
+    run: a sentence on stderr says so.
 
     Args:
         setting: everything of the run.
@@ -47,6 +48,11 @@ class Run:
         return self.server.round >= self.setting.federation.plan.rounds
 
     def __iter__(self) -> Iterator[RoundRecord]:
+        yield from self.rounds()
+        self.write_page()
+
+    def rounds(self) -> Iterator[RoundRecord]:
+        """The run without its page, for callers with more to do before that: `write_page` comes last."""
         try:
             for server, record in federate(self.setting.federation, self.server):
                 if self._journal:
@@ -64,7 +70,11 @@ class Run:
         summary = summarise(self.setting, journal.rounds())
         export_adapters(self.setting, self.server, journal.folder, summary)
         journal.finish(summary)
-        write_report([journal.folder], journal.folder)
+
+    def write_page(self) -> None:
+        """Write the page of a finished run into its folder, if it has one. See `fedlora.app.pages`."""
+        if self._journal:
+            write_page([self._journal.folder], self._journal.folder)
 
     def save(self, folder: str | Path, client: str | None = None) -> None:
         """Write the adapter as it is now as a PEFT directory.

@@ -77,7 +77,7 @@ def run_server(
     run = Run(replace(setting, federation=federation, origin=origin, files=files), folder, resume)
     yield relay, None
     try:
-        for record in run:
+        for record in run.rounds():
             _note(folder, relay, name)
             yield relay, record
     finally:
@@ -85,6 +85,7 @@ def run_server(
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     relay.finish(last_orders(federation, run.server), summary)
     _note(folder, relay, name)
+    run.write_page()  # last: nobody waits for it, and no site goes without its model where it fails
 
 
 def _simulated(config: Config) -> tuple[Setting, Patience]:

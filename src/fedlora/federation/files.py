@@ -37,7 +37,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, tree: object) -> None:
     """Write JSON, indented, in the order of the tree."""
-    write_whole(path, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(path, _encoded(json.dumps(tree, indent=2, ensure_ascii=False) + "\n"))
 
 
 def append_lines(path: Path, *lines: Mapping[str, object]) -> None:
@@ -48,9 +48,14 @@ def append_lines(path: Path, *lines: Mapping[str, object]) -> None:
     """
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with _sentence(path), path.open("ab") as file:
-        file.write(text.encode())
+        file.write(_encoded(text))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _encoded(text: str) -> bytes:
+    """JSON as UTF-8, which has no half of a surrogate pair: that becomes its escape, which JSON reads as the same."""
+    return text.encode(errors="backslashreplace")
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:

@@ -2,24 +2,29 @@
 """The figures of a report, each a function from runs to an `<svg>`."""
 
 import math
+import re
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from fedlora.report.read import Group, RunData
 from fedlora.report.svg import PALETTE, new_figure, to_svg
 from fedlora.report.tables import size
+from fedlora.report.text import shortened
 
 _MOST_CELLS = 4000
 """Of a map, so that each can have its value under the pointer. Of more clients, some are shown."""
 _MOST_DOTS = 400
 """Clients of a run that get a dot each. Of more, some are shown."""
+_LONGEST_NAME = 30
+"""Characters of a name at an edge or in a legend; tips have more."""
 _DASHES = ("-", "--", ":")
 
 
@@ -35,13 +40,14 @@ def score_curves(groups: Sequence[Group], part: str, key: str, against: str, tit
     """
     figure, (axes,) = new_figure()
     tips: dict[str, str] = {}
+    lines: dict[str, Line2D] = {}
     for number, group in enumerate(groups):
         points = _curve(group, part, key, against)
         if not points:
             continue
         x, y = [own[0] for own in points], [100 * statistics.fmean(own[1]) for own in points]
         colour, dash = PALETTE[number % len(PALETTE)], _DASHES[number // len(PALETTE) % len(_DASHES)]
-        axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.4, label=group.label)
+        (lines[group.label],) = axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.4)
         if any(len(own[1]) > 1 for own in points):
             low, high = [100 * min(own[1]) for own in points], [100 * max(own[1]) for own in points]
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -61,7 +67,7 @@ def score_curves(groups: Sequence[Group], part: str, key: str, against: str, tit
         axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
         axes.xaxis.set_major_formatter(lambda value, _: size(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
-    _legend(axes)
+    _legend(axes, lines)
     return to_svg(figure, f"{part}-{against}", title, tips)
 
 
@@ -100,7 +106,7 @@ def client_scores(groups: Sequence[Group], title: str) -> str | None:
                 )
     if not tips:
         return None
-    axes.set_yticks(range(len(groups)), [group.label for group in groups])
+    axes.set_yticks(range(len(groups)), [shortened(group.label, _LONGEST_NAME) for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(-2, 102)
     axes.set_xlabel("accuracy on the client's own test part, %")
@@ -129,7 +135,7 @@ def traffic(groups: Sequence[Group], title: str) -> str:
             bar.set_gid(f"bar{number}-{key}")
             tips[f"bar{number}-{key}"] = f"{group.label}: {size(total)} {words}"
             offset += total
-    axes.set_yticks(range(len(groups)), [group.label for group in groups])
+    axes.set_yticks(range(len(groups)), [shortened(group.label, _LONGEST_NAME) for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda value, _: size(value))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
@@ -155,9 +161,9 @@ def label_map(run: RunData, title: str) -> str:
 def slot_map(run: RunData, side: str, title: str) -> str | None:
     """LoRA-A2's choices by layer and map: the mean number of chosen slots a client, in the side's last round."""
     chosen = _choices(run, side)
-    if not chosen:
-        return None
     modules = list(dict.fromkeys(module for own in chosen.values() for module in own))
+    if not modules:
+        return None
     places = {module: _place(module) for module in modules}
     layers = sorted({layer for layer, _ in places.values()})
     kinds = list(dict.fromkeys(kind for _, kind in sorted(places.values())))
@@ -176,7 +182,7 @@ def overlap_map(run: RunData, side: str, title: str) -> str | None:
         client: {(module, slot) for module, slots in own.items() for slot in slots}
         for client, own in _choices(run, side).items()
     }
-    if len(chosen) < 2:
+    if len(chosen) < 2 or not any(chosen.values()):
         return None
     clients = some(sorted(chosen), math.isqrt(_MOST_CELLS))
     values, tips = {}, {}
@@ -197,24 +203,25 @@ def _across(columns: str, shown: Sequence[str], everybody: Sized) -> str:
     return f"{columns} ({len(shown)} of {len(everybody):,} clients)"
 
 
-def _choices(run: RunData, side: str) -> Mapping[str, Mapping[str, Sequence[int]]]:
+def _choices(run: RunData, side: str) -> Mapping[str, Mapping[str, Set[int]]]:
     """Client -> module -> chosen slots, in the last round in which the side trained."""
     own = [line for line in run.clients if line["notes"].get("side") == side and line["status"] == "accepted"]
     last = max((line["round"] for line in own), default=None)
-    return {line["client"]: _told_slots(line["notes"]) for line in own if line["round"] == last}
+    known = run.environment.get("modules", ())
+    return {line["client"]: _told_slots(line["notes"], known) for line in own if line["round"] == last}
 
 
-def _told_slots(notes: Mapping[str, object]) -> Mapping[str, Sequence[int]]:
-    """What a client says that it chose; a client can say anything, and what makes no sense is left out."""
+def _told_slots(notes: Mapping[str, Any], known: Sequence[str]) -> Mapping[str, Set[int]]:
+    """What a client says that it chose of the run's modules. It can say anything; what makes no sense is left out."""
     told = notes.get("slots")
-    entries = told.items() if isinstance(told, Mapping) else ()
-    return {m: own for m, own in entries if isinstance(own, list) and own and all(isinstance(s, int) for s in own)}
+    entries = {module: told[module] for module in known if module in told} if isinstance(told, Mapping) else {}
+    return {m: set(own) for m, own in entries.items() if isinstance(own, list) and own and set(map(type, own)) == {int}}
 
 
 def _place(module: str) -> tuple[int, str]:
     """The layer of a module's dotted name, and the map's name within the layer."""
     words = module.split(".")
-    number = next((place for place, word in enumerate(words) if word.isdigit()), None)
+    number = next((place for place, word in enumerate(words) if re.fullmatch("[0-9]{1,9}", word)), None)
     if number is None:
         return 0, module
     return int(words[number]), ".".join(words[number + 1 :])
@@ -256,6 +263,7 @@ def heat_map(name: str, title: str, cells: Cells) -> str:
 
 def _names(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     """Names at the edges where there is room for them."""
+    columns, rows = ([shortened(name, _LONGEST_NAME) for name in names] for names in (columns, rows))
     if len(columns) <= 26 and max(map(len, columns)) <= 24:
         slanted = max(map(len, columns)) > 3
         turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
@@ -268,5 +276,15 @@ def _names(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
         axes.set_yticks([])
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=8, handlelength=1.6, frameon=False)
+def _legend(axes: Axes, lines: Mapping[str, Line2D]) -> None:
+    names = [shortened(name, _LONGEST_NAME) for name in lines]
+    axes.legend(
+        list(lines.values()),
+        names,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=3 if max(map(len, names)) <= 16 else 2,
+        fontsize=8,
+        handlelength=1.6,
+        frameon=False,
+    )

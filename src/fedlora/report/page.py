@@ -8,11 +8,15 @@ from pathlib import Path
 
 import jinja2
 
+from fedlora.errors import FedloraError, ReportError
 from fedlora.report import figures
 from fedlora.report.read import Group, RunData, group, read_runs
 from fedlora.report.tables import COLUMNS, NOTES, cells, comma_separated, markdown, rows
+from fedlora.report.text import shortened, visible, visible_lines
 
 HTML, MARKDOWN, CSV = "report.html", "table.md", "table.csv"
+_LONGEST_REASON = 300
+"""Characters of what an error of another library says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +33,31 @@ def write_report(paths: Sequence[Path], folder: Path) -> Path:
 
     Raises:
         RunFolderError: a path holds no run.
+        ReportError: the page cannot be drawn, or its folder cannot be written.
     """
-    runs = read_runs(paths)
-    table = rows(group(runs))
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {HTML: page(runs, folder), MARKDOWN: markdown(table), CSV: comma_separated(table)}
-    for name, text in texts.items():
-        beside = folder / f".{name}.part"
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.replace(folder / name)
+    try:
+        runs = read_runs(paths)
+        table = rows(group(runs))
+        texts = {HTML: page(runs, folder), MARKDOWN: markdown(table), CSV: comma_separated(table)}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            _write(folder / name, text)
+    except FedloraError:
+        raise
+    except Exception as error:  # whatever it is, it must not look like a failure of the run
+        reason = shortened(visible(f"{type(error).__name__}: {error}"), _LONGEST_REASON)
+        raise ReportError(f"The page in {folder} could not be made ({reason}).") from error
     return folder / HTML
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def page(runs: Sequence[RunData], folder: Path) -> str:
@@ -171,7 +190,7 @@ def _command(run: RunData, folder: Path) -> str:
     if run.deployed:
         return "see docs/deploy.md: the data are at the sites"
     config = Path(os.path.relpath(run.folder, folder)) / "config.toml"
-    return f"fedlora run {config.as_posix()} --out again/{run.method}-seed-{run.seed}"
+    return visible(f"fedlora run {config.as_posix()} --out again/{run.method}-seed-{run.seed}")
 
 
 def _machine(run: RunData) -> str:
@@ -183,4 +202,4 @@ def _machine(run: RunData) -> str:
 
 
 def _config_text(run: RunData) -> str:
-    return (run.folder / "config.toml").read_text(encoding="utf-8")
+    return visible_lines((run.folder / "config.toml").read_text(encoding="utf-8"))

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run folders as data, grouped into what a table has one row for."""
+"""Run folders as data, grouped into what a table has one row for.
 
-import json
+All text of a run comes in here, and is made fit for pages and figures here.
+"""
+
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.errors import RunFolderError
+from fedlora.report.text import read_json, visible_tree
 
 Line = Mapping[str, Any]
 
@@ -67,12 +70,18 @@ def read_runs(paths: Iterable[Path]) -> list[RunData]:
     folders: list[Path] = []
     for path in paths:
         found = sorted(own.parent for own in path.rglob("config.toml")) if path.is_dir() else []
-        found = [own for own in found if (own / "rounds.jsonl").exists()]
+        found = [own for own in found if _has_round(own)]
         found = [own for own in found if own == path or not _is_trial(own)]
         if not found:
             raise RunFolderError(f"{path} holds no run with a finished round: expected a folder with rounds.jsonl.")
         folders += [own for own in found if own not in folders]
     return label([_read(folder) for folder in folders])
+
+
+def _has_round(folder: Path) -> bool:
+    """Whether a round was finished: its line has its end."""
+    path = folder / "rounds.jsonl"
+    return path.is_file() and b"\n" in path.read_bytes()
 
 
 def _is_trial(folder: Path) -> bool:
@@ -119,21 +128,21 @@ def _keys(run: RunData) -> dict[str, Any]:
 
 def _read(folder: Path) -> RunData:
     try:
-        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+        config = visible_tree(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")))
         return RunData(
             folder=folder,
             label=folder.name,
             config=config,
             rounds=_lines(folder / "rounds.jsonl"),
             clients=_lines(folder / "clients.jsonl"),
-            split=json.loads((folder / "split.json").read_text(encoding="utf-8")),
-            environment=json.loads((folder / "environment.json").read_text(encoding="utf-8")),
+            split=read_json((folder / "split.json").read_bytes()),
+            environment=read_json((folder / "environment.json").read_bytes()),
             finished=(folder / "summary.json").is_file(),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise RunFolderError(f"{folder} is no whole run folder: {error}.") from error
 
 
 def _lines(path: Path) -> list[Line]:
     whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    return [read_json(line) for line in whole.splitlines()]

@@ -3,6 +3,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
@@ -10,6 +11,9 @@ from xml.etree import ElementTree
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from fedlora.report.text import shortened
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -17,7 +21,12 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8
 """Okabe and Ito's colours, told apart by most eyes, on light and on dark."""
 GREY = "#808488"
 """For lines of the frame: visible on light and on dark."""
+_LONGEST_TIP = 300
+"""Characters: a figure has thousands of tips, and a name has any length."""
 STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # `$` in a name is a dollar
+    "text.usetex": False,
+    "axes.formatter.use_mathtext": False,
     "svg.fonttype": "none",
     "font.size": 9.5,
     "axes.edgecolor": GREY,
@@ -56,7 +65,11 @@ def to_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> st
         tips: gid of an artist -> the text to show at it.
     """
     stream = io.BytesIO()
-    with rc_context({**STYLE, "svg.hashsalt": name}):
+    for text in figure.findobj(Text):  # those made before the style held; ticks are made anew within it
+        text.set_parse_math(False)
+        text.set_usetex(False)
+    with rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # glyphs that matplotlib lacks: the browser draws the text
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
@@ -67,7 +80,7 @@ def to_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> st
     for element in root.iter():
         own = element.get("id", "")
         if own in tips:
-            ElementTree.SubElement(element, f"{{{_SVG}}}title").text = tips[own]
+            ElementTree.SubElement(element, f"{{{_SVG}}}title").text = shortened(tips[own], _LONGEST_TIP)
         if own and own.encode() not in used:
             del element.attrib["id"]
     for size in ("width", "height"):

@@ -128,7 +128,7 @@ def short_cells(row: Row) -> list[str]:
 def markdown(table: Sequence[Row]) -> str:
     """The table in Markdown."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in table]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells(row)) + " |" for row in table]
     return "\n".join([*lines, "", NOTES, ""])
 
 

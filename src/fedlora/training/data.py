@@ -121,7 +121,8 @@ def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Se
         labels: the label names in order; by default those of the training set, sorted.
 
     Raises:
-        DataError: empty data, a missing column, a single label, or a test label that training lacks.
+        DataError: empty data, a missing column, half a character, a single label, or a test label that training
+            lacks.
     """
     parts: tuple[tuple[Part, Rows], ...] = (("train", train), ("test", test))
     for part, rows in parts:
@@ -132,6 +133,8 @@ def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Se
                 _require_column(rows, column, part, origin)
     found = sorted({str(row[columns.label]) for row in train})
     names = tuple(labels) if labels else tuple(found)
+    for name in names:
+        _require_whole(name, f"data.labels: {name!r}")
     if len(names) < 2:
         raise DataError(
             f"{origin}: the column {columns.label!r} has a single label, {names[0]!r}; at least two are needed."
@@ -201,6 +204,19 @@ def _require_column(rows: Rows, column: str, part: Part, origin: str) -> None:
                 f"{origin}: row {number} of the {part} part has no column {column!r}; it has {there}. Set "
                 f"data.text, data.label or split.column to one of these."
             )
+        _require_whole(str(row[column]), f"{origin}: row {number} of the {part} part, column {column!r},")
+
+
+def _require_whole(text: str, where: str) -> None:
+    """JSON can name half of a surrogate pair, which no tokenizer reads and no file holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise DataError(
+            f"{where} holds {half}, half of a character (a lone surrogate): put the whole character there, or leave "
+            f"it out."
+        ) from error
 
 
 def take_some(dataset: Dataset, train: int | None, test: int | None, seed: int) -> Dataset:
