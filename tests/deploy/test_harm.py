@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.deploy.conftest import journal_state, lines, thread_site
+from tests.deploy.conftest import journal_state, lines, thread_site, write_rows
 
 from fedlora.app.config import make_config
 from fedlora.core.rounds import Client
@@ -15,9 +15,9 @@ from fedlora.deploy.letters import Letter
 from fedlora.deploy.post import Arrival, DirectPost
 from fedlora.deploy.relay import AbsentError, Patience, Relay
 from fedlora.deploy.server import run_server
-from fedlora.deploy.site_config import read_site
+from fedlora.deploy.site_config import build_site, read_site
 from fedlora.deploy.sockets import read_key
-from fedlora.errors import ConfigError, ParcelError
+from fedlora.errors import ConfigError, ParcelError, RunFolderError
 
 METHODS = ("lora-a2", "fedsa", "flora")
 
@@ -276,6 +276,66 @@ def test_a_site_that_changed_its_data_or_config_is_told_apart(world, threads, tm
     assert "and this is ash with 7: start the server again" in statuses(tmp_path / "out", "ash")[1]
     assert "the shared config has changed since the hello" in statuses(tmp_path / "out", "birch")[1]
     assert statuses(tmp_path / "out", "birch")[2] == "accepted"
+
+
+def turn_texts(path):
+    """As many examples, with each other's texts."""
+    rows = lines(path)
+    write_rows(path, [{**row, "text": other["text"]} for row, other in zip(rows, reversed(rows), strict=True)])
+
+
+def test_a_site_with_other_examples_than_it_began_with_takes_no_further_part(world, threads, tmp_path):
+    own = world("fedsa", rounds=3)
+    ash = threads(own)[0]
+    began = ash._simulation
+    for _, record in run_server(own.config, Harmful(own), tmp_path / "out"):
+        if record and record.round == 1:
+            turn_texts(own.folder / "sites" / "ash" / "data" / "train.jsonl")
+            ash._simulation = build_site(read_site(own.site("ash")))  # as if its process were started anew
+        if record and record.round == 2:
+            ash._simulation = began
+    first, second, third = statuses(tmp_path / "out", "ash")
+    assert (first, third) == ("accepted", "accepted")
+    assert "ash began this run with other examples: put them back there, or start a new run" in second
+    assert statuses(tmp_path / "out", "cedar") == ["accepted"] * 3
+
+
+def test_a_run_is_not_resumed_with_a_site_of_other_examples(world, tmp_path, capfd):
+    own = world("fedsa", rounds=2)
+    with ExitStack() as stack:
+        for path in own.sites():
+            stack.enter_context(thread_site(path))
+        for _, record in run_server(own.config, Harmful(own), tmp_path / "out"):
+            if record:
+                break
+    turn_texts(own.folder / "sites" / "ash" / "data" / "train.jsonl")
+    with ExitStack() as stack:
+        for path in own.sites():
+            stack.enter_context(thread_site(path))
+        with pytest.raises(ConfigError, match="Site ash is refused"):
+            run(own, tmp_path / "out", Harmful(own), resume=True)
+        assert "ash began this run with other examples" in capfd.readouterr().err
+        run(own, tmp_path / "new", Harmful(own))  # a new run may begin with them
+    assert statuses(tmp_path / "new", "ash") == ["accepted"] * 2
+
+
+def test_the_servers_test_file_is_that_of_the_start(world, threads, tmp_path):
+    file = tmp_path / "test.jsonl"
+    own = world("fedit", rounds=2, deploy={"test": str(file)})
+    shutil.copy(own.folder / "sites" / "ash" / "data" / "test.jsonl", file)
+    threads(own)
+    for _, record in run_server(own.config, Harmful(own), tmp_path / "out"):
+        if record:
+            break
+    before = file.read_bytes()
+    turn_texts(file)
+    with pytest.raises(RunFolderError, match=r"was started with other test examples \(data.path, or deploy.test\)"):
+        run(own, tmp_path / "out", Harmful(own), resume=True)
+    with pytest.raises(RunFolderError, match="was started with other test examples"):
+        run(own, tmp_path / "out", Harmful(own), resume=True, test=None)
+    file.write_bytes(before)
+    run(own, tmp_path / "out", Harmful(own), resume=True)
+    assert statuses(tmp_path / "out", "ash") == ["accepted"] * 2
 
 
 def test_two_servers_in_one_second_number_their_orders_apart():

@@ -31,7 +31,8 @@ class Killed(BaseException):
 def run(method, folder, config=CONFIG):
     """A run with its folder: started, or gone on with where there is one."""
     opened = Journal.go_on if (folder / "config.toml").exists() else Journal.start
-    journal = opened(folder, config, {"environment.json": {"threads": 1}})
+    files = {"environment.json": {"base_fingerprint": "b"}, "split.json": {"digests": {"train": "t"}}}
+    journal = opened(folder, config, files)
     trainer = StandIn(SPEC, 1)
     transport = LocalTransport(CLIENTS, method, trainer, block=2, memories=journal.memories)
     own = Federation(method, SPEC, transport, Plan(4, per_round=2), trainer)

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
 from fedlora.methods.base import Method
 from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some
+from fedlora.training.digests import example_digests
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
 from fedlora.training.model import Base, load_base
@@ -31,7 +33,7 @@ from fedlora.training.tokens import Tokens, tokenise_once
 from fedlora.training.trainer import PlainTrainer
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Ingredients:
     """What takes long to load and does not depend on the method: shared by all runs of one seed."""
 
@@ -40,6 +42,11 @@ class Ingredients:
     base: Base
     train: Tokens
     test: Tokens
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """Digests of the examples and their owners, see `example_digests`."""
+        return example_digests(self.train, self.test, self.split)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +61,8 @@ class Setting:
     """The dense parts that the run starts with."""
     split: Split
     """Who owns which examples; nobody is known where data stay with their owners."""
+    digests: Mapping[str, str]
+    """Of the examples that are here and their owners, see `example_digests`."""
     origin: str
     """Where the data come from, for the record."""
     files: Mapping[str, object] = field(default_factory=dict)
@@ -123,6 +132,7 @@ def build(config: Config, ingredients: Ingredients | None = None, workers: int |
         federation=Federation(method, spec, transport, plan_of(config), trainer),
         head=trainer.head,
         split=dealt,
+        digests=own.digests,
         origin=own.dataset.origin,
         dataset=own.dataset,
         trainer=trainer,

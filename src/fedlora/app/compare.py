@@ -9,16 +9,18 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fedlora.app.build import Ingredients, build, client_ranks, federation_scale, load
 from fedlora.app.config import Config, make_config, require_validation, resolved
+from fedlora.app.inputs import inputs
 from fedlora.app.method import make_method
 from fedlora.app.pages import has_page, write_page
 from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
-from fedlora.federation.journal import CONFIG, SUMMARY, require_same_config
+from fedlora.federation.journal import CONFIG, SUMMARY, require_same_config, require_same_inputs
 from fedlora.federation.record import RoundRecord
 from fedlora.methods import find_method
 from fedlora.training.data import Dataset
@@ -139,7 +141,8 @@ Step = tuple[Entry, RoundRecord | FedloraError]
 def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int | None = None) -> Iterator[Step]:
     """Run what is not finished; yields every round's record, or why a run cannot go on.
 
-    A run that was finished, but killed before its page, gets its page.
+    A run that is there already counts if it is this comparison's own, of the same config and the same inputs. That is
+    seen before anything runs. One that was finished, but killed before its page, gets its page.
 
     Args:
         runs: from `entries`.
@@ -149,19 +152,28 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int 
     Raises:
         UserError: a folder holds another run; or data or base are wrong, which concerns all runs.
     """
-    for entry in runs:
-        if (entry.folder / CONFIG).is_file():
-            require_same_config(entry.folder, resolved(entry.config))
+    first = {entry.seed: entry.config for entry in reversed(runs)}
+
+    @lru_cache(maxsize=1)
+    def ingredients(seed: int) -> Ingredients:
+        return load(first[seed], dataset)
+
+    begun = [entry for entry in runs if (entry.folder / CONFIG).is_file()]
+    for entry in begun:
+        require_same_config(entry.folder, resolved(entry.config))
+    for entry in begun:
+        shared = ingredients(entry.seed)
+        require_same_inputs(entry.folder, inputs(entry.config, shared.base, shared.digests))
     for entry in runs:
         if is_finished(entry.folder) and not has_page(entry.folder):
             write_page([entry.folder], entry.folder)
-    for _, own in itertools.groupby((run for run in runs if not is_finished(run.folder)), key=lambda run: run.seed):
-        shared: Ingredients | None = None
-        for entry in own:
-            shared = shared or load(entry.config, dataset)
-            try:
-                simulation = build(entry.config, shared, workers)
-                for record in Run(simulation, entry.folder, resume=(entry.folder / CONFIG).is_file()):
-                    yield entry, record
-            except FedloraError as error:
-                yield entry, error
+    for entry in runs:
+        if is_finished(entry.folder):
+            continue
+        shared = ingredients(entry.seed)
+        try:
+            simulation = build(entry.config, shared, workers)
+            for record in Run(simulation, entry.folder, resume=(entry.folder / CONFIG).is_file()):
+                yield entry, record
+        except FedloraError as error:
+            yield entry, error

@@ -3,7 +3,6 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +10,31 @@ import torch
 
 from fedlora.app.build import Setting, Simulation
 from fedlora.app.card import model_card
+from fedlora.app.inputs import inputs
 from fedlora.core.adapter import AdapterSpec, Start, effective
 from fedlora.core.parcel import cast_floats
 from fedlora.core.rounds import Client
 from fedlora.federation.files import write_json, write_whole
-from fedlora.federation.journal import client_folder
+from fedlora.federation.journal import ENVIRONMENT, SPLIT, client_folder
 from fedlora.federation.server import Server, global_model
 from fedlora.training.peft_files import fits_peft, write_model, write_peft
 
 
 def environment(setting: Setting) -> dict[str, object]:
     """What a run depends on besides its config."""
-    packages = ("fedlora", "torch", "transformers", "peft", "datasets", "flwr-datasets", "safetensors", "numpy")
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in packages},
         "threads": torch.get_num_threads(),
         "scale": setting.spec.scale,
         "kind": setting.spec.kind,
         "modules": list(setting.spec.shapes),
-        "base": setting.base.name,
-        "base_fingerprint": setting.base.fingerprint,
-        "tokenizer_fingerprint": setting.base.tokenizer_fingerprint,
+        **inputs(setting.config, setting.base, setting.digests)[ENVIRONMENT],
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def ownership(setting: Setting) -> dict[str, object]:
-    """The contents of `split.json`: of every client, how many examples of each label it owns.
+    """The contents of `split.json`: digests of the examples; of every client, how many of each label it owns.
 
     Sites do not tell, so of a deployment it names nobody.
     """
@@ -55,7 +44,7 @@ def ownership(setting: Setting) -> dict[str, object]:
             counts = setting.dataset.label_counts(own.train)
             clients[client] = {"labels": counts, "validation": len(own.validation), "test": len(own.test)}
     return {
-        "labels": list(setting.base.labels),
+        **inputs(setting.config, setting.base, setting.digests)[SPLIT],
         "clients": clients,
         "left_out_clients": list(setting.split.empty),
         "unused_examples": setting.split.unused,

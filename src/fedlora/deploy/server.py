@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy
-
 from fedlora.app.build import Setting, adapter_spec, build, load_named_base, plan_of
 from fedlora.app.config import Config, DeploySection
 from fedlora.app.method import make_method, wrapped
@@ -28,10 +26,11 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, last_orders
 from fedlora.training.data import Columns, from_rows
+from fedlora.training.digests import example_digests
 from fedlora.training.model import Base
 from fedlora.training.split import Split
 from fedlora.training.tables import read_rows
-from fedlora.training.tokens import Tokens, tokenise
+from fedlora.training.tokens import Tokens, no_tokens, tokenise
 
 DEPLOYMENT = "deployment.json"
 DELIVERIES = "deliveries.jsonl"
@@ -98,6 +97,7 @@ def _simulated(config: Config) -> tuple[Setting, Patience]:
         federation=own.federation,
         head=own.head,
         split=own.split,
+        digests=own.digests,
         origin=own.origin,
         files={SPLIT: ownership(own)},
     )
@@ -114,14 +114,15 @@ def _deployed(config: Config, own: DeploySection) -> tuple[Setting, Patience]:
     spec = adapter_spec(config, base, config.adapter.rank, method)
     test = _test_tokens(config, base)
     trainer = new_trainer(config, base, spec, method, train=test, test=test, owned={})  # it scores alone
-    nobody = LocalTransport((), method, trainer)
+    nobody, unknown = LocalTransport((), method, trainer), Split({}, (), 0)
     setting = Setting(
         config=config,
         base=base,
         spec=spec,
         federation=Federation(method, spec, nobody, plan_of(config), trainer if own.test else None),
         head=trainer.head,
-        split=Split({}, (), 0),
+        split=unknown,
+        digests=example_digests(no_tokens(), test, unknown),
         origin="",
     )
     return setting, Patience(own.sites, own.wait, own.deadline, own.quorum)
@@ -160,8 +161,7 @@ def _run_name(config: Config, folder: Path, resume: bool) -> str:
 def _test_tokens(config: Config, base: Base) -> Tokens:
     own = config.deploy
     if own is None or own.test is None:
-        nothing = numpy.zeros(0, dtype=numpy.int64)
-        return Tokens(nothing.astype(numpy.int32), numpy.zeros(1, dtype=numpy.int64), nothing)
+        return no_tokens()
     path = Path(own.test)
     if not path.is_file():
         raise DataError(f"deploy.test is {own.test!r}, but there is no such file.")

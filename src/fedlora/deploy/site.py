@@ -25,8 +25,12 @@ from fedlora.deploy.letters import MOST_REASON, Letter, seal, unseal
 from fedlora.deploy.shared import difference, shared_digest, shared_part
 from fedlora.errors import FedloraError, RunFolderError
 from fedlora.federation.client import personal_model, serve
+from fedlora.federation.files import write_json
 from fedlora.federation.memories import StoredMemories
 from fedlora.federation.transport import decode_order, encode_reply
+
+EXAMPLES = "examples.json"
+"""Of each run, the digests of the examples that the site began it with."""
 
 
 class Site:
@@ -74,6 +78,7 @@ class Site:
     def _hello(self, letter: Letter) -> Letter:
         """Who this is, if both have the same shared config."""
         differs = difference(letter.envelope["shared"], self.shared, self.client.id)
+        differs = differs or self._other_examples(letter.envelope["run"])
         if differs:
             print(f"fedlora: refused the server's run: {differs}", file=sys.stderr, flush=True)
             return Letter("refused", {"name": self.client.id, "reason": _line(differs), "shared": self.shared})
@@ -126,7 +131,19 @@ class Site:
                 f"the order is for {asked[0]} with {asked[1]} examples, and this is {self.client.id} with "
                 f"{self.client.examples}: start the server again"
             )
+        other = self._other_examples(letter.envelope["run"])
+        if other:
+            raise FedloraError(other)
         return order
+
+    def _other_examples(self, run: str) -> str | None:
+        """A sentence if this site began the run with other examples; None: with these, or it begins now."""
+        path, digests = self._home(run) / EXAMPLES, dict(self._simulation.digests)
+        if not path.exists():
+            write_json(path, digests)
+        elif json.loads(path.read_text(encoding="utf-8")) != digests:
+            return f"{self.client.id} began this run with other examples: put them back there, or start a new run"
+        return None
 
     def _held(self, memories: StoredMemories, order: Order) -> Memory | None:
         """The memory that the server knows of, or what is left of those before."""

@@ -31,6 +31,21 @@ SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 MEMORIES = "memories"
 _PATIENCE = "deploy"
+_INPUTS = (
+    (ENVIRONMENT, "packages.fedlora", "another version of fedlora"),
+    (ENVIRONMENT, "base_fingerprint", "other weights of the base (model.base)"),
+    (ENVIRONMENT, "head_fingerprint", "another head of the base (model.base)"),
+    (ENVIRONMENT, "tokenizer_fingerprint", "another tokenizer (model.base)"),
+    (ENVIRONMENT, "start_fingerprint", "another adapter to start from (adapter.start)"),
+    (SPLIT, "labels", "other names of labels (data.labels, or the data themselves)"),
+    (SPLIT, "digests.train", "other training examples (data.path)"),
+    (SPLIT, "digests.test", "other test examples (data.path, or deploy.test)"),
+    (SPLIT, "digests.owners", "other owners of the examples (split)"),
+)
+"""What makes a run another one although its config is the same: file, key, and what a sentence calls a change."""
+_SHORT = 40
+"""Characters of a value that a sentence shows: versions, and no digests."""
+_MISSING = object()
 _KEPT = 2
 """Checkpoints kept: the newest, and one to fall back on."""
 
@@ -86,12 +101,13 @@ class Journal:
             files: as for `start`; written where a kill left them out.
 
         Raises:
-            RunFolderError: somebody else is at work in it, it is another run's, its config differs, or a
-                checkpoint is damaged or foreign.
+            RunFolderError: somebody else is at work in it, it is another run's, its config or its inputs
+                differ, or a checkpoint is damaged or foreign.
         """
         if not (folder / CONFIG).is_file():
             raise RunFolderError(f"{folder} holds {_contents(folder)}, no run that --resume could go on with.")
         require_same_config(folder, config)
+        require_same_inputs(folder, files)
         with hold(folder) as let_go:
             for part in folder.rglob(f".*{PART}"):
                 part.unlink()
@@ -168,6 +184,50 @@ def require_same_config(folder: Path, config: str) -> None:
                     f"{folder} cannot go on: {section}.{key} was {was.get(key)!r} and is now {now.get(key)!r}. Set it "
                     f"back, or choose another --out for a new run."
                 )
+
+
+def require_same_inputs(folder: Path, files: Mapping[str, object]) -> None:
+    """Name the first input in which a run differs from another: version, base, tokenizer, examples, owners.
+
+    Args:
+        folder: holds a run.
+        files: as for `Journal.start`, of the other run. Keys that are no inputs are not compared.
+
+    Raises:
+        RunFolderError: they differ, or the folder does not say.
+    """
+    begun = (folder / ROUNDS).exists()
+    for file, key, change in _INPUTS:
+        now = _value(files.get(file), key)
+        if now is _MISSING or not (begun or (folder / file).exists()):  # a kill left the file out: `go_on` writes it
+            continue
+        was = _value(_described(folder / file), key)
+        if was is _MISSING:
+            raise RunFolderError(
+                f"{folder} does not say all that its run was started with: {file} lacks {key}. An older version of "
+                f"fedlora made it: finish it with that version, or choose another --out for a new run."
+            )
+        if was != now:
+            short = all(isinstance(value, str) and len(value) <= _SHORT for value in (was, now))
+            shown = f": {was}, and now it is {now}" if short else ""
+            raise RunFolderError(
+                f"{folder} was started with {change}{shown}. Put it back as it was, or choose another --out for a "
+                f"new run."
+            )
+
+
+def _described(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged: put it back, or choose another --out for a new run.") from error
+
+
+def _value(tree: object, key: str) -> object:
+    """The value at a dotted key, or `_MISSING`."""
+    for part in key.split("."):
+        tree = tree[part] if isinstance(tree, dict) and part in tree else _MISSING
+    return tree
 
 
 def _number(checkpoint: Path) -> int:

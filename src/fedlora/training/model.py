@@ -38,6 +38,8 @@ class Base:
     """Which of them store their weight as (d_in, d_out)."""
     fingerprint: str = ""
     """SHA-256 of all weights but the head's."""
+    head_fingerprint: str = ""
+    """SHA-256 of the head's weights that came with the checkpoint; the others are drawn from the seed."""
     tokenizer_fingerprint: str = ""
     maps: dict[str, AdaptedMap] = field(default_factory=dict, repr=False)
     """The hooks of the maps that are adapted."""
@@ -194,6 +196,7 @@ def make_base(
         shapes={map_name: map_shape(module) for map_name, module in maps.items()},
         transposed=frozenset(map_name for map_name, module in maps.items() if not isinstance(module, nn.Linear)),
         fingerprint=_fingerprint({key: own for key, own in named.items() if key not in head}),
+        head_fingerprint=_fingerprint({key: own for key, own in head.items() if key not in lacking}),
         tokenizer_fingerprint=_tokenizer_fingerprint(tokenizer),
     )
 

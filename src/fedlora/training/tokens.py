@@ -39,6 +39,12 @@ class Tokens:
         return numpy.diff(self.starts)
 
 
+def no_tokens() -> Tokens:
+    """Those of no example."""
+    nothing = numpy.zeros(0, dtype=numpy.int64)
+    return Tokens(nothing.astype(numpy.int32), _starts(nothing), nothing)
+
+
 def tokenise(texts: Texts, tokenizer: Any, max_length: int) -> Tokens:
     """The tokens of every text, special tokens included, cut at `max_length`."""
     ids, lengths = zip(*_encoded(texts, tokenizer, max_length), strict=True)

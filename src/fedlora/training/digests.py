@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tells the examples of one run from those of another: digests of token ids, labels and owners."""
+
+import hashlib
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from fedlora.training.split import Split
+from fedlora.training.tokens import Tokens
+
+
+def example_digests(train: Tokens, test: Tokens, split: Split) -> dict[str, str]:
+    """SHA-256 in hex of all that training and scores see of the examples.
+
+    Args:
+        train: of the training set; none where the examples stay with their owners.
+        test: of the test set.
+        split: who owns which of them, not yet pooled.
+
+    Returns:
+        Three digests: `train` and `test` (token ids, where each example ends, labels) and `owners` (every client's
+        name, the numbers of its training, validation and test examples, and what it calls the labels).
+    """
+    return {"train": _of_tokens(train), "test": _of_tokens(test), "owners": _of_split(split)}
+
+
+def _of_tokens(tokens: Tokens) -> str:
+    digest = hashlib.sha256()
+    for numbers in (tokens.ids, tokens.starts, tokens.labels):
+        _add(digest, numbers)
+    return digest.hexdigest()
+
+
+def _of_split(split: Split) -> str:
+    digest = hashlib.sha256()
+    for client, part in sorted(split.clients.items()):
+        digest.update(f"{client!r}\n".encode())
+        for numbers in (part.train, part.validation, part.test, part.names):
+            _add(digest, numbers if numbers is not None else numpy.zeros(0, dtype=numpy.int64))
+    return digest.hexdigest()
+
+
+def _add(digest: Any, numbers: NDArray[numpy.int32] | NDArray[numpy.int64]) -> None:
+    """Add an array, its length first: no two lists of arrays have the same bytes."""
+    width = "<i4" if numbers.dtype == numpy.int32 else "<i8"  # little endian, as on nearly every machine
+    digest.update(f"{len(numbers)} {width}\n".encode())
+    digest.update(numpy.ascontiguousarray(numbers, dtype=width).data)
