@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole deployment on this machine: SuperLink, SuperNodes and sites as processes, over TLS, with node keys.
+"""A whole deployment on this machine: SuperLink, proxy, SuperNodes and sites as processes, over TLS, with node keys.
 
-Every process is started in a group of its own, and what was started is stopped, group by group, when the block ends,
-however it ends.
+As in docs/deploy.md the SuperLink listens where only this machine's users reach it, and nodes connect to a proxy that
+passes the Fleet API alone. Every process is started in a group of its own, with files for its user alone (umask 077),
+and what was started is stopped, group by group, when the block ends, however it ends.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from fedlora.deploy.credentials import make_authority, make_certificate, make_node_key
+from fedlora.deploy.proxies import ProxyEnds, forwarder
 from fedlora.errors import FedloraError
 
 APP = Path(__file__).parents[3] / "examples" / "flower"
 """The Flower app of a checkout."""
 _POLITE = 10.0
+_UMASK = 0o077
 
 
 class Loopback:
@@ -30,12 +34,18 @@ class Loopback:
     Args:
         folder: for keys, logs and Flower's own files; must not be there.
         app: the Flower app.
+        proxy: gives the command of the proxy, see `proxies.py`.
     """
 
-    def __init__(self, folder: Path, app: Path = APP) -> None:
+    def __init__(
+        self, folder: Path, app: Path = APP, proxy: Callable[[ProxyEnds], Sequence[str]] = forwarder
+    ) -> None:
         self.folder, self.keys = folder.absolute(), folder.absolute() / "keys"
         self.address = f"127.0.0.1:{free_port()}"
-        self._app = app
+        """Where nodes connect: the proxy."""
+        self.control = f"127.0.0.1:{free_port()}"
+        """Where the operator's `flwr` connects: the SuperLink itself."""
+        self._app, self._proxy = app, proxy
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._said: dict[str, int] = {}
         """Bytes of a process's log from before it was started."""
@@ -47,7 +57,7 @@ class Loopback:
         make_certificate(self.keys, ["127.0.0.1", "localhost"])
         home = self.folder / "home"
         home.mkdir()
-        told = f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "{self.address}"\n'
+        told = f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "{self.control}"\n'
         (home / "config.toml").write_text(f'{told}root-certificates = "{self.keys / "ca.crt"}"\n', encoding="utf-8")
         return self
 
@@ -59,14 +69,17 @@ class Loopback:
             self.stop(name)
 
     def superlink(self) -> None:
-        """Start the SuperLink; its database outlives it."""
-        host, _, port = self.address.rpartition(":")
+        """Start the SuperLink, and the proxy unless it runs; the SuperLink's database outlives it."""
+        host, _, port = self.control.rpartition(":")
         secured = ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key"]
         secured = [str(self.keys / word) if not word.startswith("--") else word for word in secured]
         line = ["flower-superlink", "--host", host, "--port", port, "--enable-supernode-auth", *secured]
         line += ["--disable-runtime-dependency-installation", "--database", str(self.folder / "superlink.sqlite")]
         self.start("superlink", line)
-        self._wait_for_port("superlink", int(port))
+        self._wait_for_port("superlink", self.control)
+        if "proxy" not in self._processes:
+            self.start("proxy", self._proxy(ProxyEnds(self.address, self.control, self.keys)))
+            self._wait_for_port("proxy", self.address)
 
     def register(self, name: str) -> Path:
         """Make a node's key and tell the SuperLink; returns the private key."""
@@ -102,14 +115,20 @@ class Loopback:
         told = " ".join(f"{key}={_toml(value)}" for key, value in settings.items())
         line = [_command("flwr"), "run", str(self._app), "own", "--stream", "--run-config", told]
         return subprocess.Popen(  # noqa: S603
-            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment()
+            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment(), umask=_UMASK
         )
 
     def flwr(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Call Flower's command line."""
         line = [_command("flwr"), *words]
         return subprocess.run(  # noqa: S603
-            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment(), check=False
+            line,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment(),
+            umask=_UMASK,
+            check=False,
         )
 
     def environment(self) -> dict[str, str]:
@@ -129,6 +148,7 @@ class Loopback:
                 stdin=subprocess.DEVNULL,
                 env=self.environment(),
                 start_new_session=True,
+                umask=_UMASK,
             )
 
     def process(self, name: str) -> "subprocess.Popen[bytes]":
@@ -163,10 +183,11 @@ class Loopback:
                 raise FedloraError(f"{name} did not get ready: {said[-1] if said else 'it said nothing'}")
             time.sleep(0.1)
 
-    def _wait_for_port(self, name: str, port: int, patience: float = 60.0) -> None:
+    def _wait_for_port(self, name: str, address: str, patience: float = 60.0) -> None:
+        host, _, port = address.rpartition(":")
         until = time.monotonic() + patience
         while self._processes[name].poll() is None and time.monotonic() < until:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            with suppress(OSError), socket.create_connection((host, int(port)), timeout=1.0):
                 return
             time.sleep(0.2)
         raise FedloraError(f"{name} did not get ready: see {self.folder / 'logs'}")
@@ -181,8 +202,9 @@ def free_port() -> int:
 
 
 def _command(name: str) -> str:
-    """A command of this environment."""
-    return str(Path(sys.executable).parent / name)
+    """A command of this environment, or of the system where this environment has none."""
+    here = Path(sys.executable).parent / name
+    return str(here) if here.exists() else shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") or name
 
 
 def _toml(value: str | bool) -> str:
