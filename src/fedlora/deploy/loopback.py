@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole deployment on this machine: SuperLink, proxy, SuperNodes and sites as processes, over TLS, with node keys.
 
-As in docs/deploy.md the SuperLink listens where only this machine's users reach it, and nodes connect to a proxy that
-passes the Fleet API alone. Every process is started in a group of its own, with files for its user alone (umask 077),
-and what was started is stopped, group by group, when the block ends, however it ends.
+As in docs/deploy.md the SuperLink listens where only this machine's users reach it, nodes connect to a proxy that
+passes the Fleet API alone, and they run only the app that was signed here. Every process is started in a group of its
+own, with files for its user alone (umask 077), and what was started is stopped, group by group, when the block ends,
+however it ends.
 """
 
 import os
@@ -13,12 +14,13 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from fedlora.deploy.credentials import make_authority, make_certificate, make_node_key
+from fedlora.deploy.credentials import make_authority, make_certificate, make_node_key, make_signing_key
 from fedlora.deploy.proxies import ProxyEnds, forwarder
 from fedlora.errors import FedloraError
 
@@ -26,6 +28,7 @@ APP = Path(__file__).parents[3] / "examples" / "flower"
 """The Flower app of a checkout."""
 _POLITE = 10.0
 _UMASK = 0o077
+_SIGNED_APP = [sys.executable, "-m", "fedlora.deploy.flower.signed_app"]
 
 
 class Loopback:
@@ -37,29 +40,45 @@ class Loopback:
         proxy: gives the command of the proxy, see `proxies.py`.
     """
 
-    def __init__(
-        self, folder: Path, app: Path = APP, proxy: Callable[[ProxyEnds], Sequence[str]] = forwarder
-    ) -> None:
+    def __init__(self, folder: Path, app: Path = APP, proxy: Callable[[ProxyEnds], Sequence[str]] = forwarder) -> None:
         self.folder, self.keys = folder.absolute(), folder.absolute() / "keys"
         self.address = f"127.0.0.1:{free_port()}"
         """Where nodes connect: the proxy."""
         self.control = f"127.0.0.1:{free_port()}"
         """Where the operator's `flwr` connects: the SuperLink itself."""
-        self._app, self._proxy = app, proxy
+        self.trusted = self.keys / "trusted.yaml"
+        """Whose apps the nodes run."""
+        self._app, self._proxy, self._hub = app, proxy, f"127.0.0.1:{free_port()}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._said: dict[str, int] = {}
         """Bytes of a process's log from before it was started."""
 
     def __enter__(self) -> "Loopback":
-        """Make authority and certificate; nothing is started yet."""
+        """Make authority, certificate and a signed app; nothing is started yet."""
         (self.folder / "logs").mkdir(parents=True)
+        self.folder.chmod(0o700)
         make_authority(self.keys)
         make_certificate(self.keys, ["127.0.0.1", "localhost"])
         home = self.folder / "home"
         home.mkdir()
         told = f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "{self.control}"\n'
         (home / "config.toml").write_text(f'{told}root-certificates = "{self.keys / "ca.crt"}"\n', encoding="utf-8")
+        self._sign()
         return self
+
+    def _sign(self) -> None:
+        """Build the app, and sign it with a key that the nodes trust."""
+        built = self.folder / "app"
+        built.mkdir()
+        done = self._call(["flwr", "build", "--app", str(self._app)], built)
+        if done.returncode:
+            raise FedloraError(f"The app {self._app} could not be built: {done.stdout[-500:]}")
+        (self._bundle,) = built.glob("*.fab")
+        private, _ = make_signing_key(self.keys / "reviewer")
+        signed = self._call([*_SIGNED_APP, "sign", str(self._bundle), str(private)])
+        if signed.returncode:
+            raise FedloraError(f"The app could not be signed: {signed.stdout[-500:]}")
+        self.trusted.write_text(signed.stdout, encoding="utf-8")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -69,7 +88,10 @@ class Loopback:
             self.stop(name)
 
     def superlink(self) -> None:
-        """Start the SuperLink, and the proxy unless it runs; the SuperLink's database outlives it."""
+        """Start the SuperLink, and what stands beside it unless that runs; the SuperLink's database outlives it."""
+        if "apps" not in self._processes:
+            self.start("apps", [*_SIGNED_APP, "serve", str(self._bundle), self._hub])
+            self._wait_for_port("apps", self._hub)
         host, _, port = self.control.rpartition(":")
         secured = ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key"]
         secured = [str(self.keys / word) if not word.startswith("--") else word for word in secured]
@@ -90,7 +112,7 @@ class Loopback:
         return private
 
     def supernode(self, name: str, site: str, key: Path, private: Path, authority: Path | None = None) -> None:
-        """Start a SuperNode that forwards to a site.
+        """Start a SuperNode that forwards to a site, and runs nothing but the signed app.
 
         Args:
             name: of the site.
@@ -101,6 +123,7 @@ class Loopback:
         """
         trusted = ["--root-certificates", str(authority or self.keys / "ca.crt"), "--max-retries", "5"]
         line = ["flower-supernode", "--superlink", self.address, *trusted, "--port", str(free_port())]
+        line += ["--trusted-entities", str(self.trusted)]
         config = f'site="{site}" key="{key}"'
         line += ["--auth-supernode-private-key", str(private), "--node-config", config]
         self.start(f"node-{name}", line)
@@ -111,22 +134,25 @@ class Loopback:
         self.wait_for(f"site-{name}", "is ready at", patience)
 
     def run(self, settings: Mapping[str, str | bool]) -> "subprocess.Popen[str]":
-        """Start `flwr run`, which streams what the ServerApp says."""
+        """Start `flwr run` of the signed app, which streams what the ServerApp says."""
         told = " ".join(f"{key}={_toml(value)}" for key, value in settings.items())
-        line = [_command("flwr"), "run", str(self._app), "own", "--stream", "--run-config", told]
+        line = [_command("flwr"), "run", _identity(self._app), "own", "--stream", "--run-config", told]
         return subprocess.Popen(  # noqa: S603
             line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment(), umask=_UMASK
         )
 
     def flwr(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Call Flower's command line."""
-        line = [_command("flwr"), *words]
+        """Call Flower's command line, as the server's operator."""
+        return self._call(["flwr", *words])
+
+    def _call(self, line: Sequence[str], where: Path | None = None) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(  # noqa: S603
-            line,
+            [_command(line[0]), *line[1:]],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=self.environment(),
+            cwd=where,
             umask=_UMASK,
             check=False,
         )
@@ -135,6 +161,7 @@ class Loopback:
         """For Flower's processes: its own home, no telemetry, no look for updates, our commands first."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        quiet["FLWR_SUPERGRID_API_URL"] = f"http://{self._hub}"
         return {**os.environ, **quiet, "FLWR_HOME": str(self.folder / "home"), "PATH": path}
 
     def start(self, name: str, line: Sequence[str]) -> None:
@@ -205,6 +232,13 @@ def _command(name: str) -> str:
     """A command of this environment, or of the system where this environment has none."""
     here = Path(sys.executable).parent / name
     return str(here) if here.exists() else shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") or name
+
+
+def _identity(app: Path) -> str:
+    """What `flwr run` calls an app that does not come from a folder."""
+    about = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
+    project = about["project"]
+    return f"@{about['tool']['flwr']['app']['publisher']}/{project['name']}=={project['version']}"
 
 
 def _toml(value: str | bool) -> str:
