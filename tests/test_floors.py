@@ -37,7 +37,7 @@ THIRD_PARTIES = {
     "laws": {"torch", "hypothesis"},
     "report": {"jinja2", "matplotlib"},
     "app": {"torch", "pydantic", "tomli_w", "rich", "transformers"},
-    "deploy": {"torch", "numpy", "pydantic"},
+    "deploy": {"torch", "numpy", "pydantic", "httpx", "uvicorn"},
     "flower": {"flwr"},
     "cli": {"typer"},
     "__init__": set(),

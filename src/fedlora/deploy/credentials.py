@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TLS and node authentication need, made with openssl and ssh-keygen: an authority, a certificate, node keys.
+"""What TLS, node authentication and signed apps need, made with openssl and ssh-keygen.
 
 The same commands stand in docs/deploy.md, for three real machines.
 """
@@ -42,8 +42,17 @@ def make_certificate(folder: Path, hosts: Sequence[str]) -> tuple[Path, Path]:
 
 def make_node_key(path: Path) -> tuple[Path, Path]:
     """A SuperNode's private key, and the public one that the SuperLink is told."""
+    return _make_key(path, "ecdsa", "-b", "384")
+
+
+def make_signing_key(path: Path) -> tuple[Path, Path]:
+    """The private key that signs an app, and the public one that nodes are told."""
+    return _make_key(path, "ed25519")
+
+
+def _make_key(path: Path, *kind: str) -> tuple[Path, Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _call(["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-C", path.name, "-f", path])
+    _call(["ssh-keygen", "-q", "-t", *kind, "-N", "", "-C", path.name, "-f", path])
     return path, path.with_name(f"{path.name}.pub")
 
 

@@ -85,7 +85,7 @@ def open_socket(address: str) -> socket.socket:
             f"site.address is {address!r}, which cannot be listened on: {error.strerror or error}."
         ) from error
     if family == socket.AF_UNIX:
-        Path(address).chmod(0o600)
+        Path(address).chmod(0o660)  # a node of another user comes in by the folder's group, if it may read the key
     return own
 
 

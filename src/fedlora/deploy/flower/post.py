@@ -20,6 +20,7 @@ _ERRORS = {
     3: "the message's time is over",
     4: "the reply's time is over",
     5: "the node is gone",
+    7: "the node does not trust the app: no key of its --trusted-entities has signed it",
     8: "the app was killed",
 }
 
