@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from capture import Recorder
-from cases import BASES, CASES, TEXTS, Case
+from case import BASES, TEXTS, Case
+from cases import CASES
 from semantic_before import (
     record_export,
     record_memory,
@@ -205,12 +206,12 @@ class _Recording:
                 continue
             place = self.out.under(f"round{answer.round}", answer.client)
             if isinstance(answer, Reply):
-                if ("not finite", answer.round, answer.client) in self.planned:
-                    answer = replace(answer, parcel=_spoiled(answer.parcel))
-                record_payload(place.under("up"), answer.parcel)
                 place.count("steps", answer.steps)
+                spoiled = ("not finite", answer.round, answer.client) in self.planned
+                parcel = _spoiled(answer.parcel) if spoiled else answer.parcel
+                record_payload(place.under("up"), parcel)
             if ("lost reply", answer.round, answer.client) not in self.planned:
-                yield answer
+                yield replace(answer, parcel=parcel) if isinstance(answer, Reply) else answer
 
     def _record_order(self, order: Order) -> None:
         training = order.kind == "train"

@@ -190,7 +190,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
-    parser.add_argument("--names", type=Path, default=HERE / "names.toml", help="[[rename]]: pattern, replacement, case")
+    parser.add_argument(
+        "--names", type=Path, default=HERE / "names.toml", help="[[rename]]: pattern, replacement, case"
+    )
     parser.add_argument("--explained", type=Path, default=HERE / "explained.toml", help="differences that are meant")
     parser.add_argument("--most", type=int, default=200, help="unexplained differences to print")
     words = parser.parse_args()
