@@ -2,25 +2,22 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from capture import Recorder
 from case import BASES, TEXTS, Case
 from cases import CASES
+from events_before import Planned, Recording, Troubled, forget
 from semantic_before import (
     record_export,
     record_memory,
-    record_payload,
     record_round,
     record_server,
 )
 from special_before import SPECIAL
-from torch import Tensor
 
 from fedlora.app.build import Ingredients, Simulation, build, load
 from fedlora.app.config import Config, make_config
@@ -28,20 +25,13 @@ from fedlora.app.predict import predict
 from fedlora.app.results import client_model, export_adapters, summarise
 from fedlora.app.run import Run
 from fedlora.app.trainer import train_settings
-from fedlora.core.adapter import AdapterSpec, Start, Tensors
-from fedlora.core.parcel import Parcel, from_bytes, to_bytes
-from fedlora.core.rounds import Client, Failure, FitJob, Fitted, Order, Reply, Score, ScoreJob, Trainer
+from fedlora.core.adapter import Start
 from fedlora.errors import RunFolderError
 from fedlora.federation.local import LocalTransport
-from fedlora.federation.memories import HeldMemories
 from fedlora.federation.record import RoundRecord, round_line
 from fedlora.federation.server import global_model
-from fedlora.federation.transport import Transport
 from fedlora.training.generated import generated_base
 from fedlora.training.trainer import PlainTrainer
-
-Planned = frozenset[tuple[str, int, str]]
-"""(event, round, client id)."""
 
 
 def play(case: Case, out: Recorder) -> None:
@@ -58,21 +48,8 @@ def _play(case: Case, out: Recorder, folder: Path) -> None:
     config = _config(case, folder)
     simulation, planned = _simulation(case, config, out)
     _record_begin(out.under("begin"), simulation)
-    run = Run(simulation, folder / "run" if "folder" in case else None)
-    record_server(out.under("round0", "server"), simulation.federation, run.server)
-    lines = []
     try:
-        for record in run:
-            _record_round(out, simulation, run, record)
-            lines.append(round_line(record))
-            _forget(simulation, planned, record.round)
-            if record.round == case.get("folder"):
-                break
-        if "folder" in case:
-            simulation, planned = _simulation(case, config, out)
-            run = Run(simulation, folder / "run", resume=True)
-            for record in run:
-                _record_round(out, simulation, run, record)
+        simulation, run, lines = _rounds(case, config, simulation, planned, out, folder / "run")
     except Exception as error:
         if case["ends"] != "error":
             raise
@@ -86,6 +63,27 @@ def _play(case: Case, out: Recorder, folder: Path) -> None:
     else:
         _record_predictions(out.under("predict"), simulation, folder / "run")
     record_export(out.under("export"), folder / "run")
+
+
+def _rounds(
+    case: Case, config: Config, simulation: Simulation, planned: Planned, out: Recorder, folder: Path
+) -> tuple[Simulation, Run, list[dict[str, object]]]:
+    """All rounds; with a folder the run is left after the case's round, and another goes on with it."""
+    lines = []
+    run = Run(simulation, folder if "folder" in case else None)
+    record_server(out.under("round0", "server"), simulation.federation, run.server)
+    for record in run:
+        _record_round(out, simulation, run, record)
+        lines.append(round_line(record))
+        forget(simulation, planned, record.round)
+        if record.round == case.get("folder"):
+            break
+    if "folder" in case:
+        simulation, _ = _simulation(case, config, out)
+        run = Run(simulation, folder, resume=True)
+        for record in run:
+            _record_round(out, simulation, run, record)
+    return simulation, run, lines
 
 
 # ------------------------------------------------------------------------------------------------ making
@@ -146,97 +144,12 @@ def _simulation(case: Case, config: Config, out: Recorder) -> tuple[Simulation, 
     inner = LocalTransport(
         roster,
         method,
-        _Troubled(trainer, planned),
+        Troubled(trainer, planned),
         block=config.clients.block or 1,
         workers=case.get("workers", 1),
     )
-    federation = replace(simulation.federation, transport=_Recording(inner, out, planned), scorer=trainer)
+    federation = replace(simulation.federation, transport=Recording(inner, out, planned), scorer=trainer)
     return replace(simulation, trainer=trainer, transport=inner, federation=federation), planned
-
-
-# ------------------------------------------------------------------------------------------------ playing
-
-
-@dataclass(frozen=True)
-class _Troubled:
-    """A trainer that fails where a case says so."""
-
-    inner: Trainer
-    planned: Planned
-
-    @property
-    def spec(self) -> AdapterSpec:
-        return self.inner.spec
-
-    @property
-    def head(self) -> Tensors:
-        return self.inner.head
-
-    def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
-        if any(("trainer raises", job.round, job.client) in self.planned for job in jobs):
-            raise RuntimeError("planted")
-        answers = list(self.inner.fit(jobs))
-        for number, job in enumerate(jobs):
-            if ("diverged", job.round, job.client) in self.planned:
-                answers[number] = Failure(job.client, job.round, "the loss is nan at step 1 of 2", diverged=True)
-        return answers
-
-    def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
-        return list(self.inner.score(jobs))
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """A transport that records what passes, and loses or spoils replies where a case says so."""
-
-    inner: Transport
-    out: Recorder
-    planned: Planned
-
-    def roster(self) -> Sequence[Client]:
-        return self.inner.roster()
-
-    def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
-        for order in orders:
-            self._record_order(order)
-        kinds = {order.client.id: order.kind for order in orders}
-        for answer in self.inner.exchange(orders):
-            if kinds[answer.client] == "evaluate":
-                yield answer
-                continue
-            place = self.out.under(f"round{answer.round}", answer.client)
-            if isinstance(answer, Reply):
-                place.count("steps", answer.steps)
-                spoiled = ("not finite", answer.round, answer.client) in self.planned
-                parcel = _spoiled(answer.parcel) if spoiled else answer.parcel
-                record_payload(place.under("up"), parcel)
-            if ("lost reply", answer.round, answer.client) not in self.planned:
-                yield replace(answer, parcel=parcel) if isinstance(answer, Reply) else answer
-
-    def _record_order(self, order: Order) -> None:
-        training = order.kind == "train"
-        completed = order.round if training else order.round - 1
-        place = self.out.under(f"round{completed}", order.client.id, "down" if training else "evaluate_down")
-        record_payload(place, from_bytes(to_bytes(order.parcel)))
-        client = order.client
-        place.under("client").tree({"examples": client.examples, "rank": client.rank, "seen": client.seen})
-
-
-def _spoiled(parcel: Parcel) -> Parcel:
-    def spoiled(tree: Any) -> Any:
-        if isinstance(tree, Tensor):
-            return torch.full_like(tree, float("nan")) if tree.is_floating_point() else tree
-        return {key: spoiled(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
-
-    return {key: spoiled(value) for key, value in parcel.items()}
-
-
-def _forget(simulation: Simulation, planned: Planned, round: int) -> None:
-    lost = {client for event, at, client in planned if event == "lost memory" and at == round}
-    memories = simulation.transport.memories
-    if lost and isinstance(memories, HeldMemories):
-        kept = {client: own for client, own in memories.all().items() if client not in lost}
-        simulation.transport.memories = HeldMemories(kept)
 
 
 # ---------------------------------------------------------------------------------------------- recording

@@ -184,7 +184,7 @@ def _surroundings() -> list[Case]:
         "evaluate-seldom": {"evaluate": {"every": 2}},
         "evaluate-last": {"evaluate": {"every": 0}},
         "iid": {"split": {"kind": "iid"}},
-        "pathological": {"split": {"kind": "pathological", "clients": 6}},
+        "pathological": {"split": {"kind": "pathological", "clients": 6}, "data": {"train_examples": 250}},
         "unbalanced": {"split": {"alpha": 0.1, "balanced": False, "clients": 12}},
         "unreachable": {"clients": {"dropout": 0.4}},
         "profile": {"clients": {"ranks": "normal"}},
@@ -203,9 +203,6 @@ def _surroundings() -> list[Case]:
     for method in ("fedit", "lora-a2", "flora", "fedsa", "replicate", "local"):
         sections = {"adapter": {"rank": 3}, "run": {"rounds": 2}}
         found.append(make_case(f"start/{method}", method, config=sections, start="method/fedit"))
-    found.append(
-        make_case("start/vera", "fedit", config={"adapter": {"kind": "vera", "scale": 2.0}}, start="vera-shared/fedit")
-    )
     for method in ("lora-a2", "fedsa", "flora", "full", "hetlora"):
         sections = mixed(method, clients={"per_round": 4})
         found.append(make_case(f"folder/{method}", method, config=sections, events=[["lost reply", 2, 1]], folder=1))
@@ -230,6 +227,8 @@ def _defects() -> list[Case]:
     found.append(
         make_case("D2-rank-override/halves-lost-reply", "special:halves", config=large, events=[["lost reply", 2, 1]])
     )
+    vera = {"adapter": {"kind": "vera", "scale": 2.0}}
+    found.append(make_case("D-vera-start/fedit", "fedit", config=vera, start="vera-shared/fedit", ends="error"))
     for method in ("fedit", "lora-a2"):
         raised, diverged = [["trainer raises", 2, 1]], [["diverged", 2, 1]]
         found.append(make_case(f"D3-trainer-exception/{method}", method, events=raised, ends="error"))

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlora.core.adapter import AdapterSpec, Start
+from fedlora.core.adapter import AdapterSpec
 from fedlora.core.parcel import Parcel
 from fedlora.core.rounds import Client
-from fedlora.methods.base import State
+from fedlora.methods.base import Programme, State
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.replicate import Replicate
 
@@ -23,14 +23,14 @@ class Halves(Replicate):
 
 @dataclass(frozen=True)
 class Breaks(FedIT):
-    """Raises an exception at one client."""
+    """Raises an exception at one client's training."""
 
     name: ClassVar[str] = "breaks"
 
-    def receive(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec) -> Start:
+    def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
         if client.id == "c2":
             raise ZeroDivisionError("planted")
-        return super().receive(parcel, kept, client, spec)
+        return super().client(parcel, kept, client, spec, round)
 
 
 SPECIAL = {"special:halves": "Halves", "special:breaks": "Breaks"}
