@@ -23,7 +23,7 @@ import numpy
 
 from fedlora.app.build import cores
 from fedlora.app.progress import quiet_libraries
-from fedlora.core.rounds import Amount, Client, Order
+from fedlora.core.rounds import Client, Duration, Order
 from fedlora.federation.local import LocalTransport
 from fedlora.methods.fedit import FedIT
 from fedlora.training.cohort import CohortTrainer
@@ -36,7 +36,7 @@ from fedlora.training.trainer import TrainSettings
 LABELS = tuple(f"label {number}" for number in range(20))
 
 
-def seconds(base, clients, examples, length, rank, batch=16, block=1, workers=None):
+def seconds(base, clients, examples, length, rank, batch=16, client_batch=1, workers=None):
     """A round of FedIT: orders through bytes, training, replies through bytes; no aggregation."""
     draw = numpy.random.default_rng(0)
     count = clients * examples
@@ -48,21 +48,21 @@ def seconds(base, clients, examples, length, rank, batch=16, block=1, workers=No
     }
     method, spec = FedIT(), base.spec(rank, 2.0, head="shared")
     trainer = CohortTrainer(
-        base, spec, TrainSettings(Amount(epochs=1), batch_size=batch), train=tokens, test=tokens, owned=owned, seed=0,
-        rounds=2, tokens_a_pass=10**9 if block > 1 else 1024,
+        base, spec, TrainSettings(Duration(epochs=1), batch_size=batch), train=tokens, test=tokens, owned=owned, seed=0,
+        rounds=2, tokens_a_pass=10**9 if client_batch > 1 else 1024,
     )  # fmt: skip
     members = [Client(name, examples, rank) for name in owned]
-    transport = LocalTransport(members, method, trainer, block=block, workers=workers)
+    transport = LocalTransport(members, method, trainer, client_batch=client_batch, workers=workers)
     state = method.init(spec, 0)
-    parcel = {"adapter": method.dispatch(state, members[0], 1), "head": trainer.head}
+    payload = {"adapter": method.dispatch(state, members[0], 1), "head": trainer.head}
 
     def round(who):
         started = time.perf_counter()
-        for _ in transport.exchange([Order("train", 1, client, parcel) for client in who]):
+        for _ in transport.exchange([Order("train", 1, client, payload) for client in who]):
             pass
         return time.perf_counter() - started
 
-    round(members[: max(1, min(len(members), 2 * block))])
+    round(members[: max(1, min(len(members), 2 * client_batch))])
     return round(members)
 
 
@@ -81,8 +81,8 @@ def main(name, out):
         if length <= longest:
             examples = 2048 // length
             curves["length"][length] = seconds(base, 4, examples, length, 8, workers=workers) / (4 * examples)
-    for block in (1, 2, 4, 8, 16, 32, 64):
-        curves["clients per pass"][block] = seconds(base, 64, 16, 16, 8, block=block) / (64 * 16)
+    for client_batch in (1, 2, 4, 8, 16, 32, 64):
+        curves["clients per pass"][client_batch] = seconds(base, 64, 16, 16, 8, client_batch=client_batch) / (64 * 16)
     for curve, points in curves.items():
         print(curve, {x: f"{1000 * y:.2f} ms" for x, y in points.items()}, flush=True)
     told = {

@@ -65,7 +65,7 @@ def main(out):
     methods = {}
     for name, kind in BUILT_IN.items():
         method = kind()
-        if method.pooled:
+        if method.centralized:
             continue
         ranks = "-" if "lora" not in method.kinds else "1 to 8" if method.mixed_ranks else "4"
         methods[name] = {"exact": method.exactness(), "ranks": ranks, "errors": errors(method)}

@@ -3,7 +3,8 @@
 
     python benchmarks/losses.py OUT.json [ROUNDS] [SEEDS]
 
-The real server, relay, letters and sites, in one process; only the post is made to do harm, to updates drawn from the
+The real server, remote transport, messages and sites, in one process; only the connection is made to do harm, to
+updates drawn from the
 seed. Beside each such run stands one in which the same clients are simply never reached, and one without any harm.
 """
 
@@ -18,10 +19,10 @@ from pathlib import Path
 from fedlora.app.build import build, load
 from fedlora.app.config import make_config
 from fedlora.app.progress import quiet_libraries
-from fedlora.core.parcel import from_bytes, to_bytes
+from fedlora.core.payload import from_bytes, to_bytes
 from fedlora.core.seeds import numpy_stream
-from fedlora.deploy.letters import unseal
-from fedlora.deploy.post import Arrival
+from fedlora.deploy.connection import Arrival
+from fedlora.deploy.messages import decode_message
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site
 
@@ -46,8 +47,8 @@ class Post:
 
     def send(self, node, data, patience):
         self.ticket += 1
-        letter = unseal(data)
-        order = letter.envelope.get("order", {})
+        message = decode_message(data)
+        order = message.envelope.get("order", {})
         harm = self.fate(node, order["round"]) if order.get("kind") == "train" else None
         if self.harms == "absent" and harm in ("lost", "late", "damaged"):
             return str(self.ticket)
@@ -97,15 +98,15 @@ def settings(method, seed, rounds):
     )
 
 
-def run(config, ingredients, harms, folder):
-    simulation = build(config, ingredients, workers=1)
+def run(config, resources, harms, folder):
+    simulation = build(config, resources, workers=1)
     clients = simulation.transport.roster()
     sites = {client.id: Site(simulation, client, folder / "sites" / client.id) for client in clients}
-    post, out = Post(sites, config.run.seed, harms), folder / "run"
-    for _ in run_server(config, post, out, clock=post.clock):
+    connection, out = Post(sites, config.run.seed, harms), folder / "run"
+    for _ in run_server(config, connection, out, clock=connection.clock):
         pass
     summary = json.loads((out / "summary.json").read_text())
-    newest = sorted((out / "checkpoints").glob("*.parcel"))[-1]
+    newest = sorted((out / "checkpoints").glob("*.payload"))[-1]
     state = to_bytes({key: own for key, own in from_bytes(newest.read_bytes()).items() if key != "run"})
     told = [json.loads(line)["what"] for line in (out / "deliveries.jsonl").read_text().splitlines()]
     clients = [json.loads(line) for line in (out / "clients.jsonl").read_text().splitlines()]
@@ -113,7 +114,7 @@ def run(config, ingredients, harms, folder):
     return {
         "global": summary["global"]["accuracy"] if summary["global"] else None,
         "personal": summary["personal"]["mean"],
-        "done": dict(post.done),
+        "done": dict(connection.done),
         "statuses": dict(statuses),
         "dropped": sum(own.startswith("dropped") for own in told),
     }, state
@@ -125,11 +126,11 @@ def main(out, rounds=12, seeds=2):
     for seed in range(int(seeds)):
         for method in METHODS:
             config = settings(method, seed, int(rounds))
-            ingredients, states = load(config), {}
+            resources, states = load(config), {}
             own = {"method": method, "seed": seed}
             for harms in ("none", "harmed", "absent"):
                 with tempfile.TemporaryDirectory() as folder:
-                    own[harms], states[harms] = run(config, ingredients, harms, Path(folder))
+                    own[harms], states[harms] = run(config, resources, harms, Path(folder))
                 print(method, seed, harms, own[harms], flush=True)
             own["server state of harmed = of absent, bit for bit"] = states["harmed"] == states["absent"]
             found.append(own)

@@ -5,7 +5,7 @@
 
 A generated base of 2 layers and width 32, generated examples, iid, one step a client and round; every run in a
 process of its own, with a run folder. Told: the peak of its resident memory with 100 and with 10,000 clients
-(20,000 examples, 100 clients a round, scores of everybody at the end, adapters and report included), and over
+(20,000 examples, 100 clients a round, scores of everyone at the end, adapters and report included), and over
 500 rounds of 5 of 100 clients the memory after every 50.
 """
 

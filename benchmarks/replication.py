@@ -2,7 +2,7 @@
 """The diagnostic of the replication-padding paper on real data: what one aggregation does to a rank-20 client.
 
 All clients train one round at rank 5 (their mean is FedIT's). Then one client with a balanced share of the
-labels gets rank 20, its new slots fresh rows of A and zero columns of B; everybody trains one epoch, and
+labels gets rank 20, its new slots fresh rows of A and zero columns of B; everyone trains one epoch, and
 the same uploads are aggregated by zero padding and by replication. Scored on the whole test set: the
 rank-20 client's own model before aggregation, and what each server would send it back.
 
@@ -18,7 +18,7 @@ import numpy
 import torch
 
 from fedlora.core.adapter import Start
-from fedlora.core.parcel import tensors_at
+from fedlora.core.payload import tensors_at
 from fedlora.core.rounds import Client, FitJob, ScoreJob, Upload
 from fedlora.core.seeds import numpy_stream
 from fedlora.federation.local import LocalTransport
@@ -76,9 +76,9 @@ def main(data, folder, out, lr=5e-4):
         (fitted,) = trainer.fit([FitJob(client.id, 2, asked)])
         own = fitted.start if client.id == "c0" else own
         heads.append((client.examples, fitted.start.adapter.dense))
-        parcel, _ = Replicate().upload(start, fitted.start, {}, 2)
-        uploads.append(Upload(client, parcel))
-        assert tensors_at(parcel, "input")
+        payload, _ = Replicate().upload(start, fitted.start, {}, 2)
+        uploads.append(Upload(client, payload))
+        assert tensors_at(payload, "input")
     total = sum(n for n, _ in heads)
     head = {name: sum(n * part[name] for n, part in heads) / total for name in server.head}
 

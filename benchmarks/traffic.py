@@ -4,7 +4,7 @@
     python benchmarks/traffic.py OUT.json
 
 Six maps (four 768 x 768, one 768 to 3072, one 3072 to 768), float32, no head. Of each method the bytes of the
-encoded parcels of one client, up and down: at first contact (round 1) and steady (the mean of rounds 3 and
+encoded payloads of one client, up and down: at first contact (round 1) and steady (the mean of rounds 3 and
 4, so that a method that alternates is counted over both sides). Trained by the stand-in problem; at equal
 ranks, because that is what all methods take.
 """
@@ -39,7 +39,7 @@ def counted(method):
 def main(out):
     methods = {}
     for name, kind in BUILT_IN.items():
-        if not kind.pooled:
+        if not kind.centralized:
             methods[name] = counted(kind())
             print(name, methods[name], flush=True)
     told = {"shapes": SHAPES, "rank": RANK, "clients": CLIENTS, "bytes of one client and round": methods}

@@ -47,9 +47,9 @@ def orders(simulation):
     return [Order("train", 1, client, {"adapter": method.dispatch(state, client, 1), **head}) for client in own]
 
 
-def ours(simulation, trainer, block, workers):
+def ours(simulation, trainer, client_batch, workers):
     transport = LocalTransport(
-        simulation.transport.roster(), simulation.federation.method, trainer, block=block, workers=workers
+        simulation.transport.roster(), simulation.federation.method, trainer, client_batch=client_batch, workers=workers
     )
 
     def run():
@@ -173,7 +173,7 @@ def cost(simulation, work):
 def matrix(simulation):
     """GFLOP/s of the frozen maps' products with a batch's tokens, one thread on each core at once."""
     tokens, owned = simulation.trainer._train, simulation.split.clients
-    steps = sum(len(list(batches(own.train, BATCH, simulation.trainer._settings.amount, 0, ("", 1, c))))
+    steps = sum(len(list(batches(own.train, BATCH, simulation.trainer._settings.duration, 0, ("", 1, c))))
                 for c, own in owned.items())  # fmt: skip
     rows = sum(int(tokens.lengths[own.train].sum()) for own in owned.values()) // steps
     weights = [own.detach() for own in encoder_weights(simulation)]

@@ -159,7 +159,7 @@ def methods_page():
     lines += ["against the mean of the clients' changes, and of the model against the mean of the clients' models"]
     lines += ["([exactness.py](../benchmarks/exactness.py)). And bytes of one client and round at rank 8, one layer of"]
     lines += [
-        "RoBERTa-base, encoded parcels without heads ([traffic.py](../benchmarks/traffic.py)).",
+        "RoBERTa-base, encoded payloads without heads ([traffic.py](../benchmarks/traffic.py)).",
         "",
         results.measures_table(),
     ]
@@ -190,7 +190,7 @@ def privacy_table():
     for name, kind in BUILT_IN.items():
         method = kind()
         adapter = "lora" if "lora" in kind.kinds else "dense"
-        if kind.pooled:
+        if kind.centralized:
             lines.append(
                 f"| [`{name}`](methods/{name}.md) | every text: all data are in one place | - | - | nothing | - |"
             )
@@ -198,12 +198,12 @@ def privacy_table():
         nobody, shapes = frozenset(), ((5, 7), (6, 4))
         world = World(shapes, (2, 2), (5, 4), 2, nobody, nobody, 1.0, "frozen", "float32", 0, adapter)
         run = play(method, world)
-        up = [sent_words(method, run.exchange(round, "c0")[0].terms.expected, adapter) for round in (1, 2)]
+        up = [sent_words(method, run.exchange(round, "c0")[0].schema.expected, adapter) for round in (1, 2)]
         notes = {key: None for reply in run.transport.replies.values() for key in reply.notes}
         told = ", ".join(f"`{key}`" for key in notes) or "-"
         stays = " and ".join(LETTERS[side] for side in sorted(method.private_sides())) or "-"
-        folds = "steps" in run.servers[-1].state.extra
-        read = "every client's factors" if folds else "the aggregate" if any(own != "-" for own in up) else "-"
+        merged = "steps" in run.servers[-1].state.extra
+        read = "every client's factors" if merged else "the aggregate" if any(own != "-" for own in up) else "-"
         lines.append(f"| [`{name}`](methods/{name}.md) | {up[0]} | {up[1]} | {told} | {stays} | {read} |")
     return "\n".join(lines)
 
@@ -250,14 +250,14 @@ def concepts_picture():
     box((2, 23), (24, 6), "method.dispatch(state, client)", "#dcebf5")
     box((2, 13), (24, 6), "state: adapter, versions, ...", "#f3f4f5")
     box((2, 3), (24, 6), "method.aggregate(state, uploads)", "#dcebf5")
-    box((54, 23), (22, 6), "method.receive(parcel)", "#fbeed3")
+    box((54, 23), (22, 6), "method.receive(payload)", "#fbeed3")
     box((54, 13), (22, 6), "trainer.fit(...)", "#e0f0e6")
     box((54, 3), (22, 6), "method.upload(trained)", "#fbeed3")
     box((80, 3), (4, 26), "", "#f3f4f5")
     axes.text(82, 16, "memory", ha="center", va="center", rotation=90, fontsize=9)
     axes.plot([40, 40], [1, 31], linestyle=":", color="#58626b", linewidth=1.2)
-    arrow((26.6, 26), (53.4, 26), "order: a parcel down, bytes counted", True)
-    arrow((53.4, 6), (26.6, 6), "reply: a parcel up, bytes counted", False)
+    arrow((26.6, 26), (53.4, 26), "order: a payload down, bytes counted", True)
+    arrow((53.4, 6), (26.6, 6), "reply: a payload up, bytes counted", False)
     ups = (((14, 9.5), (14, 12.5)), ((14, 19.5), (14, 22.5)))
     downs = (((65, 22.5), (65, 19.5)), ((65, 12.5), (65, 9.5)))
     kept = (((79.5, 26), (76.5, 26)), ((76.5, 6), (79.5, 6)))

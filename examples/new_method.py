@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES, AdapterSpec
-from fedlora.core.parcel import tensors_at
+from fedlora.core.payload import tensors_at
 from fedlora.core.rounds import Upload
 from fedlora.errors import MethodError
 from fedlora.methods.base import Method, State, move_to

@@ -92,7 +92,7 @@ def test_a_file_imports_only_what_stands_below_it(file):
         ("laws", "from fedlora.training.model import Base"),
         ("app", "import flwr"),
         ("deploy", "import flwr"),
-        ("deploy", "from fedlora.deploy.flower.post import GridPost"),
+        ("deploy", "from fedlora.deploy.flower.connection import GridConnection"),
         ("cli", "import torch"),
     ],
 )

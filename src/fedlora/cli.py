@@ -205,11 +205,11 @@ def site(
 ) -> None:
     """Be a site of a deployed federation: hold base, data and private memory, and answer until stopped."""
     from fedlora.app.progress import quiet_libraries
-    from fedlora.deploy.resident import reside
+    from fedlora.deploy.daemon import run_site
 
     quiet_libraries()
     with _interruptible("what the site keeps is on its disk"):
-        reside(config, lambda line: print(line, flush=True))
+        run_site(config, lambda line: print(line, flush=True))
 
 
 @contextmanager

@@ -12,8 +12,8 @@
     |   |-- RunFolderError  a run folder that is in the way, foreign or damaged
     |   `-- DivergedError   training left the finite numbers
     |-- ReportError         a page that could not be drawn or written
-    |-- ParcelError         bytes that are no parcel, or contents that were not ordered
-    `-- MemoryLostError     a client no longer holds what an order builds on
+    |-- PayloadError         bytes that are no payload, or contents that were not ordered
+    `-- StateLostError     a client no longer holds what an order builds on
 
 The message of a `UserError` says what was wrong and where, the value got, what was expected and what
 to do. This file stands below every floor and imports nothing but the standard library.
@@ -59,11 +59,11 @@ class ReportError(FedloraError):
     """A page that could not be drawn or written; the runs that it tells of are as they were."""
 
 
-class ParcelError(FedloraError):
-    """Bytes that are no parcel, a value that cannot travel, or contents that were not ordered."""
+class PayloadError(FedloraError):
+    """Bytes that are no payload, a value that cannot travel, or contents that were not ordered."""
 
 
-class MemoryLostError(FedloraError):
+class StateLostError(FedloraError):
     """A client was sent only what changed but no longer holds the rest."""
 
 

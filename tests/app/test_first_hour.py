@@ -1,4 +1,4 @@
-"""From somebody's own file to a run, in few commands; and the Python door."""
+"""From somebody's own file to a run, in few commands; and the way in from Python."""
 
 import csv
 import json

@@ -150,18 +150,18 @@ def stopped_run(config, fedlora, tmp_path, name="run", **changes):
     assert fedlora("run", path, "--out", out)[0] == 0
     lines = (out / "rounds.jsonl").read_bytes().splitlines(keepends=True)
     (out / "rounds.jsonl").write_bytes(b"".join(lines[:2]))
-    (out / "checkpoints" / "server-000003.parcel").unlink()
+    (out / "checkpoints" / "server-000003.payload").unlink()
     (out / "summary.json").unlink()
     return path, out
 
 
 def test_a_truncated_checkpoint(config, fedlora, refused, tmp_path):
     path, out = stopped_run(config, fedlora, tmp_path)
-    checkpoint = out / "checkpoints" / "server-000002.parcel"
+    checkpoint = out / "checkpoints" / "server-000002.payload"
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: len(whole) // 2])
     before = files(out)
-    refused("server-000002.parcel is damaged: delete it", "run", path, "--out", out, "--resume")
+    refused("server-000002.payload is damaged: delete it", "run", path, "--out", out, "--resume")
     assert files(out) == before
     checkpoint.write_bytes(whole)
     assert fedlora("run", path, "--out", out, "--resume")[0] == 0
@@ -170,9 +170,9 @@ def test_a_truncated_checkpoint(config, fedlora, refused, tmp_path):
 def test_a_foreign_checkpoint(config, fedlora, refused, tmp_path):
     _, other = stopped_run(config, fedlora, tmp_path, "other", train={"lr": 1e-3})
     path, out = stopped_run(config, fedlora, tmp_path)
-    name = "checkpoints/server-000002.parcel"
+    name = "checkpoints/server-000002.payload"
     (out / name).write_bytes((other / name).read_bytes())
-    refused("server-000002.parcel belongs to another run", "run", path, "--out", out, "--resume")
+    refused("server-000002.payload belongs to another run", "run", path, "--out", out, "--resume")
 
 
 def test_a_loss_that_is_not_finite(config, fedlora, refused, tmp_path):

@@ -50,7 +50,7 @@ def test_every_method_runs_and_leaves_its_folder(config, fedlora, tmp_path, meth
     assert summary["personal"]["count"] + summary["personal"]["empty"] == (1 if method == "central" else 3)
     exact = BUILT_IN[method].exact
     assert (summary["global"] is None) == (exact == "none" and method != "central")
-    whole = method in ("full", "flora", "fedex")  # on maps this small a fold is dense after a round
+    whole = method in ("full", "flora", "fedex")  # on maps this small a merged update is dense after a round
     assert (out / ("model" if whole else "adapter")).is_dir() == (exact != "none" or method == "central")
     personal = sorted(own.name for own in (out / "clients").glob("*")) if (out / "clients").is_dir() else []
     truncated = mixed and method not in ("lora-a2", "flora")  # a low-rank client has the first slots only

@@ -36,12 +36,12 @@ def test_centres(owned, trim):
         values = torch.stack(list(own.values()), dim=1) if own else torch.zeros(D_OUT, 0)
         parts.append({"output": {"m": Sparse(torch.tensor(list(own), dtype=torch.long), values)}})
     centres = slot_centres(LIKE, iter(parts), trim)
-    everybody, owners = centres.mean("output")["m"], centres.owners_mean("output")["m"]
+    all_clients, owners = centres.mean("output")["m"], centres.owners_mean("output")["m"]
     for slot in range(SLOTS):
         for row in range(D_OUT):
             own = [float(client[slot][row]) for client in sent if slot in client]
             padded = own + [0.0] * (len(sent) - len(own))
-            assert float(everybody[row, slot]) == pytest.approx(trimmed(padded, trim), abs=1e-6)
+            assert float(all_clients[row, slot]) == pytest.approx(trimmed(padded, trim), abs=1e-6)
             assert float(owners[row, slot]) == pytest.approx(trimmed(own, trim) if own else 0.0, abs=1e-6)
     old = {"m": torch.full((D_OUT, SLOTS), 7.0)}
     kept = centres.keep_unowned("output", centres.owners_mean("output"), old)["m"]

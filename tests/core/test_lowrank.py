@@ -29,9 +29,9 @@ def test_padding_changes_no_product_and_truncating_undoes_it(sizes, more):
 
 @given(st.integers(2, 9), st.integers(2, 9), st.lists(st.integers(1, 4), min_size=1, max_size=5))
 def test_a_stack_is_the_weighted_sum_of_dense_products(d_out, d_in, ranks):
-    terms = [(0.3 + k, drawn(k, d_out, d_in, r)) for k, r in enumerate(ranks)]
-    dense = sum(weight * (pair.B.double() @ pair.A.double()) for weight, pair in terms)
-    stacked = stack(terms)
+    schema = [(0.3 + k, drawn(k, d_out, d_in, r)) for k, r in enumerate(ranks)]
+    dense = sum(weight * (pair.B.double() @ pair.A.double()) for weight, pair in schema)
+    stacked = stack(schema)
     assert stacked.rank == sum(ranks)
     torch.testing.assert_close(delta(stacked).double(), dense, rtol=1e-5, atol=1e-5)
 

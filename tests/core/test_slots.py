@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fedlora.core.adapter import SIDES, Adapter
 from fedlora.core.lowrank import LowRank, delta
 from fedlora.core.slots import Sparse, contribution, index_type, slot_sums, top_slots
-from fedlora.errors import ParcelError
+from fedlora.errors import PayloadError
 
 
 def whole(ranks, d_in=4, d_out=3):
@@ -76,7 +76,7 @@ def test_sums_of_chosen_slots_scatter_them_to_their_places():
     ],
 )
 def test_what_was_not_ordered_is_refused(part):
-    with pytest.raises(ParcelError):
+    with pytest.raises(PayloadError):
         slot_sums(whole([3]), [(1.0, part)])
 
 

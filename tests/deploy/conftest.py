@@ -19,9 +19,9 @@ from fedlora.app.build import build, load
 from fedlora.app.config import make_config
 from fedlora.app.progress import quiet_libraries
 from fedlora.app.run import Run
-from fedlora.core.parcel import to_bytes
+from fedlora.core.payload import to_bytes
 from fedlora.core.rounds import Client
-from fedlora.deploy.post import DirectPost
+from fedlora.deploy.connection import DirectConnection
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site
 from fedlora.deploy.site_config import build_site, read_site
@@ -78,8 +78,10 @@ class World:
     def deploy(self, out, resume=False, **patience):
         """The run across sites that are already there; returns the last record."""
         shared = {**self.shared, "deploy": {**self.shared["deploy"], **patience}}
-        post = DirectPost({own.site.address: read_key(Path(own.site.key)) for own in map(read_site, self.sites())})
-        return [record for _, record in run_server(make_config(shared), post, out, resume) if record]
+        connection = DirectConnection(
+            {own.site.address: read_key(Path(own.site.key)) for own in map(read_site, self.sites())}
+        )
+        return [record for _, record in run_server(make_config(shared), connection, out, resume) if record]
 
     def sites(self):
         return [self.site(name) for name in RANKS]
@@ -175,14 +177,14 @@ def processes():
 
 def state_bytes(server):
     """A server's whole state."""
-    return to_bytes(server.to_parcel())
+    return to_bytes(server.to_payload())
 
 
 def journal_state(folder):
     """The newest checkpoint, without the identity of its run."""
-    from fedlora.core.parcel import from_bytes
+    from fedlora.core.payload import from_bytes
 
-    newest = sorted((folder / "checkpoints").glob("*.parcel"))[-1]
+    newest = sorted((folder / "checkpoints").glob("*.payload"))[-1]
     return to_bytes({key: value for key, value in from_bytes(newest.read_bytes()).items() if key != "run"})
 
 

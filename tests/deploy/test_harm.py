@@ -1,4 +1,4 @@
-"""Faults between server and sites, each really done: real sites behind real sockets, and a post that does harm."""
+"""Faults between server and sites, each really done: real sites behind real sockets, and a connection that does harm."""
 
 import shutil
 import time
@@ -11,19 +11,19 @@ from tests.deploy.conftest import journal_state, lines, thread_site, write_rows
 from fedlora.app.config import make_config
 from fedlora.core.rounds import Client
 from fedlora.deploy.answers import read_hello
-from fedlora.deploy.letters import Letter
-from fedlora.deploy.post import Arrival, DirectPost
-from fedlora.deploy.relay import AbsentError, Patience, Relay
+from fedlora.deploy.connection import Arrival, DirectConnection
+from fedlora.deploy.messages import Message
+from fedlora.deploy.remote import AbsentError, Patience, RemoteTransport
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site_config import build_site, read_site
 from fedlora.deploy.sockets import read_key
-from fedlora.errors import ConfigError, ParcelError, RunFolderError
+from fedlora.errors import ConfigError, PayloadError, RunFolderError
 
 METHODS = ("lora-a2", "fedsa", "flora")
 
 
-class Harmful(DirectPost):
-    """A post with two places to do harm: where a letter goes out, and where one comes in.
+class Harmful(DirectConnection):
+    """A connection with two places to do harm: where a message goes out, and where one comes in.
 
     Its clock jumps when nothing is under way any more, so that nobody waits for what was lost.
     """
@@ -56,9 +56,11 @@ class Harmful(DirectPost):
         return [new for old in came for new in self.arrives(old, self.names[old.node], when)]
 
 
-def run(world, out, post, resume=False, **patience):
+def run(world, out, connection, resume=False, **patience):
     shared = {**world.shared, "deploy": {**world.shared["deploy"], **patience}}
-    return [record for _, record in run_server(make_config(shared), post, out, resume, post.clock) if record]
+    return [
+        record for _, record in run_server(make_config(shared), connection, out, resume, connection.clock) if record
+    ]
 
 
 def statuses(out, client):
@@ -76,8 +78,8 @@ def absent(world, threads, tmp_path):
     def go(method):
         own = world(method, rounds=3)
         threads(own)
-        post = Harmful(own, sends=lambda name, round: (name, round) != ("birch", 2))
-        run(own, tmp_path / "absent", post)
+        connection = Harmful(own, sends=lambda name, round: (name, round) != ("birch", 2))
+        run(own, tmp_path / "absent", connection)
         assert statuses(tmp_path / "absent", "birch") == ["accepted", "no answer within 60 s", "accepted"]
         return own
 
@@ -112,8 +114,8 @@ def test_lost_late_and_damaged_replies_are_absences(world, threads, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_lost_reply_is_an_absence(absent, tmp_path, method):
     own = absent(method)
-    post = Harmful(own, arrives=lambda arrival, *when: [] if when == ("birch", 2) else [arrival])
-    run(own, tmp_path / "lost", post)
+    connection = Harmful(own, arrives=lambda arrival, *when: [] if when == ("birch", 2) else [arrival])
+    run(own, tmp_path / "lost", connection)
     assert statuses(tmp_path / "lost", "birch") == ["accepted", "no answer within 60 s", "accepted"]
     assert journal_state(tmp_path / "lost") == journal_state(tmp_path / "absent")
 
@@ -169,7 +171,7 @@ def test_a_duplicate_order_is_served_once(world, threads, tmp_path):
     class Stuttering(Harmful):
         def send(self, node, data, patience):
             self.under_way += 1
-            DirectPost.send(self, node, data, patience)
+            DirectConnection.send(self, node, data, patience)
             return super().send(node, data, patience)
 
     run(own, tmp_path / "twice", Stuttering(own))
@@ -182,11 +184,11 @@ def test_a_lost_memory_is_told_and_made_good(world, threads, tmp_path):
     records = run_server(own.config, Harmful(own), tmp_path / "out")
     for _, record in records:
         if record and record.round == 2:
-            (memories,) = (own.folder / "sites" / "birch" / "private").glob("*/memories")
-            shutil.rmtree(memories)
+            (client_states,) = (own.folder / "sites" / "birch" / "private").glob("*/client states")
+            shutil.rmtree(client_states)
     first, second, third, fourth = statuses(tmp_path / "out", "birch")
     assert (first, second, fourth) == ("accepted", "accepted", "accepted")
-    assert third.startswith("MemoryLostError: the order builds on round 2, but this client holds nothing")
+    assert third.startswith("StateLostError: the order builds on round 2, but this client holds nothing")
 
 
 def test_too_few_stop_the_run_and_it_goes_on(world, tmp_path):
@@ -195,9 +197,9 @@ def test_too_few_stop_the_run_and_it_goes_on(world, tmp_path):
     with ExitStack() as stack:
         for path in own.sites():
             stack.enter_context(thread_site(path))
-        post = Harmful(own, sends=lambda name, round: round != 2 or name == "ash")
+        connection = Harmful(own, sends=lambda name, round: round != 2 or name == "ash")
         with pytest.raises(AbsentError, match=r"Round 2: 1 of 3 sites .* fewer than deploy.quorum \(2\)"):
-            run(own, tmp_path / "out", post, quorum=2)
+            run(own, tmp_path / "out", connection, quorum=2)
     with ExitStack() as stack:  # the sites are started anew, too
         for path in own.sites():
             stack.enter_context(thread_site(path))
@@ -259,8 +261,8 @@ def test_each_site_writes_its_own_model(world, threads, tmp_path):
     ],
 )
 def test_a_hello_is_not_trusted_to_have_any_form(told):
-    with pytest.raises(ParcelError, match="its hello has no"):
-        read_hello(Letter("hello", told))
+    with pytest.raises(PayloadError, match="its hello has no"):
+        read_hello(Message("hello", told))
 
 
 def test_a_site_that_changed_its_data_or_config_is_told_apart(world, threads, tmp_path):
@@ -342,5 +344,8 @@ def test_two_servers_in_one_second_number_their_orders_apart():
     """A site takes a smaller number for an old order; a server that starts again at once must not seem old."""
     from fedlora.deploy.members import Members
 
-    relays = [Relay(DirectPost({}), {}, "r", Patience(1), lambda clients: None, members=Members()) for _ in range(2)]
-    assert relays[0]._session < relays[1]._session
+    remotes = [
+        RemoteTransport(DirectConnection({}), {}, "r", Patience(1), lambda clients: None, members=Members())
+        for _ in range(2)
+    ]
+    assert remotes[0]._session < remotes[1]._session

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.deploy.conftest import journal_state, lines
 
-from fedlora.deploy.post import DirectPost
+from fedlora.deploy.connection import DirectConnection
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site_config import read_site
 from fedlora.deploy.sockets import read_key
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 SILENT = {"no answer within 15 s", "the site's process did not answer in time"}
 
 
-def post_of(world):
-    return DirectPost({own.site.address: read_key(Path(own.site.key)) for own in map(read_site, world.sites())})
+def connection_of(world):
+    return DirectConnection({own.site.address: read_key(Path(own.site.key)) for own in map(read_site, world.sites())})
 
 
 def statuses(out, client):
@@ -37,7 +37,7 @@ def long_fit(rounds):
 def test_a_site_is_killed_in_a_round_and_comes_back(world, processes, tmp_path):
     own = world("fedsa", **long_fit(4))
     _, birch, _ = processes(*own.sites())
-    run = run_server(own.config, post_of(own), tmp_path / "out")
+    run = run_server(own.config, connection_of(own), tmp_path / "out")
     for _, record in run:
         if record and record.round == 1:
             threading.Timer(0.5, birch.kill).start()  # in the midst of round 2
@@ -59,7 +59,7 @@ def test_a_site_is_killed_in_a_round_and_comes_back(world, processes, tmp_path):
 def test_a_frozen_site_is_late_and_its_late_answer_is_dropped(world, processes, tmp_path):
     own = world("fedsa", rounds=4, deploy={"deadline": 15.0})
     _, birch, _ = processes(*own.sites())
-    for _, record in run_server(own.config, post_of(own), tmp_path / "out"):
+    for _, record in run_server(own.config, connection_of(own), tmp_path / "out"):
         if record and record.round == 1:
             birch.send_signal(signal.SIGSTOP)
         if record and record.round == 2:
@@ -74,7 +74,7 @@ def test_a_site_that_is_silent_for_ever_holds_nothing_up(world, processes, tmp_p
     own = world("lora-a2", rounds=2, deploy={"deadline": 15.0})
     _, _, cedar = processes(*own.sites())
     started = time.monotonic()
-    for _, record in run_server(own.config, post_of(own), tmp_path / "out"):
+    for _, record in run_server(own.config, connection_of(own), tmp_path / "out"):
         if record is None:
             cedar.send_signal(signal.SIGSTOP)
     assert time.monotonic() - started < 100
@@ -87,15 +87,15 @@ SERVER = """
 import sys
 from pathlib import Path
 from fedlora.app.config import read_config
-from fedlora.deploy.post import DirectPost
+from fedlora.deploy.connection import DirectConnection
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site_config import read_site
 from fedlora.deploy.sockets import read_key
 
 config, out, resume, *sites = sys.argv[1:]
 own = [read_site(Path(site)).site for site in sites]
-post = DirectPost({site.address: read_key(Path(site.key)) for site in own})
-for _ in run_server(read_config(Path(config)), post, Path(out), resume == "resume"):
+connection = DirectConnection({site.address: read_key(Path(site.key)) for site in own})
+for _ in run_server(read_config(Path(config)), connection, Path(out), resume == "resume"):
     pass
 """
 

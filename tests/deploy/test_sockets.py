@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from fedlora.deploy.letters import Letter, seal, unseal
+from fedlora.deploy.messages import Message, decode_message, encode_message
 from fedlora.deploy.sockets import PeerError, ask, new_key, open_socket, parse_address, serve_bytes
-from fedlora.errors import ConfigError, ParcelError
+from fedlora.errors import ConfigError, PayloadError
 
 
 @pytest.fixture(params=["file", "loopback"])
@@ -73,15 +73,15 @@ def test_only_this_machine(address):
 
 
 def test_letters_survive_and_damage_is_seen():
-    letter = Letter("order", {"number": [1, 2], "text": "ä"}, b"\x00parcel")
-    data = seal(letter)
-    back = unseal(data)
-    assert (back.kind, back.envelope, back.parcel) == (letter.kind, letter.envelope, letter.parcel)
+    message = Message("order", {"number": [1, 2], "text": "ä"}, b"\x00payload")
+    data = encode_message(message)
+    back = decode_message(data)
+    assert (back.kind, back.envelope, back.payload) == (message.kind, message.envelope, message.payload)
     for place in range(len(data)):
         damaged = bytearray(data)
         damaged[place] ^= 1
-        with pytest.raises(ParcelError):
-            unseal(bytes(damaged))
+        with pytest.raises(PayloadError):
+            decode_message(bytes(damaged))
     for cut in range(len(data)):
-        with pytest.raises(ParcelError):
-            unseal(data[:cut])
+        with pytest.raises(PayloadError):
+            decode_message(data[:cut])

@@ -11,11 +11,11 @@ from tests.deploy.conftest import journal_state, lines, thread_site
 from tests.deploy.test_harm import Harmful, run, statuses, told
 
 from fedlora.core.rounds import Client, Order, Reply
-from fedlora.deploy.letters import Letter, seal, unseal
-from fedlora.deploy.post import Arrival
-from fedlora.errors import ConfigError, FedloraError, ParcelError
-from fedlora.federation.door import open_reply
+from fedlora.deploy.connection import Arrival
+from fedlora.deploy.messages import Message, decode_message, encode_message
+from fedlora.errors import ConfigError, FedloraError, PayloadError
 from fedlora.federation.transport import encode_reply
+from fedlora.federation.validate import validate_encoded
 
 NASTY = {
     "half a surrogate pair": "bad \ud800",
@@ -25,14 +25,14 @@ NASTY = {
 }
 
 
-def replaced(letter_of, when=("birch", 1)):
-    """Does harm once: in place of a site's answer in a round comes another letter."""
+def replaced(message_of, when=("birch", 1)):
+    """Does harm once: in place of a site's answer in a round comes another message."""
 
     def harm(arrival, name, round):
         if (name, round) != when:
             return [arrival]
-        letters = letter_of(unseal(arrival.data))
-        return [Arrival(arrival.node, arrival.ticket, seal(letter)) for letter in letters]
+        messages = message_of(decode_message(arrival.data))
+        return [Arrival(arrival.node, arrival.ticket, encode_message(message)) for message in messages]
 
     return harm
 
@@ -53,10 +53,10 @@ def test_no_text_of_a_site_stops_the_run_or_spoils_its_records(world, threads, t
     own = world("fedsa")
     threads(own)
 
-    def harm(letter):
+    def harm(message):
         kind = text if key == "kind" else "failure"
         return [
-            Letter(kind, {"number": letter.envelope["number"], "reason": text})
+            Message(kind, {"number": message.envelope["number"], "reason": text})
         ] * 2  # the second is dropped, and noted
 
     run(own, tmp_path / "out", Harmful(own, arrives=replaced(harm)))
@@ -72,8 +72,8 @@ def test_no_name_of_a_site_stops_the_run(world, threads, tmp_path, text):
     """A fourth node, after the run has begun: its hello is noted and it stays outside."""
     own = world("fedsa")
     threads(own)
-    hello = Letter("hello", {"name": text, "examples": 3, "rank": 1, "shared": {}, "memory": None})
-    run(own, tmp_path / "out", Harmful(own, arrives=replaced(lambda letter: [hello, letter])))
+    hello = Message("hello", {"name": text, "examples": 3, "rank": 1, "shared": {}, "client_state": None})
+    run(own, tmp_path / "out", Harmful(own, arrives=replaced(lambda message: [hello, message])))
     assert {line["client"] for line in lines(tmp_path / "out" / "clients.jsonl")} == {"ash", "birch", "cedar"}
     readable(tmp_path / "out")
 
@@ -82,19 +82,19 @@ def test_no_name_of_a_site_stops_the_run(world, threads, tmp_path, text):
 def test_notes_with_such_text_are_refused(text):
     order = Order("train", 1, Client("ash", 3, 1), {})
     for notes in ({"slots": text}, {text: 1}, {"deep": [{"deeper": text}]}):
-        answer = open_reply(order, *encode_reply(Reply("ash", 1, notes=notes)))
+        answer = validate_encoded(order, *encode_reply(Reply("ash", 1, notes=notes)))
         assert getattr(answer, "reason", None) == "refused: notes that are not plain"
-        with pytest.raises(ParcelError):
-            unseal(seal(Letter("reply", {"reply": {"notes": notes}})))
+        with pytest.raises(PayloadError):
+            decode_message(encode_message(Message("reply", {"reply": {"notes": notes}})))
 
 
 def test_repeated_keys_and_numbers_that_are_none_are_no_letter():
-    good = seal(Letter("failure", {"reason": "late", "loss": 1.0}))
-    assert unseal(good).kind == "failure"
+    good = encode_message(Message("failure", {"reason": "late", "loss": 1.0}))
+    assert decode_message(good).kind == "failure"
     for text in ('{"kind": "failure", "kind": "reply"}', '{"kind": "failure", "loss": NaN}', '{"kind": "reply"}' * 2):
         body = len(text).to_bytes(4, "big") + text.encode()
-        with pytest.raises(ParcelError):
-            unseal(digest_of(body) + body)
+        with pytest.raises(PayloadError):
+            decode_message(digest_of(body) + body)
 
 
 def digest_of(body):
@@ -106,12 +106,12 @@ def hello_under_way(own, **changed):
     shared = {}
 
     def harm(arrival, name, round):
-        letter = unseal(arrival.data) if arrival.data else None
-        if letter and letter.kind == "hello":
-            shared.update(letter.envelope["shared"])
+        message = decode_message(arrival.data) if arrival.data else None
+        if message and message.kind == "hello":
+            shared.update(message.envelope["shared"])
         if (name, round) == ("birch", 1):
-            changed_hello = Letter("hello", {"name": "birch", "examples": 9, "rank": 2, "shared": shared, **changed})
-            return [Arrival(arrival.node, arrival.ticket, seal(changed_hello)), arrival]
+            changed_hello = Message("hello", {"name": "birch", "examples": 9, "rank": 2, "shared": shared, **changed})
+            return [Arrival(arrival.node, arrival.ticket, encode_message(changed_hello)), arrival]
         return [arrival]
 
     return Harmful(own, arrives=harm)
@@ -144,11 +144,11 @@ def test_a_site_cannot_count_for_more_than_was_agreed(world, threads, tmp_path):
     threads(own)
 
     def inflate(arrival, name, round):
-        letter = unseal(arrival.data)
-        if letter.kind != "hello" or name != "birch":
+        message = decode_message(arrival.data)
+        if message.kind != "hello" or name != "birch":
             return [arrival]
-        told_more = Letter("hello", {**letter.envelope, "examples": 10**12})
-        return [Arrival(arrival.node, arrival.ticket, seal(told_more))]
+        told_more = Message("hello", {**message.envelope, "examples": 10**12})
+        return [Arrival(arrival.node, arrival.ticket, encode_message(told_more))]
 
     sentence = r"Site birch is refused: .* 1000000000000 training examples, more than deploy.most_examples \(100000\)"
     with pytest.raises(ConfigError, match=sentence):

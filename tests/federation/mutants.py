@@ -1,9 +1,9 @@
-"""Replies with something wrong in them, by the thousand, and a slow judge that shares no code with the door.
+"""Replies with something wrong in them, by the thousand, and a slow judge that shares no code with validation.
 
 python tests/federation/mutants.py OUT.json [COUNT] [SEED]
 
-Every mutant goes to the door as a stranger's bytes would. What is let in is judged again from its bytes alone
-with `json` and `numpy` against rules written here by hand, compared with what the door handed on, and given to
+Every mutant goes to validation as a stranger's bytes would. What is let in is judged again from its bytes alone
+with `json` and `numpy` against rules written here by hand, compared with what validation handed on, and given to
 the method's own `aggregate`, whose result must be finite.
 """
 
@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy
 import torch
 
-from fedlora.core.parcel import cast_floats, from_bytes, to_bytes, walk_tensors
+from fedlora.core.payload import cast_floats, from_bytes, to_bytes, walk_tensors
 from fedlora.core.rounds import Client, Order, Reply, Score, Upload
-from fedlora.core.terms import Expected, Terms
-from fedlora.errors import ParcelError
-from fedlora.federation import door
-from fedlora.federation.transport import decode_reply, encode_reply, parts
+from fedlora.core.schema import ReplySchema, UploadSchema
+from fedlora.errors import PayloadError
+from fedlora.federation import validate
+from fedlora.federation.transport import decode_reply, encode_reply, split_head
 from fedlora.laws.world import World, play
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
@@ -53,7 +53,7 @@ class Case:
     state: object
     order: Order
     envelope: bytes
-    parcel: bytes
+    payload: bytes
 
 
 def cases():
@@ -78,8 +78,8 @@ def cases():
             order, _ = run.exchange(round, client)
             found.append(Case(rule, method, run.servers[round - 1].state, order, *encode_reply(reply)))
     for client in ("c0", "c1", "c2"):
-        terms = Terms(Expected(), {}, torch.float32, scored=True)
-        asked = Order("evaluate", 3, Client(client, 5, 2), {}, terms=terms)
+        schema = ReplySchema(UploadSchema(), {}, torch.float32, scored=True)
+        asked = Order("evaluate", 3, Client(client, 5, 2), {}, schema=schema)
         reply = Reply(client, 3, score=Score(9, 4, 3.25))
         found.append(Case("score alone", None, None, asked, *encode_reply(reply)))
     return found
@@ -97,7 +97,7 @@ def flipped(rng, data):
 
 
 def split_file(data):
-    """Header fields, tree and tensor bytes of a parcel of ours."""
+    """Header fields, tree and tensor bytes of a payload of ours."""
     size = struct.unpack("<Q", data[:8])[0]
     fields = json.loads(data[8 : 8 + size])
     return fields, json.loads(fields["__metadata__"]["tree"]), data[8 + size :]
@@ -207,8 +207,8 @@ def tree_edited(rng, data):
 
 
 def rebuilt(rng, data):
-    """A true parcel with another tensor in it: shapes, types, slot numbers, values."""
-    parcel = from_bytes(data)
+    """A true payload with another tensor in it: shapes, types, slot numbers, values."""
+    payload = from_bytes(data)
     leaves = []
 
     def walk(tree):
@@ -218,7 +218,7 @@ def rebuilt(rng, data):
             elif isinstance(value, dict):
                 walk(value)
 
-    walk(parcel)
+    walk(payload)
     slots = [(tree, key) for tree, key in leaves if key == "slots"]
     tree, key = rng.choice(slots) if slots and rng.random() < 0.4 else rng.choice(leaves)
     own = tree[key]
@@ -235,14 +235,14 @@ def rebuilt(rng, data):
             numbers.append(POOL - 1)
             tree["values"] = torch.cat([tree["values"]] * 2, dim=rng.randrange(2))
         elif change == 4:
-            whole_pool(parcel["adapter"])
-            return to_bytes(parcel)
+            whole_pool(payload["adapter"])
+            return to_bytes(payload)
         types = (torch.int16, torch.int32, torch.int64, torch.float32, torch.bool)
         dtype = rng.choice(types) if change == 5 else own.dtype
         tree[key] = (
             torch.tensor([-1] * len(numbers), dtype=torch.int8) if change == 6 else torch.tensor(numbers).to(dtype)
         )
-        return to_bytes(parcel)
+        return to_bytes(payload)
     change = rng.randrange(9)
     if change == 0:
         tree[key] = own.to(rng.choice((torch.float64, torch.float16, torch.bfloat16, torch.float32, torch.int32)))
@@ -264,7 +264,7 @@ def rebuilt(rng, data):
         tree[rng.choice(("more", "module9"))] = own.clone()
     else:
         tree[key] = (own.float() * rng.uniform(-2, 2)).to(own.dtype)
-    return to_bytes(parcel)
+    return to_bytes(payload)
 
 
 def whole_pool(adapter):
@@ -279,11 +279,11 @@ def whole_pool(adapter):
 
 def worth_less(rng, data):
     """Other numbers of the same size: what any client may send."""
-    parcel = from_bytes(data)
-    for tensor in walk_tensors(parcel):
+    payload = from_bytes(data)
+    for tensor in walk_tensors(payload):
         if tensor.is_floating_point():
             tensor.mul_(rng.uniform(-1, 1))
-    return to_bytes(parcel)
+    return to_bytes(payload)
 
 
 def envelope_edited(rng, envelope):
@@ -296,7 +296,7 @@ def envelope_edited(rng, envelope):
     elif change == 1:
         del fields[key]
     elif change == 2:
-        fields[rng.choice(("more", "parcel", "traffic", "__class__"))] = rng.choice(ODD)
+        fields[rng.choice(("more", "payload", "traffic", "__class__"))] = rng.choice(ODD)
     elif change == 3:
         numbers = (0, 1, 4, 9, 2.5, -1, -7, 2**60, math.inf, rng.choice(ODD))
         fields["score"] = {key: rng.choice(numbers) for key in ("examples", "correct", "loss")}
@@ -312,65 +312,71 @@ def envelope_edited(rng, envelope):
 def giant(rng, case):
     """Much: brackets, keys, tensors, notes, bytes."""
     change, many = rng.randrange(7), rng.choice((20_000, 100_000))
-    envelope, parcel = case.envelope, case.parcel
+    envelope, payload = case.envelope, case.payload
     if change == 0:
         envelope = envelope.replace(b'"notes": {', b'"notes": {"n": [' + b"1," * (12 * many) + b"1],", 1)
     elif change == 1:
         envelope = envelope.replace(b'"notes": {', b'"notes": {"n": ' + b"[" * many + b"]" * many + b",", 1)
     elif change == 2:
         text = b'{"__metadata__":{"tree":"' + b"[" * many + b'"}}'
-        parcel = struct.pack("<Q", len(text)) + text
+        payload = struct.pack("<Q", len(text)) + text
     elif change == 3:
         text = b"[" * many
-        parcel = struct.pack("<Q", len(text)) + text
+        payload = struct.pack("<Q", len(text)) + text
     elif change == 4:
         empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
         tensors = {str(number): empty for number in range(many // 10)}
-        parcel = joined(tensors, {key: {"$tensor": key} for key in tensors}, b"")
+        payload = joined(tensors, {key: {"$tensor": key} for key in tensors}, b"")
     elif change == 5:
-        parcel += bytes(many)
+        payload += bytes(many)
     else:
-        parcel = to_bytes({"adapter": {"input": {"module0": torch.zeros(many)}}})
-    return envelope, parcel
+        payload = to_bytes({"adapter": {"input": {"module0": torch.zeros(many)}}})
+    return envelope, payload
 
 
 def mutant(rng, case, corpus):
-    """(kind, envelope, parcel): one mutant of a case."""
+    """(kind, envelope, payload): one mutant of a case."""
     other = rng.choice(corpus)
     kinds = ("bit flips", "truncated", "extended", "spliced", "of another order", "length", "header", "tree", "tensor")
     kind = rng.choice((*kinds, "tensor", "tree", "header", "envelope", "envelope bits", "values"))
-    envelope, parcel = case.envelope, case.parcel
+    envelope, payload = case.envelope, case.payload
     if rng.random() < 0.004:
         return "giant", *giant(rng, case)
     if kind == "envelope":
-        return kind, envelope_edited(rng, envelope), parcel
+        return kind, envelope_edited(rng, envelope), payload
     if kind == "envelope bits":
-        return kind, flipped(rng, envelope), parcel
+        return kind, flipped(rng, envelope), payload
     if kind == "of another order":
-        return kind, *rng.choice(((other.envelope, other.parcel), (envelope, other.parcel), (other.envelope, parcel)))
+        return kind, *rng.choice(
+            ((other.envelope, other.payload), (envelope, other.payload), (other.envelope, payload))
+        )
     if kind == "spliced":
-        return kind, envelope, parcel[: rng.randint(0, len(parcel))] + other.parcel[rng.randint(0, len(other.parcel)) :]
+        return (
+            kind,
+            envelope,
+            payload[: rng.randint(0, len(payload))] + other.payload[rng.randint(0, len(other.payload)) :],
+        )
     if kind == "extended":
-        return kind, envelope, parcel + rng.choice((b"\0", bytes(64), parcel, rng.randbytes(rng.randint(1, 99))))
-    if not parcel:
+        return kind, envelope, payload + rng.choice((b"\0", bytes(64), payload, rng.randbytes(rng.randint(1, 99))))
+    if not payload:
         return "bit flips", envelope, rng.randbytes(rng.randint(1, 99))
     if kind == "truncated":
-        return kind, envelope, parcel[: rng.randrange(len(parcel))]
+        return kind, envelope, payload[: rng.randrange(len(payload))]
     made = {"bit flips": flipped, "length": length_lies, "header": header_edited, "tree": tree_edited}
     made |= {"tensor": rebuilt, "values": worth_less}
-    return kind, envelope, made[kind](rng, parcel)
+    return kind, envelope, made[kind](rng, payload)
 
 
 # ---------------------------------------------------------------------------------------------------- judge
 
 
-def plain(parcel):
-    """A parcel as nested (type, shape, values), read with json and numpy alone."""
-    if not parcel:
+def plain(payload):
+    """A payload as nested (type, shape, values), read with json and numpy alone."""
+    if not payload:
         return {}
-    size = int.from_bytes(parcel[:8], "little")
-    fields = json.loads(parcel[8 : 8 + size])
-    rest, tree, used = parcel[8 + size :], json.loads(fields["__metadata__"]["tree"]), []
+    size = int.from_bytes(payload[:8], "little")
+    fields = json.loads(payload[8 : 8 + size])
+    rest, tree, used = payload[8 + size :], json.loads(fields["__metadata__"]["tree"]), []
 
     def tensor(name):
         used.append(name)
@@ -403,7 +409,7 @@ def forms(tree):
     return result
 
 
-def judge(case, envelope, parcel):
+def judge(case, envelope, payload):
     """Why this should not be let in; None: it is harmless."""
     told = json.loads(envelope)
     wanted = (case.order.client.id, case.order.round)
@@ -416,11 +422,11 @@ def judge(case, envelope, parcel):
         return "loss"
     if case.rule == "score alone":
         score = told["score"]
-        good = 0 <= score["correct"] <= score["examples"] and math.isfinite(score["loss"]) and not parcel
+        good = 0 <= score["correct"] <= score["examples"] and math.isfinite(score["loss"]) and not payload
         return None if good else "score"
     if told["score"] is not None:
         return "a score"
-    honest, found = plain(case.parcel), plain(parcel)
+    honest, found = plain(case.payload), plain(payload)
     floats = [values.astype("f8") for dtype, _, values in leaves(found) if dtype in ("F32", "BF16")]
     squares = [float(numpy.square(values).sum()) for values in floats]
     if not math.isfinite(sum(squares)) or math.sqrt(sum(squares)) > NORM * 1.0001:
@@ -495,7 +501,7 @@ def picked(case, own, like):
 RULES = {"same": same, "pruned": pruned, "score": with_score, "slots": picked, "bytes": picked}
 
 
-def agrees(reply, envelope, parcel):
+def agrees(reply, envelope, payload):
     """Whether what was handed on is what the bytes say, bit for bit."""
     told = json.loads(envelope)
     named = (reply.client, reply.round, reply.steps, reply.loss, reply.notes)
@@ -510,27 +516,27 @@ def agrees(reply, envelope, parcel):
             return list(own) == list(like) and all(walk(own[key], like[key]) for key in own)
         return own == like
 
-    return walk(reply.parcel, plain(parcel))
+    return walk(reply.payload, plain(payload))
 
 
-def let_in(case, envelope, parcel):
-    """What the door makes of it, by the whole way that a stranger's bytes go: a reply, or the reason against it."""
-    answer = door.open_reply(case.order, envelope, parcel)
+def let_in(case, envelope, payload):
+    """What validation makes of it, by the whole way that a stranger's bytes go: a reply, or the reason against it."""
+    answer = validate.validate_encoded(case.order, envelope, payload)
     if isinstance(answer, Reply):
-        answer = door.admit(answer, case.order)
+        answer = validate.validate_reply(answer, case.order)
     return answer if isinstance(answer, Reply) else answer.reason
 
 
-def harm(case, envelope, parcel, reply):
+def harm(case, envelope, payload, reply):
     """Why an accepted mutant is not harmless; None: it is."""
     try:
-        wrong = judge(case, envelope, parcel)
-        if wrong is None and not agrees(reply, envelope, parcel):
+        wrong = judge(case, envelope, payload)
+        if wrong is None and not agrees(reply, envelope, payload):
             wrong = "handed on as something else"
     except Exception as error:
         wrong = f"the judge cannot read it: {type(error).__name__}: {error}"
     if wrong is None and case.method is not None:
-        adapter, _ = parts(cast_floats(reply.parcel, torch.float32))
+        adapter, _ = split_head(cast_floats(reply.payload, torch.float32))
         try:
             state = case.method.aggregate(case.state, iter([Upload(case.order.client, adapter)]), case.order.round)
         except Exception as error:
@@ -542,32 +548,32 @@ def harm(case, envelope, parcel, reply):
 
 
 def fuzz(count, seed, enough=math.inf):
-    """Try mutants, until so many faults of the door are found.
+    """Try mutants, until so many faults of validation are found.
 
     Returns:
         Counts by kind and by reason, and of everything that should not be, the first few examples.
     """
     corpus, rng = cases(), random.Random(seed)
     tried, accepted, reasons, faults = Counter(), Counter(), Counter(), []
-    honest = [let_in(case, case.envelope, case.parcel) for case in corpus]
+    honest = [let_in(case, case.envelope, case.payload) for case in corpus]
     faults += [("honest", 0, f"harmless, but {found}") for found in honest if isinstance(found, str)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(count):
         if len(faults) >= enough:
             break
         case = rng.choice(corpus)
-        kind, envelope, parcel = mutant(rng, case, corpus)
-        if (envelope, parcel) == (case.envelope, case.parcel):
+        kind, envelope, payload = mutant(rng, case, corpus)
+        if (envelope, payload) == (case.envelope, case.payload):
             kind = "unchanged"
         tried[kind] += 1
         try:
-            decode_reply(envelope, parcel)
-        except ParcelError:
+            decode_reply(envelope, payload)
+        except PayloadError:
             pass
         except Exception as error:
             faults.append((kind, number, f"decoding: {type(error).__name__}: {error}"))
         try:
-            found = let_in(case, envelope, parcel)
+            found = let_in(case, envelope, payload)
         except Exception as error:
             faults.append((kind, number, f"crash: {type(error).__name__}: {error}"))
             continue
@@ -577,7 +583,7 @@ def fuzz(count, seed, enough=math.inf):
                 faults.append((kind, number, f"harmless, but {found}"))
             continue
         accepted[kind] += 1
-        wrong = harm(case, envelope, parcel, found)
+        wrong = harm(case, envelope, payload, found)
         if wrong is not None:
             faults.append((kind, number, f"{case.rule}: let in: {wrong}"))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -586,7 +592,7 @@ def fuzz(count, seed, enough=math.inf):
         "tried": dict(sorted(tried.items())),
         "accepted and harmless": dict(sorted(accepted.items())),
         "faults": faults,
-        "peak memory, MiB": round(after / 1024, 1),
+        "peak client state, MiB": round(after / 1024, 1),
         "of it while fuzzing, MiB": round((after - before) / 1024, 1),
         "reasons": dict(reasons.most_common(40)),
     }

@@ -34,7 +34,7 @@ def run(method, folder, config=CONFIG):
     files = {"environment.json": {"base_fingerprint": "b"}, "split.json": {"digests": {"train": "t"}}}
     journal = opened(folder, config, files)
     trainer = StandIn(SPEC, 1)
-    transport = LocalTransport(CLIENTS, method, trainer, block=2, memories=journal.memories)
+    transport = LocalTransport(CLIENTS, method, trainer, client_batch=2, client_states=journal.client_states)
     own = Federation(method, SPEC, transport, Plan(4, per_round=2), trainer)
     for server, record in federate(own, journal.server or begin(own, trainer.head)):
         journal.commit(server, record)
@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_can_be_deleted_and_the_round_before_goes_on(tmp_pa
     expected = tree(tmp_path / "run")
     path = newest(tmp_path / "run")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RunFolderError, match=r"server-000004.parcel is damaged: delete it"):
+    with pytest.raises(RunFolderError, match=r"server-000004.payload is damaged: delete it"):
         run(LoRAA2(), tmp_path / "run")
     path.unlink()
     run(LoRAA2(), tmp_path / "run")
@@ -162,7 +162,7 @@ def test_a_full_disk_gets_a_sentence_and_nothing_is_lost(monkeypatch, tmp_path):
     run(FedSA(), tmp_path / "whole")
 
     def full(descriptor):
-        if len(list((tmp_path / "run" / "checkpoints").glob("*.parcel"))) == 2:
+        if len(list((tmp_path / "run" / "checkpoints").glob("*.payload"))) == 2:
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The loop: sampling, drop-outs, broken clients, lost memories, heads, scores."""
+"""The loop: sampling, drop-outs, broken clients, lost client states, heads, scores."""
 
 from dataclasses import dataclass, replace
 
@@ -9,8 +9,8 @@ from fedlora.core.adapter import AdapterSpec
 from fedlora.core.rounds import Client, Failure, Score
 from fedlora.errors import DivergedError, FedloraError
 from fedlora.federation import server as server_module
+from fedlora.federation.client_states import HeldClientStates
 from fedlora.federation.local import LocalTransport
-from fedlora.federation.memories import HeldMemories
 from fedlora.federation.record import personal
 from fedlora.federation.sampling import participants
 from fedlora.federation.server import Federation, Plan, begin, federate
@@ -76,10 +76,10 @@ def test_nobody_there_and_the_state_stays():
 class Breaks(FedIT):
     """Fails at one client."""
 
-    def receive(self, parcel, kept, client, spec):
+    def receive(self, payload, kept, client, spec):
         if client.id == "c2":
             raise ZeroDivisionError("at this site")
-        return super().receive(parcel, kept, client, spec)
+        return super().receive(payload, kept, client, spec)
 
 
 def test_one_clients_error_is_its_failure_alone():
@@ -97,7 +97,7 @@ def test_one_clients_error_is_its_failure_alone():
 class BreaksEverywhere(FedIT):
     """Fails at every client."""
 
-    def receive(self, parcel, kept, client, spec):
+    def receive(self, payload, kept, client, spec):
         raise ZeroDivisionError("everywhere")
 
 
@@ -131,19 +131,19 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 class SendsNonsense(FedIT):
     """One client sends numbers that are not finite."""
 
-    def client(self, parcel, kept, client, spec, round):
-        outcome = yield from super().client(parcel, kept, client, spec, round)
+    def client(self, payload, kept, client, spec, round):
+        outcome = yield from super().client(payload, kept, client, spec, round)
         if client.id != "c4":
             return outcome
-        nonsense = {m: t / 0 for m, t in outcome.parcel["input"].items()}
-        return replace(outcome, parcel={**outcome.parcel, "input": nonsense})
+        nonsense = {m: t / 0 for m, t in outcome.payload["input"].items()}
+        return replace(outcome, payload={**outcome.payload, "input": nonsense})
 
 
 def test_numbers_that_are_not_finite_are_refused():
     _, steps = run(SendsNonsense())
     refused = {c.client for _, record in steps for c in record.clients if c.status == "refused: not finite"}
     assert refused == {"c4"}
-    assert set(steps[-1][0].seen) == {c.id for c in CLIENTS} - {"c4"}
+    assert set(steps[-1][0].last_seen_rounds) == {c.id for c in CLIENTS} - {"c4"}
 
 
 @pytest.mark.parametrize("method", [LoRAA2(), FedSA(), Local()], ids=lambda m: m.name)
@@ -152,15 +152,15 @@ def test_a_client_that_lost_its_memory_says_so_and_gets_everything(method):
     transport = own.transport
     steps = federate(own, begin(own, own.scorer.head))
     next(steps)
-    kept = transport.memories.all()
-    transport.memories = HeldMemories({client: own for client, own in kept.items() if client != "c1"})
+    kept = transport.client_states.all()
+    transport.client_states = HeldClientStates({client: own for client, own in kept.items() if client != "c1"})
     server, record = next(steps)
     (lost,) = [c for c in record.clients if c.client == "c1"]
     assert "holds nothing" in lost.status
-    assert "c1" not in server.seen
+    assert "c1" not in server.last_seen_rounds
     server, record = next(steps)
     assert all(c.status == "accepted" for c in record.clients)
-    assert server.seen["c1"] == 3
+    assert server.last_seen_rounds["c1"] == 3
 
 
 def test_heads_are_treated_once_for_all_methods():
@@ -176,7 +176,7 @@ def test_heads_are_treated_once_for_all_methods():
             moved = not server.head["head"].equal(own.scorer.head["head"])
             assert moved == (effective == "shared")
             assert all((c.head_bytes_up > 0) == (effective == "shared") for c in record.clients)
-            heads = [m[-1].head for m in own.transport.memories.all().values()]
+            heads = [m[-1].head for m in own.transport.client_states.all().values()]
             if effective == "private":
                 assert len({h["head"].numpy().tobytes() for h in heads}) == len(CLIENTS)
                 assert (record.global_score is None) == (name != "central")
@@ -243,7 +243,7 @@ def test_sums_do_not_suffer_from_a_narrow_wire():
     own = replace(own, method=Listening())
     (server, _), *_ = federate(own, begin(own, trainer.head))
     for module in SHAPES:
-        exact = sum(u.parcel["input"][module].double() for u in sent) / 300
+        exact = sum(u.payload["input"][module].double() for u in sent) / 300
         error = (server.state.adapter.input[module].double() - exact).abs().max()
         assert float(error) < 1e-7 * (1 + float(exact.abs().max()))
 

@@ -12,8 +12,8 @@ import torch
 
 from fedlora.core.adapter import BOTH, INPUT, OUTPUT, SIDES, Adapter
 from fedlora.core.lowrank import LowRank, compress, stack
-from fedlora.core.parcel import tensors_at
-from fedlora.core.terms import Expected, whole_sides
+from fedlora.core.payload import tensors_at
+from fedlora.core.schema import UploadSchema, whole_sides
 from fedlora.federation.local import LocalTransport
 from fedlora.laws import book
 from fedlora.laws.book import LAWS
@@ -40,8 +40,8 @@ from fedlora.methods.zeropad import ZeroPad
 class ChangesWhatItReceives(FedIT):
     """Works on the server's own tensors where they are not copied on the way."""
 
-    def receive(self, parcel, kept, client, spec):
-        start = super().receive(parcel, kept, client, spec)
+    def receive(self, payload, kept, client, spec):
+        start = super().receive(payload, kept, client, spec)
         for tensor in start.adapter.output.values():
             tensor.add_(0.01)
         return start
@@ -51,8 +51,8 @@ class ChangesWhatItReceives(FedIT):
 class LeaksB(FedSA):
     """(d) One shared object holds the private side: client k + 1 starts from client k's B."""
 
-    def receive(self, parcel, kept, client, spec):
-        start = super().receive(parcel, kept, client, spec)
+    def receive(self, payload, kept, client, spec):
+        start = super().receive(payload, kept, client, spec)
         last = getattr(self, "_shared_model", None)
         fits = last is not None and start.adapter.ranks() == last.ranks()
         return replace(start, adapter=start.adapter.with_side("output", last.output)) if fits else start
@@ -70,10 +70,10 @@ class SendsB(FedSA):
         up, keep = super().upload(start, trained, kept, round)
         return {**up, "also": trained.adapter.output}, keep
 
-    def expects(self, state, client, spec, round):
-        wholes = super().expects(state, client, spec, round).wholes[0]
-        also = whole_sides(spec, OUTPUT, self.holds(state, client))["output"]
-        return Expected(({**wholes, "also": also},))
+    def upload_schema(self, state, client, spec, round):
+        wholes = super().upload_schema(state, client, spec, round).wholes[0]
+        also = whole_sides(spec, OUTPUT, self.dispatched_ranks(state, client))["output"]
+        return UploadSchema(({**wholes, "also": also},))
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Unseeded(FedIT):
 class RedrawsA(FFA):
     """(k) Every client draws the frozen side for itself."""
 
-    def receive(self, parcel, kept, client, spec):
-        start = super().receive(parcel, kept, client, spec)
+    def receive(self, payload, kept, client, spec):
+        start = super().receive(payload, kept, client, spec)
         own = torch.Generator().manual_seed(int(client.id[1:]))
         drawn = {m: torch.randn(A.shape, generator=own) for m, A in start.adapter.input.items()}
         return replace(start, adapter=start.adapter.with_side("input", drawn))
@@ -166,7 +166,7 @@ class HalfTheRoot(FlexLoRA):
     """The root of the singular values goes to one side and to no other: the product is lost."""
 
     def aggregate(self, state, uploads, round):
-        sent = [(u.weight, Adapter(*(tensors_at(u.parcel, s) for s in SIDES))) for u in uploads]
+        sent = [(u.weight, Adapter(*(tensors_at(u.payload, s) for s in SIDES))) for u in uploads]
         total = sum(weight for weight, _ in sent)
         best = {
             m: compress(stack([(w / total, own.pair(m)) for w, own in sent]), r)
@@ -180,19 +180,19 @@ class HalfTheRoot(FlexLoRA):
 class OwnPhase(RoLoRA):
     """(i) Each client counts its own rounds, so clients freeze different sides."""
 
-    def client(self, parcel, kept, client, spec, round):
+    def client(self, payload, kept, client, spec, round):
         own = kept.get("count", 0) + 1
-        outcome = yield from super().client(parcel, kept, client, spec, own)
+        outcome = yield from super().client(payload, kept, client, spec, own)
         return replace(outcome, kept={**outcome.kept, "count": own})
 
-    def expects(self, state, client, spec, round):
-        slots = self.holds(state, client)
-        return Expected((whole_sides(spec, OUTPUT, slots), whole_sides(spec, INPUT, slots)))
+    def upload_schema(self, state, client, spec, round):
+        slots = self.dispatched_ranks(state, client)
+        return UploadSchema((whole_sides(spec, OUTPUT, slots), whole_sides(spec, INPUT, slots)))
 
     def aggregate(self, state, uploads, round):
         sent = list(uploads)
         for side in SIDES:
-            own = [u for u in sent if tensors_at(u.parcel, side)]
+            own = [u for u in sent if tensors_at(u.payload, side)]
             if own:
                 state = super().aggregate(state, iter(own), 1 if side == "output" else 2)
                 changed = {**state.extra["changed"], side: round}
@@ -217,20 +217,20 @@ class SendsEverything(Replicate):
     def dispatch(self, state, client, round):
         return send(state.adapter, BOTH, state.adapter.ranks(), implied_zeros=True)
 
-    def expects(self, state, client, spec, round):
-        return Expected((whole_sides(spec, BOTH, state.adapter.ranks()),))
+    def upload_schema(self, state, client, spec, round):
+        return UploadSchema((whole_sides(spec, BOTH, state.adapter.ranks()),))
 
 
 @dataclass(frozen=True)
 class PerModule(LoRAA2):
     """Budget slots in every module, then some: more goes up than the budget."""
 
-    def client(self, parcel, kept, client, spec, round):
+    def client(self, payload, kept, client, spec, round):
         generous = replace(client, rank=client.rank + 1)
-        return super().client(parcel, kept, generous, spec, round)
+        return super().client(payload, kept, generous, spec, round)
 
-    def expects(self, state, client, spec, round):
-        return super().expects(state, replace(client, rank=client.rank + 1), spec, round)
+    def upload_schema(self, state, client, spec, round):
+        return super().upload_schema(state, replace(client, rank=client.rank + 1), spec, round)
 
 
 @dataclass(frozen=True)
@@ -249,18 +249,18 @@ class ForgetsLatecomers(RoLoRA):
     def dispatch(self, state, client, round):
         return send(state.adapter, BOTH if round == 1 else self.trains(round - 1), state.adapter.ranks(), True)
 
-    def receive(self, parcel, kept, client, spec):
+    def receive(self, payload, kept, client, spec):
         rank = client.rank
         zeros = {
             "input": {m: torch.zeros(rank, d_in) for m, (_, d_in) in spec.shapes.items()},
             "output": {m: torch.zeros(d_out, rank) for m, (d_out, _) in spec.shapes.items()},
         }
-        return super().receive({**zeros, **parcel} if not kept else parcel, kept, client, spec)
+        return super().receive({**zeros, **payload} if not kept else payload, kept, client, spec)
 
 
 @dataclass(frozen=True)
 class TakesStepsAgain(FedEx):
-    """A client whose reply got lost has grown its fold already, and takes the same step once more."""
+    """A client whose reply got lost has grown its merged update already, and takes the same step once more."""
 
     def upload(self, start, trained, kept, round):
         up, keep = super().upload(start, trained, kept, round)
@@ -279,19 +279,19 @@ class OnlyTheNewestStep(FLoRA):
 
 @dataclass(frozen=True)
 class NoResidual(FedEx):
-    """Declares the update exact, but folds nothing."""
+    """Declares the update exact, but merged updates nothing."""
 
-    def folded(self, state, step, round):
+    def with_merged(self, state, step, round):
         return state
 
 
 @dataclass(frozen=True)
 class TransposedFold(FLoRA):
-    """(b) The residual is folded transposed: no shape tells on square maps."""
+    """(b) The residual is merged transposed: no shape tells on square maps."""
 
-    def folded(self, state, step, round):
+    def with_merged(self, state, step, round):
         turned = {m: v.T if not isinstance(v, LowRank) and v.shape[0] == v.shape[1] else v for m, v in step.items()}
-        return super().folded(state, turned, round)
+        return super().with_merged(state, turned, round)
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ class UnevenTwins(FAIR):
 class TwoHeads(HetLoRA):
     """Weights by norm, declared as weights by examples."""
 
-    def weighs(self):
+    def example_weighted(self):
         return True
 
 
@@ -344,16 +344,16 @@ def counted_by_formula(method, world):
 class PrunesUnsaid(HetLoRA):
     """A client that has pruned itself sends fewer slots than the method says it would."""
 
-    def expects(self, state, client, spec, round):
-        return Method.expects(self, state, client, spec, round)
+    def upload_schema(self, state, client, spec, round):
+        return Method.upload_schema(self, state, client, spec, round)
 
 
 @dataclass(frozen=True)
 class SaysTheOtherSide(RoLoRA):
     """The sides that the server expects are those of the round before."""
 
-    def expects(self, state, client, spec, round):
-        return super().expects(state, client, spec, round + 1)
+    def upload_schema(self, state, client, spec, round):
+        return super().upload_schema(state, client, spec, round + 1)
 
 
 @dataclass(frozen=True)
@@ -370,7 +370,7 @@ def with_an_open_door(method, world):
     own = book.admit
     book.admit = lambda reply, order: reply
     try:
-        book.at_the_door(method, world)
+        book.upload_validation(method, world)
     finally:
         book.admit = own
 
@@ -395,18 +395,18 @@ FAULTS = [
     ("absence", LosesUnowned),
     ("ranks", SendsEverything),
     ("ranks", PerModule),
-    ("twins", Sums),
+    ("idempotence", Sums),
     ("latecomer", ForgetsLatecomers),
     ("latecomer", TakesStepsAgain),
     ("latecomer", OnlyTheNewestStep),
     ("exactness", NoResidual),
     ("exactness", TransposedFold),
-    ("twins", UnevenTwins),
+    ("idempotence", UnevenTwins),
     ("weights", TwoHeads),
     ("resume", lambda: MomentsOutside(FedIT())),
-    ("door", PrunesUnsaid),
-    ("door", SaysTheOtherSide),
-    ("door", ScoreUnsaid),
+    ("validation", PrunesUnsaid),
+    ("validation", SaysTheOtherSide),
+    ("validation", ScoreUnsaid),
 ]
 
 
@@ -425,7 +425,7 @@ def test_wrongly_counted_bytes_are_caught():
 
 
 def test_an_open_door_is_caught():
-    law = next(law for law in LAWS if law.name == "door")
+    law = next(law for law in LAWS if law.name == "validation")
     verdict = check_law(FedIT(), replace(law, check=with_an_open_door))
     assert verdict.held is False
     assert "let in with something that nobody asked for" in verdict.example

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from tiny_models import LABELS, owned_by, some_tokens, tiny_model, tokenizer
 
-from fedlora.core.rounds import Amount
+from fedlora.core.rounds import Duration
 from fedlora.laws.book import LAWS
 from fedlora.laws.world import World
 from fedlora.methods import BUILT_IN, find_method
@@ -32,7 +32,7 @@ class OnModel(World):
         if same_data:
             owned = dict.fromkeys(owned, owned["c0"])
         tokens = some_tokens(sum(self.examples))
-        settings = TrainSettings(Amount(epochs=3), batch_size=8, lr=1e-3)  # twins draw the same batches
+        settings = TrainSettings(Duration(epochs=3), batch_size=8, lr=1e-3)  # twins draw the same batches
         return CohortTrainer(
             self.base, self.spec, settings, train=tokens, test=tokens, owned=owned, seed=self.seed, rounds=self.rounds
         )
@@ -50,7 +50,7 @@ def world(kind, method):
     return OnModel(**usual, base=base)
 
 
-@pytest.mark.parametrize("name", ["exactness", "latecomer", "twins", "absence", "resume"])
+@pytest.mark.parametrize("name", ["exactness", "latecomer", "idempotence", "absence", "resume"])
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)
 def test_law_on_conv1d(kind, name):
     method, law = kind(), BY_NAME[name]

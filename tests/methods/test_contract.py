@@ -5,7 +5,7 @@ import torch
 
 from fedlora.core.adapter import BOTH, Adapter, AdapterSpec
 from fedlora.core.rounds import Client
-from fedlora.errors import MethodError, ParcelError
+from fedlora.errors import MethodError, PayloadError
 from fedlora.methods import BUILT_IN, find_method
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
@@ -31,21 +31,21 @@ def test_every_method_says_what_it_is(name):
 def test_unequal_ranks_where_they_cannot_be():
     clients = [Client("c0", 5, 2), Client("c1", 5, 1)]
     with pytest.raises(MethodError, match=r"Client c1 has rank 1 but fedit takes one rank for all \(2\)"):
-        FedIT().admit(SPEC, clients)
+        FedIT().check_federation(SPEC, clients)
     for name, kind in BUILT_IN.items():
         if "lora" not in kind.kinds:
             with pytest.raises(MethodError, match=f"adapter.kind is 'lora' but {name} takes"):
-                kind().admit(SPEC, clients)
+                kind().check_federation(SPEC, clients)
         elif kind.mixed_ranks:
-            kind().admit(SPEC, clients)
+            kind().check_federation(SPEC, clients)
         else:
             with pytest.raises(MethodError, match=name):
-                kind().admit(SPEC, clients)
+                kind().check_federation(SPEC, clients)
 
 
 def test_a_pool_smaller_than_a_budget():
     with pytest.raises(MethodError, match=r"pool_rank is 1 but the largest budget is 2"):
-        LoRAA2(pool_rank=1).admit(SPEC, [Client("c", 1, 2)])
+        LoRAA2(pool_rank=1).check_federation(SPEC, [Client("c", 1, 2)])
     for wrong in ({"pool_rank": 0}, {"probe_epochs": 0}):
         with pytest.raises(MethodError, match="must be at least 1"):
             LoRAA2(**wrong)
@@ -66,16 +66,16 @@ def test_finding_methods(tmp_path):
         find_method(f"{file}:Mine")
 
 
-def test_a_parcel_that_does_not_fit_is_refused():
+def test_a_payload_that_does_not_fit_is_refused():
     client = Client("c", 1, 2)
-    for parcel in (
+    for payload in (
         {},
         {"input": {"other": torch.zeros(2, 4)}},
         {"input": {"m": torch.zeros(2, 5)}},
         {"input": {"m": torch.zeros(2, 4)}, "output": {"m": torch.zeros(3, 1)}},
     ):
-        with pytest.raises(ParcelError):
-            FedIT().receive(parcel, {}, client, SPEC)
+        with pytest.raises(PayloadError):
+            FedIT().receive(payload, {}, client, SPEC)
 
 
 def test_zeros_are_implied_and_a_private_side_is_the_clients_own():
@@ -95,4 +95,4 @@ def test_a_start_with_b_reaches_a_personal_method_once():
     for method in (FedSA(), Local()):
         state = method.init(spec, 0)
         assert set(method.dispatch(state, Client("c", 1, 2), 1)) == BOTH
-        assert "output" not in method.dispatch(state, Client("c", 1, 2, seen=1), 2)
+        assert "output" not in method.dispatch(state, Client("c", 1, 2, last_seen_round=1), 2)

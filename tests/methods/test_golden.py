@@ -132,14 +132,14 @@ EYE = torch.eye(2)
 
 
 def nothing_folded():
-    return {"fold": {}, "steps": {}, "since": 1, "seed": 0}
+    return {"merged": {}, "steps": {}, "since": 1, "seed": 0}
 
 
 def test_flora():
     """The stack multiplies out to 12.5 I. Four slots hold no fewer numbers than the matrix, so it is dense."""
     state = State(OLD.with_side("output", {"m": torch.zeros(2, 2)}), nothing_folded())
     result = FLoRA().result(FLoRA().aggregate(state, two(both(A1, B1), both(A2, B2)), 1))
-    torch.testing.assert_close(result.fold["m"], 12.5 * EYE)
+    torch.testing.assert_close(result.merged["m"], 12.5 * EYE)
     assert not result.adapter.output["m"].any()
 
 
@@ -151,7 +151,7 @@ def test_fedex():
     state = FedEx().aggregate(State(OLD, nothing_folded()), two(both(A1, B1), both(A2, B2)), 1)
     expect(state.adapter, [[0.25, 3.0], [3.0, 0.25]], [[0.5, 3.0], [3.0, 0.5]])
     residual = torch.tensor([[3.375, -2.25], [-2.25, 3.375]])
-    torch.testing.assert_close(FedEx().result(state).fold["m"], residual)
+    torch.testing.assert_close(FedEx().result(state).merged["m"], residual)
 
 
 def test_fedex_with_thin_factors():
@@ -163,9 +163,9 @@ def test_fedex_with_thin_factors():
         A_wide[:, :2], B_wide[:2] = A, B
         uploads.append(both(A_wide, B_wide))
     old = Adapter({"m": wide}, {"m": wide.T})
-    fold = FedEx().result(FedEx().aggregate(State(old, nothing_folded()), two(*uploads), 1)).fold["m"]
-    assert fold.rank == 2
-    torch.testing.assert_close(delta(fold)[:2, :2], torch.tensor([[3.375, -2.25], [-2.25, 3.375]]))
+    merged = FedEx().result(FedEx().aggregate(State(old, nothing_folded()), two(*uploads), 1)).merged["m"]
+    assert merged.rank == 2
+    torch.testing.assert_close(delta(merged)[:2, :2], torch.tensor([[3.375, -2.25], [-2.25, 3.375]]))
 
 
 def test_florist():

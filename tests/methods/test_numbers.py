@@ -7,7 +7,7 @@ import torch
 
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, effective, fresh_adapter, parameters
 from fedlora.core.lowrank import compress, delta, stack
-from fedlora.core.parcel import tensors_at
+from fedlora.core.payload import tensors_at
 from fedlora.core.rounds import Client, Fit, Fitted, Upload
 from fedlora.methods.base import State
 from fedlora.methods.fedit import FedIT
@@ -23,7 +23,7 @@ SMALL = AdapterSpec({"a": (5, 7), "b": (6, 4)}, rank=4, scale=1.0)
 
 
 def shapes_of(config, targets=None):
-    """The adapted maps of an architecture, built without any memory."""
+    """The adapted maps of an architecture, built without any client state."""
     from transformers import AutoModelForSequenceClassification
 
     with torch.device("meta"):
@@ -44,8 +44,8 @@ def meta_start(shapes, rank):
 
 def uploaded(method, shapes, rank, round=1):
     start = meta_start(shapes, rank)
-    parcel, _ = method.upload(start, start, {}, round)
-    return sum(parameters(tensors_at(parcel, side)) for side in parcel)
+    payload, _ = method.upload(start, start, {}, round)
+    return sum(parameters(tensors_at(payload, side)) for side in payload)
 
 
 def test_roberta_base():
@@ -97,7 +97,7 @@ def test_lora_a2_keeps_exactly_the_budget_over_the_whole_model(round):
     assert min(chosen.values()) < 2 < max(chosen.values()) <= 16
     with pytest.raises(StopIteration) as stop:
         programme.send(Fitted(Start(probe.start.adapter.with_side(side, moved)), 1, 0.0))
-    sent = stop.value.value.parcel[side]
+    sent = stop.value.value.payload[side]
     assert sum(entry["slots"].numel() for entry in sent.values()) == 144
     assert {m: entry["slots"].numel() for m, entry in sent.items()} == {m: n for m, n in chosen.items() if n}
 
@@ -187,7 +187,9 @@ def test_lora_a2_moves_a_slot_by_the_owners_share_of_their_mean():
         {"output": {"a": {"slots": torch.tensor([3]), "values": 4 * torch.ones(5, 1)}}},
         {"output": {"b": {"slots": torch.tensor([0]), "values": torch.ones(6, 1)}}},
     ]
-    uploads = (Upload(Client(f"c{k}", n, 1), parcel) for k, (n, parcel) in enumerate(zip([2, 1, 5], sent, strict=True)))
+    uploads = (
+        Upload(Client(f"c{k}", n, 1), payload) for k, (n, payload) in enumerate(zip([2, 1, 5], sent, strict=True))
+    )
     B = method.aggregate(state, uploads, 1).adapter.output
     share, mean = 3 / 8, (2 * 1 + 1 * 4) / 3
     torch.testing.assert_close(B["a"][0], torch.tensor([0.0, 2 / 8, 0.0, share * mean]))
@@ -199,9 +201,9 @@ def test_flexlora_before_and_after_truncation():
     adapters = [drawn(k, r) for k, r in enumerate(ranks)]
     new = FlexLoRA().aggregate(State(drawn(9, 4)), uploads_of(adapters, n), 1).adapter
     for module in SMALL.shapes:
-        terms = [(count / 10, own.pair(module)) for count, own in zip(n, adapters, strict=True)]
-        true = sum(w * delta(pair) for w, pair in terms)
-        torch.testing.assert_close(delta(stack(terms)), true, rtol=1e-5, atol=1e-5)
+        schema = [(count / 10, own.pair(module)) for count, own in zip(n, adapters, strict=True)]
+        true = sum(w * delta(pair) for w, pair in schema)
+        torch.testing.assert_close(delta(stack(schema)), true, rtol=1e-5, atol=1e-5)
         S = torch.linalg.svdvals(true.double())
         error = true.double() - delta(new.pair(module)).double()
         assert float(error.norm()) == pytest.approx(float(S[4:].square().sum().sqrt()), rel=1e-3, abs=1e-6)

@@ -118,14 +118,14 @@ def test_momentum_without_memory_is_the_inner_method():
 
 @pytest.mark.parametrize("optimizer", [FedAvgM, FedAdam])
 def test_what_nobody_sent_does_not_move(optimizer):
-    """A frozen side, and slots outside everybody's choice, whatever their moments."""
+    """A frozen side, and slots outside everyone's choice, whatever their moments."""
     sequence = states(optimizer(RoLoRA()), rounds=4)
     for number, (before, after) in enumerate(pairwise(sequence), start=1):
         still = "input" if number % 2 else "output"
         assert all(before.side(still)[m].equal(after.side(still)[m]) for m in SHAPES)
     servers, own = run(optimizer(LoRAA2(pool_rank=3)), rounds=3, ranks=(1,), clients=1)
     assert len(servers) == 4
-    chosen = own.transport.memories.latest("c0")
+    chosen = own.transport.client_states.latest("c0")
     assert chosen is not None
     for before, after in pairwise(servers):
         for module in SHAPES:
@@ -147,19 +147,19 @@ def test_where_there_is_nothing_to_clip():
 
 
 def test_promotion():
-    """Round 1 asks everybody at the starting rank; then the best half has its own rank, whoever is drawn."""
+    """Round 1 asks everyone at the starting rank; then the best half has its own rank, whoever is drawn."""
     scores = {}
 
     class Listening(Replicate):
         def aggregate(self, state, uploads, round):
             own = list(uploads)
-            scores.update({upload.client.id: upload.parcel["score"] for upload in own if "score" in upload.parcel})
+            scores.update({upload.client.id: upload.payload["score"] for upload in own if "score" in upload.payload})
             return super().aggregate(state, iter(own), round)
 
     method = Listening(promote=0.5, start_rank=1)
     servers, own = run(method, rounds=3, clients=4, per_round=2)
     first, later = servers[1], servers[3]
-    assert set(first.seen) == set(scores) == {"c0", "c1", "c2", "c3"}
+    assert set(first.last_seen_rounds) == set(scores) == {"c0", "c1", "c2", "c3"}
     promoted = sorted(sorted(scores, key=lambda client: (-scores[client], client))[:2])
     assert first.state.extra["promoted"] == later.state.extra["promoted"] == promoted
     ranks = {client.id: method.rank(later.state, client) for client in own.transport.roster()}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from capture import Recorder, tensor_bytes
+from fedlora.core.parcel import Parcel, branch
 from safetensors.torch import load_file
 
-from fedlora.core.parcel import Parcel, branch
 from fedlora.core.rounds import Memory, Score
 from fedlora.federation.record import ClientRecord, RoundRecord
 from fedlora.federation.server import Federation, Server

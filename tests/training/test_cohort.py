@@ -11,11 +11,11 @@ from tiny_models import DECODERS, ENCODERS, owned_by, some_tokens, tiny_model, t
 from fedlora.core.adapter import BOTH, INPUT, OUTPUT, Adapter, Start, fresh_adapter
 from fedlora.core.kinds import vera_projection
 from fedlora.core.lowrank import LowRank
-from fedlora.core.parcel import walk_tensors
+from fedlora.core.payload import walk_tensors
 from fedlora.core.penalties import Proximal, Tail
-from fedlora.core.rounds import Amount, Client, Failure, Fit, FitJob, Order, ScoreJob
+from fedlora.core.rounds import Client, Duration, Failure, Fit, FitJob, Order, ScoreJob
 from fedlora.federation.client import serve
-from fedlora.federation.transport import message
+from fedlora.federation.transport import join_head
 from fedlora.methods.base import State
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.training import attention, packing
@@ -72,14 +72,14 @@ def agree(one, other, tolerance):
 
 @pytest.mark.parametrize("kind", ENCODERS + DECODERS)
 def test_a_block_of_unlike_clients_in_float64(kind):
-    """Mixed ranks, masks, sides, penalties, folds, amounts and sizes in one pass: 1e-9 after 20 steps of AdamW."""
+    """Mixed ranks, masks, sides, penalties, merged updates, amounts and sizes in one pass: 1e-9 after 20 steps of AdamW."""
     base = base_of(kind)
     spec = base.spec(3, 2.0, head="shared")
-    settings = TrainSettings(Amount(steps=STEPS), batch_size=4, lr=1e-3, lr_b_ratio=5.0, weight_decay=0.1)
+    settings = TrainSettings(Duration(steps=STEPS), batch_size=4, lr=1e-3, lr_b_ratio=5.0, weight_decay=0.1)
     plain, cohort = trainers(base, spec, settings, uneven(), tokens_a_pass=10**6)
     starts = [begun(spec, base, seed, rank) for seed, rank in ((1, 3), (2, 1), (3, 2), (4, 3))]
     draw = torch.Generator().manual_seed(9)
-    fold = {
+    merged = {
         m: LowRank(torch.randn(2, i, generator=draw).double() / 9, torch.randn(o, 2, generator=draw).double() / 9)
         for m, (o, i) in base.shapes.items()
     }
@@ -87,7 +87,7 @@ def test_a_block_of_unlike_clients_in_float64(kind):
     fits = [
         Fit(starts[0], OUTPUT, mask=chosen, measure="gradient"),
         Fit(starts[1], BOTH, penalties=(Proximal(0.3, INPUT),)),
-        Fit(replace(starts[2], fold=fold), INPUT, amount=Amount(epochs=2)),
+        Fit(replace(starts[2], merged=merged), INPUT, duration=Duration(epochs=2)),
         Fit(starts[3], BOTH, penalties=(Tail(0.2, 2),), probe=True),
     ]
     jobs = [FitJob(f"c{k}", 2, fit) for k, fit in enumerate(fits)]
@@ -109,7 +109,7 @@ def test_other_kinds_in_float64(adapter_kind):
         spec = base.spec(4, 2.0, "vera", head="shared", projection=LowRank(pair.A.double(), pair.B.double()))
     else:
         spec = base.spec(1, 1.0, "dense", head="shared")
-    plain, cohort = trainers(base, spec, TrainSettings(Amount(steps=5), batch_size=4, lr=1e-3), uneven())
+    plain, cohort = trainers(base, spec, TrainSettings(Duration(steps=5), batch_size=4, lr=1e-3), uneven())
     start = Start(wide(fresh_adapter(spec, spec.rank, 1).with_dense(base.head)))
     jobs = [FitJob(f"c{k}", 1, Fit(start, BOTH)) for k in range(4)]
     agree(plain.fit(jobs), cohort.fit(jobs), 1e-9)
@@ -119,7 +119,7 @@ def test_other_kinds_in_float64(adapter_kind):
 def test_the_same_losses_in_less_precision(dtype):
     base = base_of("bert", dtype)
     spec = base.spec(3, 2.0, head="shared")
-    plain, cohort = trainers(base, spec, TrainSettings(Amount(steps=8), batch_size=4, lr=1e-3), uneven())
+    plain, cohort = trainers(base, spec, TrainSettings(Duration(steps=8), batch_size=4, lr=1e-3), uneven())
     start = Start(fresh_adapter(spec, 3, 1).with_dense({name: own.float() for name, own in base.head.items()}))
     jobs = [FitJob(f"c{k}", 1, Fit(start, BOTH)) for k in range(4)]
     for left, right in zip(plain.fit(jobs), cohort.fit(jobs), strict=True):
@@ -131,7 +131,7 @@ def test_a_client_whose_loss_is_lost_harms_nobody():
     base = base_of("bert", torch.float32)
     spec = base.spec(3, 2.0, head="frozen")
     _, cohort = trainers(
-        base, spec, TrainSettings(Amount(steps=3), batch_size=4, lr=1e-3), uneven(), tokens_a_pass=10**6
+        base, spec, TrainSettings(Duration(steps=3), batch_size=4, lr=1e-3), uneven(), tokens_a_pass=10**6
     )
     start = Start(fresh_adapter(spec, 3, 1))
     mad = replace(
@@ -219,7 +219,7 @@ def test_threads_share_one_base():
     """Three threads at once, many times: the bits of one after the other."""
     base = base_of("bert", torch.float32)
     spec = base.spec(3, 2.0, head="shared")
-    settings = TrainSettings(Amount(steps=6), batch_size=4, lr=1e-2)
+    settings = TrainSettings(Duration(steps=6), batch_size=4, lr=1e-2)
     _, cohort = trainers(base, spec, settings, owned_by(40, 12))
     start = Start(fresh_adapter(spec, 3, 1).with_dense(base.head))
     jobs = [[FitJob(f"c{k}", 1, Fit(start, BOTH))] for k in range(12)]
@@ -242,7 +242,7 @@ def test_lora_a2_chooses_the_same_slots(kind):
     """Whole rounds, B and A: probe, choice, training; in float64 the choices are equal, and the uploads but for the wire's float32."""
     base = base_of(kind)
     spec = base.spec(2, 2.0, head="shared")
-    settings = TrainSettings(Amount(epochs=2), batch_size=4, lr=1e-3, lr_b_ratio=5.0)
+    settings = TrainSettings(Duration(epochs=2), batch_size=4, lr=1e-3, lr_b_ratio=5.0)
     both = trainers(base, spec, settings, uneven(), tokens_a_pass=10**6)
     method = LoRAA2()
     members = [Client(f"c{k}", examples, rank) for k, (examples, rank) in enumerate([(3, 2), (9, 1), (1, 2), (27, 1)])]
@@ -250,16 +250,16 @@ def test_lora_a2_chooses_the_same_slots(kind):
         state = method.init(spec, 5)
         if round == 2:  # B is no longer zero
             state = State(begun(spec, base, 5, 16).adapter.with_dense({}))
-        parcels = [message(method.dispatch(state, client, round), base.head) for client in members]
-        orders = [Order("train", round, own, parcel) for own, parcel in zip(members, parcels, strict=True)]
+        payloads = [join_head(method.dispatch(state, client, round), base.head) for client in members]
+        orders = [Order("train", round, own, payload) for own, payload in zip(members, payloads, strict=True)]
         one, other = ([own.answer for own in serve(orders, {}, method, trainer)] for trainer in both)
         for left, right in zip(one, other, strict=True):
             assert left.notes["slots"] == right.notes["slots"]
             assert sum(map(len, left.notes["slots"].values())) == len(base.shapes) * members[int(left.client[1])].rank
-            close(left.parcel, right.parcel)
+            close(left.payload, right.payload)
 
 
 def close(one, other):
-    """Two parcels alike, tensor by tensor."""
+    """Two payloads alike, tensor by tensor."""
     for left, right in zip(walk_tensors(one), walk_tensors(other), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-7)

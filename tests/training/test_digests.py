@@ -5,7 +5,7 @@ import pytest
 
 from fedlora.training.data import Texts
 from fedlora.training.digests import example_digests
-from fedlora.training.split import Owned, Split, pooled
+from fedlora.training.split import Owned, Split, centralized
 from fedlora.training.tokens import Tokens, no_tokens, tokenise, tokenise_once
 
 
@@ -50,7 +50,7 @@ OWNERS = [
     dealt(a=owned((0,), test=(1,)), b=owned((1,))),
     dealt(a=owned((0,), names=(1, 0)), b=owned((1,))),
     dealt(a=owned((0,), names=(0, 1)), b=owned((1,))),
-    pooled(dealt()),
+    centralized(dealt()),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Bases of every architecture: which maps, which head, and that the hook computes W0 + s (fold + B A)."""
+"""Bases of every architecture: which maps, which head, and that the hook computes W0 + s (merged update + B A)."""
 
 import pytest
 import torch
@@ -56,11 +56,11 @@ def test_the_hook_computes_the_merged_model(tiny_base, adapters, kind):
     base = tiny_base(kind)
     start = adapters(base)
     first, second = list(base.shapes)[:2]
-    folds = {
+    merged = {
         first: LowRank(torch.randn(2, base.shapes[first][1]), 0.1 * torch.randn(base.shapes[first][0], 2)),
         second: 0.1 * torch.randn(base.shapes[second]),
     }
-    start = Start(start.adapter, folds)
+    start = Start(start.adapter, merged)
     merged = tiny_model(kind)
     with torch.no_grad():
         for module, change in effective(start, base.spec(3, 1.7)).items():
@@ -99,8 +99,8 @@ def test_what_the_checkpoint_lacks_belongs_to_the_head(tmp_path):
     from transformers import BertModel
 
     model = tiny_model("bert")
-    bare = BertModel(model.config, add_pooling_layer=False)
-    bare.save_pretrained(tmp_path)
+    detach = BertModel(model.config, add_pooling_layer=False)
+    detach.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     base = load_base(str(tmp_path), LABELS)
     assert set(base.head) == {f"{m}.{p}" for m in ("bert.pooler.dense", "classifier") for p in ("weight", "bias")}

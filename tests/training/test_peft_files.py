@@ -113,20 +113,20 @@ def test_an_adapter_that_changes_more_is_refused(tiny_base, adapters, tmp_path):
         read_peft(tmp_path / "nowhere", base, base.spec(3, 2.0))
 
 
-def folded(base, start, dense):
-    """The same adapter on a fold, of pairs or dense."""
+def with_merged(base, start, dense):
+    """The same adapter on a merged update, of pairs or dense."""
     draw = torch.Generator().manual_seed(5)
     pairs = {
         module: LowRank(torch.randn(2, d_in, generator=draw) / 9, torch.randn(d_out, 2, generator=draw) / 9)
         for module, (d_out, d_in) in base.shapes.items()
     }
-    return replace(start, fold={m: p.B @ p.A for m, p in pairs.items()} if dense else pairs)
+    return replace(start, merged={m: p.B @ p.A for m, p in pairs.items()} if dense else pairs)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_a_fold_of_pairs_becomes_slots(tiny_base, adapters, tmp_path, kind):
     base = tiny_base(kind)
-    start, spec = folded(base, adapters(base), dense=False), base.spec(3, SCALE)
+    start, spec = with_merged(base, adapters(base), dense=False), base.spec(3, SCALE)
     write_peft(tmp_path, start, spec, base, start.adapter.dense)
     with torch.no_grad():
         theirs = stock(kind, tmp_path)(input_ids=IDS, attention_mask=MASK).logits
@@ -138,7 +138,7 @@ def test_a_dense_fold_becomes_a_whole_model(tiny_base, adapters, tmp_path, kind)
     from transformers import AutoModelForSequenceClassification
 
     base = tiny_base(kind)
-    start, spec = folded(base, adapters(base), dense=True), base.spec(3, SCALE)
+    start, spec = with_merged(base, adapters(base), dense=True), base.spec(3, SCALE)
     with pytest.raises(ModelError, match="dense change"):
         write_peft(tmp_path, start, spec, base, start.adapter.dense)
     write_model(tmp_path, start, spec, base, start.adapter.dense)

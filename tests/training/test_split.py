@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedlora.errors import DataError
 from fedlora.training import split as module
 from fedlora.training.data import Texts
-from fedlora.training.split import SplitSettings, deal_tests, largest_remainder, pooled, split
+from fedlora.training.split import SplitSettings, centralized, deal_tests, largest_remainder, split
 
 
 def texts(count, labels, groups=None):
@@ -126,7 +126,7 @@ def test_largest_remainder_by_hand():
 
 def test_pooled_is_everybody():
     result = split(texts(100, 5), texts(50, 5), SplitSettings("iid", 4, validation=0.2), 0)
-    (own,) = pooled(result).clients.values()
+    (own,) = centralized(result).clients.values()
     assert (len(own.train), len(own.validation), own.test.tolist()) == (80, 20, list(range(50)))
 
 
@@ -153,9 +153,9 @@ def test_permuted_names_are_each_clients_own():
     """Drawn by the client's name, a permutation each; central training gives them up."""
     train, test = texts(300, 10), texts(60, 10)
     one, again = (split(train, test, SplitSettings("iid", 4, permuted=True), 0) for _ in range(2))
-    names = {client: own.names.tolist() for client, own in one.clients.items()}
-    assert names == {client: own.names.tolist() for client, own in again.clients.items()}
+    names = {client: own.label_permutation.tolist() for client, own in one.clients.items()}
+    assert names == {client: own.label_permutation.tolist() for client, own in again.clients.items()}
     assert all(sorted(own) == list(range(10)) for own in names.values())
     assert len({tuple(own) for own in names.values()}) == 4
-    assert pooled(one).clients["all"].names is None
+    assert centralized(one).clients["all"].names is None
     assert split(train, test, SplitSettings("iid", 4), 0).clients["c0"].names is None

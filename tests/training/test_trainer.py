@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fedlora.core.adapter import BOTH, INPUT, NEITHER, OUTPUT, Start, fresh_adapter
 from fedlora.core.penalties import Proximal
-from fedlora.core.rounds import Amount, Failure, Fit, FitJob, ScoreJob
+from fedlora.core.rounds import Duration, Failure, Fit, FitJob, ScoreJob
 from fedlora.core.seeds import numpy_stream
 from fedlora.training.batches import padded
 from fedlora.training.cohort import CohortTrainer
@@ -136,7 +136,7 @@ def test_masked_slots_stay_exactly_where_they_are(tiny_base, optimizer, sides):
     start = begin(trainer)
     generator = torch.Generator().manual_seed(3)
     mask = {m: torch.rand(3, generator=generator) < 0.5 for m in start.adapter.input}
-    adapter = fit_one(trainer, start, sides, mask=mask, amount=Amount(epochs=3)).start.adapter
+    adapter = fit_one(trainer, start, sides, mask=mask, duration=Duration(epochs=3)).start.adapter
     for module, moves in mask.items():
         A, B = (
             adapter.input[module] - start.adapter.input[module],
@@ -226,10 +226,12 @@ def test_micro_batches_change_no_result_beyond_rounding(tiny_base):
         torch.testing.assert_close(A, two.start.adapter.input[module], rtol=1e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize(("amount", "steps"), [(Amount(epochs=2), 6), (Amount(steps=4), 4), (Amount(steps=1), 1)])
-def test_epochs_and_steps(tiny_base, amount, steps):
+@pytest.mark.parametrize(
+    ("duration", "steps"), [(Duration(epochs=2), 6), (Duration(steps=4), 4), (Duration(steps=1), 1)]
+)
+def test_epochs_and_steps(tiny_base, duration, steps):
     trainer = trainer_of(tiny_base("bert"))
-    assert fit_one(trainer, begin(trainer), amount=amount).steps == steps
+    assert fit_one(trainer, begin(trainer), duration=duration).steps == steps
 
 
 def test_a_loss_that_is_not_finite_is_that_clients_failure(tiny_base):
@@ -296,10 +298,10 @@ def test_a_clients_own_names_are_its_labels_everywhere(tiny_base):
 
 def test_a_pull_towards_the_start(tiny_base):
     """By hand: SGD with a proximal term for two steps is SGD on the gradient plus mu times the way gone."""
-    settings = TrainSettings(amount=Amount(steps=2), batch_size=10, lr=0.1, optimizer="sgd")
+    settings = TrainSettings(duration=Duration(steps=2), batch_size=10, lr=0.1, optimizer="sgd")
     trainer = trainer_of(tiny_base("bert"), settings, head="frozen")
     start, mu = begin(trainer), 0.7
-    first = fit_one(trainer, start, OUTPUT, amount=Amount(steps=1))
+    first = fit_one(trainer, start, OUTPUT, duration=Duration(steps=1))
     pulled = fit_one(trainer, start, OUTPUT, penalties=(Proximal(mu, OUTPUT),))
     plain = fit_one(trainer, start, OUTPUT)
     for module, B in start.adapter.output.items():

@@ -15,7 +15,7 @@ from fedlora.app.profiles import profile_ranks
 from fedlora.app.trainer import new_trainer
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
-from fedlora.core.parcel import type_of_wire
+from fedlora.core.payload import type_of_wire
 from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ConfigError, ModelError
@@ -28,13 +28,13 @@ from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft
-from fedlora.training.split import Split, SplitSettings, pooled, split
+from fedlora.training.split import Split, SplitSettings, centralized, split
 from fedlora.training.tokens import Tokens, tokenise_once
 from fedlora.training.trainer import PlainTrainer
 
 
 @dataclass(frozen=True, eq=False)
-class Ingredients:
+class Resources:
     """What takes long to load and does not depend on the method: shared by all runs of one seed."""
 
     dataset: Dataset
@@ -50,7 +50,7 @@ class Ingredients:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Setting:
+class Experiment:
     """Everything of a run, whether its clients are here or elsewhere."""
 
     config: Config
@@ -70,7 +70,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Simulation(Setting):
+class Simulation(Experiment):
     """Everything of a run on one machine."""
 
     dataset: Dataset
@@ -78,7 +78,7 @@ class Simulation(Setting):
     transport: LocalTransport
 
 
-def load(config: Config, dataset: Dataset | None = None) -> Ingredients:
+def load(config: Config, dataset: Dataset | None = None) -> Resources:
     """Load data and base.
 
     Args:
@@ -93,16 +93,16 @@ def load(config: Config, dataset: Dataset | None = None) -> Ingredients:
     base = load_named_base(config, dataset.labels)
     cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
     train, test = (tokenise_once(own, base.tokenizer, fingerprint, cut) for own in (dataset.train, dataset.test))
-    return Ingredients(dataset, dealt, base, train, test)
+    return Resources(dataset, dealt, base, train, test)
 
 
-def build(config: Config, ingredients: Ingredients | None = None, workers: int | None = None) -> Simulation:
+def build(config: Config, resources: Resources | None = None, workers: int | None = None) -> Simulation:
     """Make a simulation.
 
     Args:
         config: a whole config.
-        ingredients: already loaded for this config's data, split, base and seed.
-        workers: how many blocks of clients are served at a time, one thread each; None: one a core. Results
+        resources: already loaded for this config's data, split, base and seed.
+        workers: how many client batches of clients are served at a time, one thread each; None: one a core. Results
             do not depend on it.
 
     Raises:
@@ -111,8 +111,8 @@ def build(config: Config, ingredients: Ingredients | None = None, workers: int |
     method = wrapped(make_method(config.method.name, config.method.options), config.wrap)
     if config.evaluate.part == "validation" or method.needs_validation():
         require_validation(config)
-    own = ingredients or load(config)
-    dealt = pooled(own.split) if method.pooled else own.split
+    own = resources or load(config)
+    dealt = centralized(own.split) if method.centralized else own.split
     ranks = client_ranks(config, len(dealt.clients), method)
     spec = adapter_spec(config, own.base, max(ranks), method)
     trainer = new_trainer(config, own.base, spec, method, train=own.train, test=own.test, owned=dealt.clients)
@@ -122,7 +122,7 @@ def build(config: Config, ingredients: Ingredients | None = None, workers: int |
         clients,
         method,
         trainer,
-        block=config.clients.block or (1 if on_cpu(config) else 16),
+        client_batch=config.clients.client_batch or (1 if on_cpu(config) else 16),
         workers=1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores(),
     )
     return Simulation(
@@ -261,12 +261,12 @@ def federation_scale(config: Config, rank: int, kind: Kind) -> float:
 
 
 def client_ranks(config: Config, clients: int, method: Method) -> list[int]:
-    """The rank or budget of every client; pooled methods have one client with the largest."""
+    """The rank or budget of every client; centralized methods have one client with the largest."""
     given = config.clients.ranks
     if given is None:
         return [config.adapter.rank] * clients
     if isinstance(given, str):
         given = profile_ranks(given, config.split.clients, config.run.seed)
-    if method.pooled:
+    if method.centralized:
         return [max(given)] * clients
     return [given[number % len(given)] for number in range(clients)]

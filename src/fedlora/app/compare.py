@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.build import Ingredients, build, client_ranks, federation_scale, load
+from fedlora.app.build import Resources, build, client_ranks, federation_scale, load
 from fedlora.app.config import Config, make_config, require_validation, resolved
 from fedlora.app.inputs import inputs
 from fedlora.app.method import make_method
@@ -112,7 +112,7 @@ def _of_method(config: Config, method: str) -> dict[str, Any]:
     make_method(method, own)
     tree["method"] = {"name": method, **own}
     tree["run"] = {**tree.get("run", {}), "name": folder_name(method)}
-    if config.clients.ranks and not kind.mixed_ranks and not kind.pooled:
+    if config.clients.ranks and not kind.mixed_ranks and not kind.centralized:
         tree["clients"] = {key: value for key, value in tree["clients"].items() if key != "ranks"}
         scale = federation_scale(config, max(_mixed(config)), config.adapter.kind)
         tree["adapter"] = {**tree.get("adapter", {}), "rank": mean_rank(config), "scale": scale}
@@ -155,14 +155,14 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int 
     first = {entry.seed: entry.config for entry in reversed(runs)}
 
     @lru_cache(maxsize=1)
-    def ingredients(seed: int) -> Ingredients:
+    def resources(seed: int) -> Resources:
         return load(first[seed], dataset)
 
     begun = [entry for entry in runs if (entry.folder / CONFIG).is_file()]
     for entry in begun:
         require_same_config(entry.folder, resolved(entry.config))
     for entry in begun:
-        shared = ingredients(entry.seed)
+        shared = resources(entry.seed)
         require_same_inputs(entry.folder, inputs(entry.config, shared.base, shared.digests))
     for entry in runs:
         if is_finished(entry.folder) and not has_page(entry.folder):
@@ -170,7 +170,7 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int 
     for entry in runs:
         if is_finished(entry.folder):
             continue
-        shared = ingredients(entry.seed)
+        shared = resources(entry.seed)
         try:
             simulation = build(entry.config, shared, workers)
             for record in Run(simulation, entry.folder, resume=(entry.folder / CONFIG).is_file()):

@@ -109,7 +109,7 @@ class ClientsSection(Section):
     norm_limit: float = Field(
         1e6, gt=0.0, description="An upload whose numbers together have a larger Euclidean norm is refused."
     )
-    block: Positive | None = Field(
+    client_batch: Positive | None = Field(
         None, description="Clients that are served together; by default 1 on the CPU and 16 on a GPU."
     )
 
@@ -123,7 +123,7 @@ class TrainSection(Section):
     micro_batch: Positive | None = Field(None, description="Examples a forward pass; by default the whole batch.")
     tokens_a_pass: Positive = Field(
         1024,
-        description="Clients of a block are trained together while their batches hold about so many tokens; larger "
+        description="Clients of a batch train together while their examples hold about so many tokens; larger "
         "fits a GPU. Changes results by rounding only.",
     )
     lr: float = Field(5e-4, gt=0.0, description="Learning rate.")

@@ -28,7 +28,7 @@ def describe(kind: type[Method]) -> dict[str, Any]:
         "exact": kind.exact,
         "private_sides": sorted(kind.private),
         "kinds": sorted(kind.kinds),
-        "pooled": kind.pooled,
+        "centralized": kind.centralized,
         "lr_b_ratio": kind.lr_b_ratio,
         "fields": fields_of(kind),
         "doc": doc,

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from fedlora.app.build import Setting, Simulation
+from fedlora.app.build import Experiment, Simulation
 from fedlora.app.card import model_card
 from fedlora.app.inputs import inputs
 from fedlora.core.adapter import AdapterSpec, Start, effective
-from fedlora.core.parcel import cast_floats
+from fedlora.core.payload import cast_floats
 from fedlora.core.rounds import Client
 from fedlora.federation.files import write_json, write_whole
 from fedlora.federation.journal import ENVIRONMENT, SPLIT, client_folder
@@ -20,40 +20,40 @@ from fedlora.federation.server import Server, global_model
 from fedlora.training.peft_files import fits_peft, write_model, write_peft
 
 
-def environment(setting: Setting) -> dict[str, object]:
+def environment(experiment: Experiment) -> dict[str, object]:
     """What a run depends on besides its config."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "scale": setting.spec.scale,
-        "kind": setting.spec.kind,
-        "modules": list(setting.spec.shapes),
-        **inputs(setting.config, setting.base, setting.digests)[ENVIRONMENT],
+        "scale": experiment.spec.scale,
+        "kind": experiment.spec.kind,
+        "modules": list(experiment.spec.shapes),
+        **inputs(experiment.config, experiment.base, experiment.digests)[ENVIRONMENT],
     }
 
 
-def ownership(setting: Setting) -> dict[str, object]:
+def ownership(experiment: Experiment) -> dict[str, object]:
     """The contents of `split.json`: digests of the examples; of every client, how many of each label it owns.
 
     Sites do not tell, so of a deployment it names nobody.
     """
     clients = {}
-    if isinstance(setting, Simulation):
-        for client, own in setting.split.clients.items():
-            counts = setting.dataset.label_counts(own.train)
+    if isinstance(experiment, Simulation):
+        for client, own in experiment.split.clients.items():
+            counts = experiment.dataset.label_counts(own.train)
             clients[client] = {"labels": counts, "validation": len(own.validation), "test": len(own.test)}
     return {
-        **inputs(setting.config, setting.base, setting.digests)[SPLIT],
+        **inputs(experiment.config, experiment.base, experiment.digests)[SPLIT],
         "clients": clients,
-        "left_out_clients": list(setting.split.empty),
-        "unused_examples": setting.split.unused,
+        "left_out_clients": list(experiment.split.empty),
+        "unused_examples": experiment.split.unused,
     }
 
 
-def summarise(setting: Setting, rounds: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     """The contents of `summary.json`, from the lines of `rounds.jsonl`."""
-    config, federation = setting.config, setting.federation
+    config, federation = experiment.config, experiment.federation
     last: Mapping[str, Any] = next((line for line in reversed(rounds) if line["personal"]), {})
     sums = [
         "bytes_up",
@@ -68,32 +68,32 @@ def summarise(setting: Setting, rounds: Sequence[Mapping[str, Any]]) -> dict[str
         "method": config.method.name,
         "name": config.run.name,
         "rounds": len(rounds),
-        "scale": setting.spec.scale,
-        "rank": setting.spec.rank,
+        "scale": experiment.spec.scale,
+        "rank": experiment.spec.rank,
         "head": federation.head_mode,
         "global": last.get("global"),
         "personal": last.get("personal"),
         **{key: sum(line[key] for line in rounds) for key in sums},
         "seed": config.run.seed,
-        "data": setting.origin,
-        "base": setting.base.name,
-        "labels": len(setting.base.labels),
+        "data": experiment.origin,
+        "base": experiment.base.name,
+        "labels": len(experiment.base.labels),
         "clients": len(federation.transport.roster()),
-        "left_out_clients": list(setting.split.empty),
-        "unused_examples": setting.split.unused,
+        "left_out_clients": list(experiment.split.empty),
+        "unused_examples": experiment.split.unused,
     }
 
 
-def export_adapters(setting: Setting, server: Server, folder: Path, summary: Mapping[str, object]) -> None:
+def export_adapters(experiment: Experiment, server: Server, folder: Path, summary: Mapping[str, object]) -> None:
     """Write `adapter/`, and `clients/ID/adapter/` where a client's model is not the global one and is known here.
 
-    What no adapter can hold (full fine-tuning, a fold that has become dense) goes to `model/` as a whole model.
+    What no adapter can hold (full fine-tuning, a dense merged update) goes to `model/` as a whole model.
     """
-    model = global_model(setting.federation, server)
+    model = global_model(experiment.federation, server)
     if model is not None:
-        export(setting, model, folder / place(setting, model), summary)
-    if isinstance(setting, Simulation):
-        _export_personal(setting, model, server, folder, summary)
+        export(experiment, model, folder / place(experiment, model), summary)
+    if isinstance(experiment, Simulation):
+        _export_personal(experiment, model, server, folder, summary)
 
 
 def _export_personal(
@@ -104,26 +104,26 @@ def _export_personal(
         own = client_model(simulation, server, client)
         if model is not None and _same_model(model, own, simulation.spec):
             continue
-        home = folder if federation.method.pooled else client_folder(folder, client.id)
+        home = folder if federation.method.centralized else client_folder(folder, client.id)
         export(simulation, own, home / place(simulation, own), summary, client)
 
 
-def place(setting: Setting, model: Start) -> str:
+def place(experiment: Experiment, model: Start) -> str:
     """The folder's name of what an adapter can hold, or of a whole model."""
-    return "adapter" if fits_peft(model, setting.spec) else "model"
+    return "adapter" if fits_peft(model, experiment.spec) else "model"
 
 
 def client_model(simulation: Simulation, server: Server, client: Client) -> Start:
     """What a client would evaluate now: dispatched, with what it kept, under its head."""
     federation = simulation.federation
     method, spec = federation.method, federation.spec
-    known = Client(client.id, client.examples, client.rank, server.seen.get(client.id))
-    known = Client(client.id, client.examples, method.rank(server.state, known), known.seen)
-    memory = simulation.transport.memories.latest(client.id)
+    known = Client(client.id, client.examples, client.rank, server.last_seen_rounds.get(client.id))
+    known = Client(client.id, client.examples, method.rank(server.state, known), known.last_seen_round)
+    client_state = simulation.transport.client_states.latest(client.id)
     sent = cast_floats(method.dispatch(server.state, known, server.round + 1), federation.spec.wire)
-    start = method.receive(cast_floats(sent, torch.float32), memory.kept if memory else {}, known, spec)
-    heads = {"shared": server.head, "private": memory.head if memory else {}, "frozen": {}}
-    return Start(start.adapter.with_dense(heads[federation.head_mode]), start.fold)
+    start = method.receive(cast_floats(sent, torch.float32), client_state.kept if client_state else {}, known, spec)
+    heads = {"shared": server.head, "private": client_state.head if client_state else {}, "frozen": {}}
+    return Start(start.adapter.with_dense(heads[federation.head_mode]), start.merged)
 
 
 def _same_model(one: Start, other: Start, spec: AdapterSpec) -> bool:
@@ -135,31 +135,35 @@ def _same_model(one: Start, other: Start, spec: AdapterSpec) -> bool:
 
 
 def export(
-    setting: Setting, model: Start, folder: Path, summary: Mapping[str, object], client: Client | None = None
+    experiment: Experiment, model: Start, folder: Path, summary: Mapping[str, object], client: Client | None = None
 ) -> None:
     """Write one PEFT directory with what its reader needs to know beside it."""
-    base = setting.base
-    head = dict(model.adapter.dense) or dict(setting.head)
-    write = write_peft if fits_peft(model, setting.spec) else write_model
-    write(folder, model, setting.spec, base, head)
+    base = experiment.base
+    head = dict(model.adapter.dense) or dict(experiment.head)
+    write = write_peft if fits_peft(model, experiment.spec) else write_model
+    write(folder, model, experiment.spec, base, head)
     about = {
-        "labels": label_names(setting, client),
+        "labels": label_names(experiment, client),
         "base": base.name,
         "base_fingerprint": base.fingerprint,
         "tokenizer_fingerprint": base.tokenizer_fingerprint,
-        "kind": setting.spec.kind if fits_peft(model, setting.spec) else "dense",
-        "scale": setting.spec.scale,
-        "method": setting.config.method.name,
+        "kind": experiment.spec.kind if fits_peft(model, experiment.spec) else "dense",
+        "scale": experiment.spec.scale,
+        "method": experiment.config.method.name,
         "client": client.id if client else None,
     }
     write_json(folder / "fedlora.json", about)
     write_whole(folder / "README.md", model_card(about, summary).encode())
 
 
-def label_names(setting: Setting, client: Client | None) -> list[str]:
+def label_names(experiment: Experiment, client: Client | None) -> list[str]:
     """The labels in the order of a model's scores: a client may have numbered them its own way."""
-    labels = list(setting.base.labels)
-    names = setting.split.clients[client.id].names if client and client.id in setting.split.clients else None
+    labels = list(experiment.base.labels)
+    names = (
+        experiment.split.clients[client.id].label_permutation
+        if client and client.id in experiment.split.clients
+        else None
+    )
     if names is None:
         return labels
     called = dict(zip(names.tolist(), labels, strict=True))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.build import Setting, Simulation, build, load
+from fedlora.app.build import Experiment, Simulation, build, load
 from fedlora.app.config import Config, make_config, read_config, resolved
 from fedlora.app.pages import write_page
 from fedlora.app.results import client_model, environment, export, export_adapters, ownership, summarise
@@ -32,20 +32,20 @@ class Run:
         UserError: with one sentence about what is in the way.
     """
 
-    def __init__(self, setting: Setting, folder: Path | None = None, resume: bool = False) -> None:
-        self.setting = setting
-        self.server: Server = begin(setting.federation, setting.head)
+    def __init__(self, experiment: Experiment, folder: Path | None = None, resume: bool = False) -> None:
+        self.experiment = experiment
+        self.server: Server = begin(experiment.federation, experiment.head)
         self._lines: list[Mapping[str, Any]] = []
-        self._journal = _open(setting, folder, resume) if folder else None
+        self._journal = _open(experiment, folder, resume) if folder else None
         if self._journal:
-            if isinstance(setting, Simulation):
-                setting.transport.memories = self._journal.memories
+            if isinstance(experiment, Simulation):
+                experiment.transport.client_states = self._journal.client_states
             self.server = self._journal.server or self.server
 
     @property
     def finished(self) -> bool:
         """Whether no round is left."""
-        return self.server.round >= self.setting.federation.plan.rounds
+        return self.server.round >= self.experiment.federation.plan.rounds
 
     def __iter__(self) -> Iterator[RoundRecord]:
         yield from self.rounds()
@@ -54,7 +54,7 @@ class Run:
     def rounds(self) -> Iterator[RoundRecord]:
         """The run without its page, for callers with more to do before that: `write_page` comes last."""
         try:
-            for server, record in federate(self.setting.federation, self.server):
+            for server, record in federate(self.experiment.federation, self.server):
                 if self._journal:
                     self._journal.commit(server, record)
                 self.server = server
@@ -67,8 +67,8 @@ class Run:
                 self._journal.close()
 
     def _finish(self, journal: Journal) -> None:
-        summary = summarise(self.setting, journal.rounds())
-        export_adapters(self.setting, self.server, journal.folder, summary)
+        summary = summarise(self.experiment, journal.rounds())
+        export_adapters(self.experiment, self.server, journal.folder, summary)
         journal.finish(summary)
 
     def write_page(self) -> None:
@@ -86,20 +86,20 @@ class Run:
         Raises:
             UserError: there is no global model, or no such client.
         """
-        roster = {own.id: own for own in self.setting.federation.transport.roster()}
-        model = global_model(self.setting.federation, self.server)
+        roster = {own.id: own for own in self.experiment.federation.transport.roster()}
+        model = global_model(self.experiment.federation, self.server)
         if client is None and model is None:
             raise UserError(f"This method has no global model: save one client's, {', '.join(sorted(roster))}.")
         if client is not None and client not in roster:
             raise UserError(f"There is no client {client!r}: choose one of {', '.join(sorted(roster))}.")
-        if client is not None and not isinstance(self.setting, Simulation):
+        if client is not None and not isinstance(self.experiment, Simulation):
             raise UserError(f"Client {client!r} is elsewhere, and its own model with it: save the global one.")
         member = roster[client] if client is not None else None
-        here = self.setting if isinstance(self.setting, Simulation) else None
+        here = self.experiment if isinstance(self.experiment, Simulation) else None
         own = client_model(here, self.server, member) if here and member else model
-        summary = summarise(self.setting, self._lines)
+        summary = summarise(self.experiment, self._lines)
         if own is not None:
-            export(self.setting, own, Path(folder), summary, member)
+            export(self.experiment, own, Path(folder), summary, member)
 
 
 def run(
@@ -130,10 +130,10 @@ def run(
     return Run(build(config, load(config, data), workers), folder, resume)
 
 
-def _open(setting: Setting, folder: Path, resume: bool) -> Journal:
-    files = {ENVIRONMENT: environment(setting), SPLIT: ownership(setting), **setting.files}
+def _open(experiment: Experiment, folder: Path, resume: bool) -> Journal:
+    files = {ENVIRONMENT: environment(experiment), SPLIT: ownership(experiment), **experiment.files}
     opened = Journal.go_on if resume else Journal.start
-    return opened(folder, resolved(setting.config), files)
+    return opened(folder, resolved(experiment.config), files)
 
 
 def is_finished(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from fedlora.app.config import Config
 from fedlora.core.adapter import AdapterSpec
-from fedlora.core.rounds import Amount
+from fedlora.core.rounds import Duration
 from fedlora.methods.base import Method
 from fedlora.training.cohort import CohortTrainer
 from fedlora.training.model import Base
@@ -42,9 +42,9 @@ def new_trainer(
 def train_settings(config: Config, method: Method) -> TrainSettings:
     """How clients train; the ratio of rates is the method's own where the config is silent."""
     own = config.train
-    amount = Amount(steps=own.steps) if own.steps is not None else Amount(epochs=own.epochs or 1)
+    duration = Duration(steps=own.steps) if own.steps is not None else Duration(epochs=own.epochs or 1)
     return TrainSettings(
-        amount=amount,
+        duration=duration,
         batch_size=own.batch_size,
         micro_batch=own.micro_batch,
         lr=own.lr,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ground floor: low-rank algebra, adapters, parcels and the nouns of a round.
+"""The ground floor: low-rank algebra, adapters, payloads and the nouns of a round.
 
 Pure functions over frozen values; imports torch, numpy and safetensors only.
 """

@@ -76,7 +76,7 @@ class AdapterSpec:
     rank: int
     """The largest rank or budget of any client."""
     scale: float
-    """s in W0 + s B A: one number of the whole federation, applied at the model's door and nowhere else."""
+    """s in W0 + s B A: one number of the whole federation, applied in the forward pass and nowhere else."""
     kind: Kind = "lora"
     head: HeadMode = "frozen"
     """What becomes of the dense parts: averaged, left as the base has them, or kept by each client."""
@@ -93,8 +93,8 @@ class Start:
     """Where a client's training or evaluation begins."""
 
     adapter: Adapter
-    fold: Mapping[str, LowRank | Tensor] = field(default_factory=dict)
-    """What belongs to the base's weights: the model computes with W0 + s (fold + B A). A pair where that
+    merged: Mapping[str, LowRank | Tensor] = field(default_factory=dict)
+    """What belongs to the base's weights: the model computes with W0 + s (merged update + B A). A pair where that
     is cheaper, else the dense (d_out, d_in) sum; always the total since W0."""
 
 
@@ -105,17 +105,17 @@ def on_device(start: Start, device: str) -> Start:
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
     own = start.adapter
-    fold: dict[str, LowRank | Tensor] = {}
-    for module, value in start.fold.items():
+    merged: dict[str, LowRank | Tensor] = {}
+    for module, value in start.merged.items():
         if isinstance(value, LowRank):
-            fold[module] = LowRank(value.A.to(device), value.B.to(device))
+            merged[module] = LowRank(value.A.to(device), value.B.to(device))
         else:
-            fold[module] = value.to(device)
-    return Start(Adapter(moved(own.input), moved(own.output), moved(own.dense), own.kind), fold)
+            merged[module] = value.to(device)
+    return Start(Adapter(moved(own.input), moved(own.output), moved(own.dense), own.kind), merged)
 
 
 def additions(start: Start, spec: AdapterSpec) -> dict[str, list[LowRank | Tensor]]:
-    """Per module what its weight gets besides W0, without the scale: the adapter's own, then the fold."""
+    """Per module what its weight gets besides W0, without the scale: the adapter's own, then the merged update."""
     adapter = start.adapter
     result: dict[str, list[LowRank | Tensor]] = {}
     for module, shape in spec.shapes.items():
@@ -123,13 +123,13 @@ def additions(start: Start, spec: AdapterSpec) -> dict[str, list[LowRank | Tenso
         if module in adapter.input:
             sides["input"] = adapter.input[module]
         result[module] = [added(adapter.kind, sides, shape, spec.projection)]
-        if module in start.fold:
-            result[module].append(start.fold[module])
+        if module in start.merged:
+            result[module].append(start.merged[module])
     return result
 
 
 def effective(start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
-    """s (fold + B A) of every module, (d_out, d_in) in float64: what the model computes beyond W0."""
+    """s (merged update + B A) of every module, (d_out, d_in) in float64: what the model computes beyond W0."""
     result = {}
     for module, parts in additions(start, spec).items():
         wide = [LowRank(p.A.double(), p.B.double()) if isinstance(p, LowRank) else p.double() for p in parts]

@@ -70,7 +70,7 @@ def slot_centres(like: Adapter, parts: Iterable[Part], trim: float | None) -> Sl
         trim: see `SlotCentres`.
 
     Raises:
-        ParcelError: a part names a module, a shape or a slot that `like` does not have.
+        PayloadError: a part names a module, a shape or a slot that `like` does not have.
     """
     alone = [slot_sums(like, [(1.0, part)]) for part in parts]
     values: dict[Side, dict[str, Tensor]] = {}

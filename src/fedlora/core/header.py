@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header of an encoded parcel, read as if its writer meant harm.
+"""The header of an encoded payload, read as if its writer meant harm.
 
 The safetensors library checks that a file's tensors fill it without gaps. Here stands what it does not check:
 how long a header may be, that no key comes twice, that numbers are finite, that every tensor is named by the
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fedlora.errors import ParcelError
+from fedlora.errors import PayloadError
 
 _LENGTH = 8
 """Bytes that hold the header's length."""
@@ -38,7 +38,7 @@ _TYPES: Mapping[str, torch.dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a parcel's bytes say before the first tensor."""
+    """What a payload's bytes say before the first tensor."""
 
     tree: object
     """JSON, with references in place of tensors."""
@@ -50,15 +50,15 @@ def read_header(data: bytes, most: int | None = None) -> Header:
     """Read and check a header.
 
     Args:
-        data: a whole encoded parcel, not empty.
+        data: a whole encoded payload, not empty.
         most: how many bytes the header may have; None: as many as there are.
 
     Raises:
-        ParcelError: it is none, or does not describe these bytes.
+        PayloadError: it is none, or does not describe these bytes.
     """
     size = int.from_bytes(data[:_LENGTH], "little")
     room = len(data) - _LENGTH
-    _require(0 < size <= room, "a header longer than the parcel")
+    _require(0 < size <= room, "a header longer than the payload")
     _require(most is None or size <= most, f"a header of {size} bytes, more than {most}")
     fields = _mapping(strict_json(data[_LENGTH : _LENGTH + size]))
     metadata = _mapping(fields.pop("__metadata__", None), {"tree"})
@@ -71,7 +71,7 @@ def read_header(data: bytes, most: int | None = None) -> Header:
     for start, stop in sorted(places):
         _require(start == end, "tensors that overlap or leave gaps")
         end = stop
-    _require(end == room - size, "tensors that do not fill the parcel")
+    _require(end == room - size, "tensors that do not fill the payload")
     return Header(strict_json(metadata["tree"]), tensors)
 
 
@@ -79,18 +79,18 @@ def strict_json(text: str | bytes) -> object:
     """JSON without NaN, infinities and keys that come twice.
 
     Raises:
-        ParcelError: it is something else.
+        PayloadError: it is something else.
     """
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
-        raise ParcelError("no JSON, or nested too deeply") from error
+        raise PayloadError("no JSON, or nested too deeply") from error
 
 
 def _mapping(value: object, keys: Set[str] | None = None) -> dict[str, Any]:
     """A mapping, with these keys and no others where they are given."""
     if not isinstance(value, dict) or (keys is not None and value.keys() != keys):
-        raise ParcelError("the bytes are no parcel: a header of another form")
+        raise PayloadError("the bytes are no payload: a header of another form")
     return value
 
 
@@ -109,9 +109,9 @@ def _sizes(value: object, most: int) -> bool:
     return isinstance(value, list) and len(value) <= most and all(type(own) is int and own >= 0 for own in value)
 
 
-def _require(holds: bool, found: str) -> None:
-    if not holds:
-        raise ParcelError(f"the bytes are no parcel: {found}")
+def _require(condition: bool, found: str) -> None:
+    if not condition:
+        raise PayloadError(f"the bytes are no payload: {found}")
 
 
 def _no_constant(name: str) -> object:

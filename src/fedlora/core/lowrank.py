@@ -2,7 +2,7 @@
 """The algebra of one low-rank pair: B A with A (r, d_in) and B (d_out, r).
 
 Slot i of a pair is row i of A together with column i of B. All functions are pure; none knows a scale:
-the product here is the plain B A, and the federation's one scale is applied at the model's door.
+the product here is the plain B A, and the federation's one scale is applied in the forward pass.
 """
 
 from collections.abc import Sequence
@@ -59,13 +59,13 @@ def pad(pair: LowRank, rank: int) -> LowRank:
     return LowRank(torch.cat([pair.A, rows]), torch.cat([pair.B, columns], dim=1))
 
 
-def stack(terms: Sequence[tuple[float, LowRank]]) -> LowRank:
-    """One pair whose product is the weighted sum of the terms' products.
+def stack(schema: Sequence[tuple[float, LowRank]]) -> LowRank:
+    """One pair whose product is the weighted sum of the schema' products.
 
     sum_k w_k B_k A_k = [B_1, B_2, ...] [w_1 A_1; w_2 A_2; ...]; its rank is the sum of the ranks.
     """
-    A = torch.cat([weight * pair.A for weight, pair in terms])  # (R, d_in)
-    B = torch.cat([pair.B for _, pair in terms], dim=1)  # (d_out, R)
+    A = torch.cat([weight * pair.A for weight, pair in schema])  # (R, d_in)
+    B = torch.cat([pair.B for _, pair in schema], dim=1)  # (d_out, R)
     return LowRank(A, B)
 
 

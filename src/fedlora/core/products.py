@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weighted sums of products sum_k w_k B_k A_k over clients, in one pass and in bounded memory.
+"""Weighted sums of products sum_k w_k B_k A_k over clients, in one pass and in bounded client state.
 
 A module's sum is kept as stacked factors while they hold fewer numbers than the matrix, which needs no
 (d_out, d_in) matrix at all; past that point stacks of that size are multiplied out and added up in one dense
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedlora.core.adapter import Adapter
-from fedlora.core.folds import Fold, is_thin
 from fedlora.core.lowrank import LowRank, delta, stack
+from fedlora.core.merged import MergedUpdate, is_thin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProductSums:
     """What was added up."""
 
-    products: Fold
+    products: MergedUpdate
     """Module -> sum_k w_k B_k A_k, in float64, divided by nothing."""
     weight: float
     """sum_k w_k."""
@@ -34,15 +34,15 @@ class ProductSums:
         }
 
 
-def sum_products(shapes: Mapping[str, tuple[int, ...]], terms: Iterable[tuple[float, Adapter]]) -> ProductSums:
+def sum_products(shapes: Mapping[str, tuple[int, ...]], schema: Iterable[tuple[float, Adapter]]) -> ProductSums:
     """Add up clients' products.
 
     Args:
         shapes: (d_out, d_in) of every module.
-        terms: (weight, factors), in client order; gone through once.
+        schema: (weight, factors), in client order; gone through once.
     """
     adder = ProductAdder(shapes)
-    for weight, adapter in terms:
+    for weight, adapter in schema:
         adder.add(weight, adapter)
     return adder.sums()
 

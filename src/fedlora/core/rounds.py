@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fedlora.core.adapter import AdapterSpec, Sides, Start, Tensors
 from fedlora.core.kinds import Side
-from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
+from fedlora.core.payload import Payload, branch, integer_at, tensors_at
 from fedlora.core.penalties import Penalty
-from fedlora.core.terms import Terms
+from fedlora.core.schema import ReplySchema
 
 TestPart = Literal["test", "validation"]
 
@@ -30,12 +30,12 @@ class Client:
     """n_k, the number of training examples: its weight."""
     rank: int
     """Its rank or budget, in slots per module."""
-    seen: int | None = None
+    last_seen_round: int | None = None
     """The last round whose content the server knows the client holds; None: it holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class Duration:
     """How long to train: so many epochs, or so many optimiser steps. One of the two."""
 
     epochs: int | None = None
@@ -52,7 +52,7 @@ class Fit:
     mask: Mapping[str, Tensor] | None = None
     """Per module (r,) which slots of the trained sides may move; all others stay exactly where they are:
     gradient, moments and weight decay are masked. None: all may."""
-    amount: Amount | None = None
+    duration: Duration | None = None
     """None: what the run's config says."""
     probe: bool = False
     """A rehearsal: it draws its own batches and does not advance the learning-rate schedule."""
@@ -69,7 +69,7 @@ class Fitted:
     """The answer to a `Fit`."""
 
     start: Start
-    """The trained adapter, and the fold that it was trained on."""
+    """The trained adapter, and the merged update that it was trained on."""
     steps: int
     loss: float
     """Mean training loss over the examples seen, penalties left out."""
@@ -103,24 +103,24 @@ class Traffic:
     """What an exchange with one client cost, in bytes."""
 
     down: int = 0
-    """The encoded parcel that went to the client."""
+    """The encoded payload that went to the client."""
     up: int = 0
-    """The encoded parcel that came back."""
+    """The encoded payload that came back."""
     overhead: int = 0
     """Everything else: the envelopes, and the transport's own framing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """What the server asks of one client. Only `parcel` holds tensors."""
+    """What the server asks of one client. Only `payload` holds tensors."""
 
     kind: Literal["train", "evaluate"]
     round: int
     client: Client
-    parcel: Parcel
+    payload: Payload
     part: TestPart = "test"
     """Which of the client's own data to evaluate on."""
-    terms: Terms | None = None
+    schema: ReplySchema | None = None
     """What the answer must keep to. It stays with the server; None: the client has it from elsewhere."""
 
 
@@ -130,11 +130,11 @@ class Reply:
 
     client: str
     round: int
-    parcel: Parcel = field(default_factory=dict)
+    payload: Payload = field(default_factory=dict)
     steps: int = 0
     loss: float | None = None
     score: Score | None = None
-    notes: Parcel = field(default_factory=dict)
+    notes: Payload = field(default_factory=dict)
     """What the round's record should tell of this client: plain scalars and lists."""
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -146,7 +146,7 @@ class Failure:
     client: str
     round: int
     reason: str
-    memory_lost: bool = False
+    state_lost: bool = False
     """The client asks for everything, not only for what changed."""
     diverged: bool = False
     """Its loss was not finite."""
@@ -160,7 +160,7 @@ class Upload:
     """An accepted reply, as a method's `aggregate` sees it: factors only, no head."""
 
     client: Client
-    parcel: Parcel
+    payload: Payload
 
     @property
     def weight(self) -> float:
@@ -169,24 +169,24 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Memory:
+class ClientState:
     """What a client keeps from one round to its next."""
 
     round: int
     """The round that made it."""
-    kept: Parcel
+    kept: Payload
     """Whatever the method's client half wants back."""
     head: Tensors = field(default_factory=dict)
     """The client's own head, where heads are private."""
 
-    def to_parcel(self) -> Parcel:
-        """The memory as a tree that survives to bytes and back."""
+    def to_payload(self) -> Payload:
+        """The client state as a tree that survives to bytes and back."""
         return {"round": self.round, "kept": self.kept, "head": self.head}
 
     @staticmethod
-    def from_parcel(parcel: Parcel) -> "Memory":
-        """The inverse of `to_parcel`."""
-        return Memory(integer_at(parcel, "round"), branch(parcel, "kept"), tensors_at(parcel, "head"))
+    def from_payload(payload: Payload) -> "ClientState":
+        """The inverse of `to_payload`."""
+        return ClientState(integer_at(payload, "round"), branch(payload, "kept"), tensors_at(payload, "head"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlora.core.adapter import SIDES, Adapter, Tensors
 from fedlora.core.kinds import Kind, Side, slot_axis
-from fedlora.errors import ParcelError
+from fedlora.errors import PayloadError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +98,7 @@ def slot_sums(like: Adapter, parts: Iterable[tuple[float, Part]]) -> SlotSums:
         parts: (weight, what the client sent); a client may leave out modules, whole sides or slots.
 
     Raises:
-        ParcelError: a part names a module, a shape or a slot that `like` does not have.
+        PayloadError: a part names a module, a shape or a slot that `like` does not have.
     """
     adder = SlotAdder(like)
     for weight, part in parts:
@@ -125,7 +125,7 @@ class SlotAdder:
         """Add one client, with one weight or with one for every module.
 
         Raises:
-            ParcelError: see `slot_sums`.
+            PayloadError: see `slot_sums`.
         """
         weights = weight if isinstance(weight, Mapping) else dict.fromkeys(self._weight, weight)
         for module in self._weight:
@@ -133,7 +133,7 @@ class SlotAdder:
         for side, modules in part.items():
             for module, sent in modules.items():
                 if module not in self._totals[side]:
-                    raise ParcelError(f"module {module!r} is not part of this federation")
+                    raise PayloadError(f"module {module!r} is not part of this federation")
                 total, owned, own = self._totals[side][module], self._owned[side][module], weights[module]
                 axis = slot_axis(self._kind, side)
                 index, values = _checked(side, module, sent, total, axis)
@@ -159,11 +159,11 @@ def _checked(
         index = sent.slots.long() if isinstance(sent, Sparse) else torch.arange(values.shape[axis])
         expected[axis] = index.numel()
     if list(values.shape) != expected or (isinstance(sent, Sparse) and index is None):
-        raise ParcelError(f"the {side} side of {module!r} has shape {list(values.shape)}, not {expected}")
+        raise PayloadError(f"the {side} side of {module!r} has shape {list(values.shape)}, not {expected}")
     if axis is not None and index is not None:
         within = index.numel() == 0 or (index.min() >= 0 and index.max() < whole.shape[axis])
         if not within or len(set(index.tolist())) != index.numel():
-            raise ParcelError(f"the slots of {module!r} are not distinct numbers below {whole.shape[axis]}")
+            raise PayloadError(f"the slots of {module!r} are not distinct numbers below {whole.shape[axis]}")
     return index, values
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A federation across sites: the process that stays at a site, the server's relay, and what carries bytes between."""
+"""A federation across sites: a site's process, the server's remote transport, and what carries bytes between them."""

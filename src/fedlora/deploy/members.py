@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedlora.core.rounds import Client
-from fedlora.errors import ParcelError
+from fedlora.errors import PayloadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,27 @@ class Members:
         """Take in a site that said hello.
 
         Raises:
-            ParcelError: with one sentence about why it cannot take part.
+            PayloadError: with one sentence about why it cannot take part.
         """
         first = self._known.get(client.id)
         if first is not None and first.node != node:
-            raise ParcelError(
+            raise PayloadError(
                 f"the name {client.id!r} belongs to node {first.node} in this run, and this is node {node}: give each "
                 f"site a name of its own. Was the node's key replaced? Remove the site from deployment.json and resume."
             )
         taken = next((name for name, member in self._known.items() if member.node == node), client.id)
         if taken != client.id:
-            raise ParcelError(
+            raise PayloadError(
                 f"its node is {taken!r} in this run, and now says {client.id!r}: a node has one name a run."
             )
         if self._most_examples is not None and client.examples > self._most_examples:
-            raise ParcelError(
+            raise PayloadError(
                 f"it says that it has {client.examples} training examples, more than deploy.most_examples "
                 f"({self._most_examples})."
             )
         if first is not None and first.client != client:
             was = first.client
-            raise ParcelError(
+            raise PayloadError(
                 f"it said {was.examples} examples and rank {was.rank} at first, and says {client.examples} examples "
                 f"and rank {client.rank} now: what counts is fixed for a run. Put its data and rank back, or start a "
                 f"new run."

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedlora.app.build import Setting, adapter_spec, build, load_named_base, plan_of
+from fedlora.app.build import Experiment, adapter_spec, build, load_named_base, plan_of
 from fedlora.app.config import Config, DeploySection
 from fedlora.app.method import make_method, wrapped
 from fedlora.app.results import ownership
 from fedlora.app.run import Run
 from fedlora.app.trainer import new_trainer
 from fedlora.core.rounds import Client
+from fedlora.deploy.connection import Connection
 from fedlora.deploy.members import Members, read_members
-from fedlora.deploy.post import PostOffice
-from fedlora.deploy.relay import Patience, Relay
+from fedlora.deploy.remote import Patience, RemoteTransport
 from fedlora.deploy.shared import require_deployable, shared_part
 from fedlora.errors import ConfigError, DataError
 from fedlora.federation.files import append_lines, write_json
@@ -38,59 +38,61 @@ DELIVERIES = "deliveries.jsonl"
 
 def run_server(
     config: Config,
-    post: PostOffice,
+    connection: Connection,
     folder: Path,
     resume: bool = False,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[tuple[Relay, RoundRecord | None]]:
+) -> Iterator[tuple[RemoteTransport, RoundRecord | None]]:
     """Gather the sites, run the rounds, have every site write its own model.
 
     Args:
         config: the shared config. Without [deploy] it is a simulation's, whose clients another engine carries.
-        post: carries letters to the sites.
+        connection: carries messages to the sites.
         folder: the run folder.
         resume: go on with the run that the folder holds.
         clock: seconds, for deadlines.
 
     Yields:
-        The relay once the sites are there, then the record of every round.
+        The remote transport once the sites are there, then the record of every round.
 
     Raises:
         UserError: with one sentence about what is in the way.
     """
-    setting, patience = _simulated(config) if config.deploy is None else _deployed(config, config.deploy)
-    method, spec = setting.federation.method, setting.spec
+    experiment, patience = _simulated(config) if config.deploy is None else _deployed(config, config.deploy)
+    method, spec = experiment.federation.method, experiment.spec
     name = _run_name(config, folder, resume)
 
-    def admit(clients: Sequence[Client]) -> None:
+    def check_client(clients: Sequence[Client]) -> None:
         if any(client.rank > spec.rank for client in clients):
             raise ConfigError(f"its rank is {clients[0].rank}, more than the federation's largest ({spec.rank}).")
-        method.admit(spec, clients)
+        method.check_federation(spec, clients)
 
     members = _members(config, folder, resume)
-    relay = Relay(post, shared_part(config, setting.base), name, patience, admit, members=members, clock=clock)
-    relay.gather()
-    federation = replace(setting.federation, transport=relay)
-    origin = setting.origin or f"{len(relay.roster())} sites"
-    files = {**setting.files, DEPLOYMENT: _deployment(name, members)}
-    run = Run(replace(setting, federation=federation, origin=origin, files=files), folder, resume)
-    yield relay, None
+    remote = RemoteTransport(
+        connection, shared_part(config, experiment.base), name, patience, check_client, members=members, clock=clock
+    )
+    remote.gather()
+    federation = replace(experiment.federation, transport=remote)
+    origin = experiment.origin or f"{len(remote.roster())} sites"
+    files = {**experiment.files, DEPLOYMENT: _deployment(name, members)}
+    run = Run(replace(experiment, federation=federation, origin=origin, files=files), folder, resume)
+    yield remote, None
     try:
         for record in run.rounds():
-            _note(folder, relay, name)
-            yield relay, record
+            _note(folder, remote, name)
+            yield remote, record
     finally:
-        _note(folder, relay, name)
+        _note(folder, remote, name)
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    relay.finish(last_orders(federation, run.server), summary)
-    _note(folder, relay, name)
+    remote.finish(last_orders(federation, run.server), summary)
+    _note(folder, remote, name)
     run.write_page()  # last: nobody waits for it, and no site goes without its model where it fails
 
 
-def _simulated(config: Config) -> tuple[Setting, Patience]:
+def _simulated(config: Config) -> tuple[Experiment, Patience]:
     """A simulation's parts, with its clients elsewhere."""
     own = build(config)
-    setting = Setting(
+    experiment = Experiment(
         config=config,
         base=own.base,
         spec=own.spec,
@@ -101,21 +103,21 @@ def _simulated(config: Config) -> tuple[Setting, Patience]:
         origin=own.origin,
         files={SPLIT: ownership(own)},
     )
-    return setting, Patience(len(own.transport.roster()))
+    return experiment, Patience(len(own.transport.roster()))
 
 
-def _deployed(config: Config, own: DeploySection) -> tuple[Setting, Patience]:
+def _deployed(config: Config, own: DeploySection) -> tuple[Experiment, Patience]:
     """The server's parts: a base to know its maps and to score with, and no examples but its own test file."""
     require_deployable(config, "the shared config")
     method = wrapped(make_method(config.method.name, config.method.options), config.wrap)
-    if method.pooled:
-        raise ConfigError(f"method.name is {method.name!r}, which needs everybody's data in one place: choose another.")
+    if method.centralized:
+        raise ConfigError(f"method.name is {method.name!r}, which needs everyone's data in one place: choose another.")
     base = load_named_base(config, config.data.labels or ())
     spec = adapter_spec(config, base, config.adapter.rank, method)
     test = _test_tokens(config, base)
     trainer = new_trainer(config, base, spec, method, train=test, test=test, owned={})  # it scores alone
     nobody, unknown = LocalTransport((), method, trainer), Split({}, (), 0)
-    setting = Setting(
+    experiment = Experiment(
         config=config,
         base=base,
         spec=spec,
@@ -125,15 +127,15 @@ def _deployed(config: Config, own: DeploySection) -> tuple[Setting, Patience]:
         digests=example_digests(no_tokens(), test, unknown),
         origin="",
     )
-    return setting, Patience(own.sites, own.wait, own.deadline, own.quorum)
+    return experiment, Patience(own.sites, own.wait, own.deadline, own.quorum)
 
 
-def _note(folder: Path, relay: Relay, run: str) -> None:
+def _note(folder: Path, remote: RemoteTransport, run: str) -> None:
     """Write down what was dropped, and who has come since."""
-    notes = relay.notes()
+    notes = remote.notes()
     if notes:
         append_lines(folder / DELIVERIES, *notes)
-        write_json(folder / DEPLOYMENT, _deployment(run, relay.members))
+        write_json(folder / DEPLOYMENT, _deployment(run, remote.members))
 
 
 def _deployment(run: str, members: Members) -> dict[str, object]:
@@ -152,7 +154,7 @@ def _members(config: Config, folder: Path, resume: bool) -> Members:
 
 
 def _run_name(config: Config, folder: Path, resume: bool) -> str:
-    """What sites call the run: their memories belong to it, so a new run has a new one."""
+    """What sites call the run: their client states belong to it, so a new run has a new one."""
     if resume and (folder / DEPLOYMENT).is_file():
         return str(json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))["run"])
     return f"{config.run.name}-{secrets.token_hex(4)}"

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy
 from pydantic import Field
 
-from fedlora.app.build import Ingredients, Simulation, build, load_dataset, load_named_base
+from fedlora.app.build import Resources, Simulation, build, load_dataset, load_named_base
 from fedlora.app.config import ClientsSection, Config, Positive, SplitSection, read_config
 from fedlora.app.sections import Section, checked, read_tree
 from fedlora.core.rounds import Client
 from fedlora.core.text import is_plain
-from fedlora.deploy.letters import MOST_NAME
+from fedlora.deploy.messages import MOST_NAME
 from fedlora.deploy.shared import require_deployable
 from fedlora.errors import ConfigError
 from fedlora.training.data import Dataset
@@ -94,7 +94,7 @@ def build_site(own: SiteConfig) -> Simulation:
     dataset = load_dataset(config)
     base = load_named_base(config, dataset.labels)
     train, test = (tokenise(texts, base.tokenizer, config.model.max_length) for texts in (dataset.train, dataset.test))
-    return build(config, Ingredients(dataset, _one_owner(config, dataset, own.site.name), base, train, test), workers=1)
+    return build(config, Resources(dataset, _one_owner(config, dataset, own.site.name), base, train, test), workers=1)
 
 
 def site_client(simulation: Simulation, given: SiteConfig) -> Client:
@@ -116,7 +116,7 @@ def _localised(shared: Config, own: SiteConfig) -> Config:
             "run": shared.run.model_copy(update={"device": own.site.device}),
             "train": shared.train.model_copy(update={"micro_batch": own.site.micro_batch}),
             "split": SplitSection.model_validate({"validation": shared.split.validation}),
-            "clients": ClientsSection.model_validate({"block": 1}),
+            "clients": ClientsSection.model_validate({"client_batch": 1}),
         }
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client's side of a round, for a block of clients at once.
+"""The client's side of a round, for a client batch of clients at once.
 
 Each client's half of the method is a coroutine. `serve` advances all of them to their next `Fit`, answers
 all pending fits in one call of the trainer, and goes on until all are done. Heads are handled here, once
@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedlora.core.adapter import AdapterSpec, Start, Tensors
-from fedlora.core.parcel import Parcel, cast_floats, tensors_at
+from fedlora.core.payload import Payload, cast_floats, tensors_at
 from fedlora.core.rounds import (
+    ClientState,
     Failure,
     Fit,
     FitJob,
     Fitted,
-    Memory,
     Order,
     Reply,
     ScoreJob,
     Trainer,
 )
-from fedlora.errors import MemoryLostError, UserError
-from fedlora.federation.transport import message, parts
+from fedlora.errors import StateLostError, UserError
+from fedlora.federation.transport import join_head, split_head
 from fedlora.methods.base import Method, Outcome
 
 
@@ -34,7 +34,7 @@ class Served:
     """What became of one order."""
 
     answer: Reply | Failure
-    memory: Memory | None = None
+    client_state: ClientState | None = None
     """What the client keeps of it; None: what it had."""
 
 
@@ -52,15 +52,15 @@ class _Run:
 
 def serve(
     orders: Sequence[Order],
-    memories: Mapping[str, Memory],
+    client_states: Mapping[str, ClientState],
     method: Method,
     trainer: Trainer,
 ) -> list[Served]:
-    """Carry out a block of orders, at most one a client.
+    """Carry out a client batch of orders, at most one a client.
 
     Args:
         orders: of either kind.
-        memories: by client, the newest memory that is older than the order's round (for an evaluation:
+        client states: by client, the newest client state that is older than the order's round (for an evaluation:
             the newest).
         method: the same object that the server has.
         trainer: answers fits and scores.
@@ -71,16 +71,16 @@ def serve(
     served: dict[int, Served] = {}
     training = [index for index, order in enumerate(orders) if order.kind == "train"]
     evaluating = [index for index, order in enumerate(orders) if order.kind == "evaluate"]
-    runs = [_begin(orders[index], memories, method, trainer.spec) for index in training]
+    runs = [_begin(orders[index], client_states, method, trainer.spec) for index in training]
     _train(runs, method, trainer)
     served.update((i, run.served) for i, run in zip(training, runs, strict=True) if run.served)
-    scored = _evaluate([orders[index] for index in evaluating], memories, method, trainer)
+    scored = _evaluate([orders[index] for index in evaluating], client_states, method, trainer)
     served.update(zip(evaluating, scored, strict=True))
     return [served[index] for index in range(len(orders))]
 
 
-def _begin(order: Order, memories: Mapping[str, Memory], method: Method, spec: AdapterSpec) -> _Run:
-    return _Run(order, _programme(order, memories.get(order.client.id), method, spec))
+def _begin(order: Order, client_states: Mapping[str, ClientState], method: Method, spec: AdapterSpec) -> _Run:
+    return _Run(order, _programme(order, client_states.get(order.client.id), method, spec))
 
 
 def _train(runs: Sequence[_Run], method: Method, trainer: Trainer) -> None:
@@ -131,29 +131,29 @@ def _advance(run: _Run, fitted: Fitted | None, method: Method, spec: AdapterSpec
 def _finish(run: _Run, end: tuple[Outcome, Tensors], method: Method, spec: AdapterSpec) -> Served:
     outcome, head = end
     mode = method.head_mode(spec)
-    up = message(outcome.parcel, head if mode == "shared" else {})
+    up = join_head(outcome.payload, head if mode == "shared" else {})
     reply = Reply(
         client=run.order.client.id,
         round=run.order.round,
-        parcel=cast_floats(up, spec.wire),
+        payload=cast_floats(up, spec.wire),
         steps=run.steps,
         loss=run.fitted.loss if run.fitted else None,
         notes=outcome.notes,
     )
-    if not method.must_remember(spec):
+    if not method.keeps_client_state(spec):
         return Served(reply)
-    return Served(reply, Memory(run.order.round, outcome.kept, head if mode == "private" else {}))
+    return Served(reply, ClientState(run.order.round, outcome.kept, head if mode == "private" else {}))
 
 
 def _programme(
-    order: Order, memory: Memory | None, method: Method, spec: AdapterSpec
+    order: Order, client_state: ClientState | None, method: Method, spec: AdapterSpec
 ) -> Generator[Fit, Fitted, tuple[Outcome, Tensors]]:
     """The method's own coroutine, with the client's head under every fit; ends with the trained head."""
-    parcel, head = _open(order, memory, method, spec)
-    inner = method.client(parcel, memory.kept if memory else {}, order.client, spec, order.round)
+    payload, head = _open(order, client_state, method, spec)
+    inner = method.client(payload, client_state.kept if client_state else {}, order.client, spec, order.round)
     fit, trained = next(inner), head
     while True:
-        start = Start(fit.start.adapter.with_dense(head), fit.start.fold)
+        start = Start(fit.start.adapter.with_dense(head), fit.start.merged)
         fitted = yield replace(fit, start=start)
         trained = fitted.start.adapter.dense
         try:
@@ -162,28 +162,28 @@ def _programme(
             return stop.value, trained
 
 
-def _open(order: Order, memory: Memory | None, method: Method, spec: AdapterSpec) -> tuple[Parcel, Tensors]:
+def _open(order: Order, client_state: ClientState | None, method: Method, spec: AdapterSpec) -> tuple[Payload, Tensors]:
     """What an order brought: the method's part, and the head that this client starts from."""
-    seen = order.client.seen
-    if seen is not None and method.must_remember(spec) and (memory is None or memory.round < seen):
-        held = "nothing" if memory is None else f"round {memory.round}"
-        raise MemoryLostError(f"the order builds on round {seen}, but this client holds {held}")
-    parcel = cast_floats(order.parcel, torch.float32)
-    method_part, _ = parts(parcel)
+    seen = order.client.last_seen_round
+    if seen is not None and method.keeps_client_state(spec) and (client_state is None or client_state.round < seen):
+        held = "nothing" if client_state is None else f"round {client_state.round}"
+        raise StateLostError(f"the order builds on round {seen}, but this client holds {held}")
+    payload = cast_floats(order.payload, torch.float32)
+    method_part, _ = split_head(payload)
     mode = method.head_mode(spec)
     if mode == "private":
-        return method_part, memory.head if memory else {}
-    return method_part, tensors_at(parcel, "head") if mode == "shared" else {}
+        return method_part, client_state.head if client_state else {}
+    return method_part, tensors_at(payload, "head") if mode == "shared" else {}
 
 
 def _evaluate(
-    orders: Sequence[Order], memories: Mapping[str, Memory], method: Method, trainer: Trainer
+    orders: Sequence[Order], client_states: Mapping[str, ClientState], method: Method, trainer: Trainer
 ) -> list[Served]:
     served: dict[int, Served] = {}
     jobs: dict[int, ScoreJob] = {}
     for index, order in enumerate(orders):
         try:
-            model = personal_model(order, memories.get(order.client.id), method, trainer.spec)
+            model = personal_model(order, client_states.get(order.client.id), method, trainer.spec)
             jobs[index] = ScoreJob(order.client.id, model, order.part)
         except UserError:
             raise
@@ -196,17 +196,17 @@ def _evaluate(
     return [served[index] for index in range(len(orders))]
 
 
-def personal_model(order: Order, memory: Memory | None, method: Method, spec: AdapterSpec) -> Start:
+def personal_model(order: Order, client_state: ClientState | None, method: Method, spec: AdapterSpec) -> Start:
     """What a client makes of an order without training on it: its own model, under its head.
 
     Raises:
-        MemoryLostError: the order builds on what the client no longer holds.
+        StateLostError: the order builds on what the client no longer holds.
     """
-    parcel, head = _open(order, memory, method, spec)
-    start = method.receive(parcel, memory.kept if memory else {}, order.client, spec)
-    return Start(start.adapter.with_dense(head), start.fold)
+    payload, head = _open(order, client_state, method, spec)
+    start = method.receive(payload, client_state.kept if client_state else {}, order.client, spec)
+    return Start(start.adapter.with_dense(head), start.merged)
 
 
 def _failure(order: Order, error: Exception) -> Failure:
     reason = f"{type(error).__name__}: {error}"
-    return Failure(order.client.id, order.round, reason, memory_lost=isinstance(error, MemoryLostError))
+    return Failure(order.client.id, order.round, reason, state_lost=isinstance(error, StateLostError))

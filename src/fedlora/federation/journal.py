@@ -2,7 +2,7 @@
 """The run folder, and going on from it.
 
 A round is finished when its line stands in `rounds.jsonl`; before that line everything else of the round
-is on disk: the server's checkpoint, the clients' memories, their lines. A kill at any moment loses at most
+is on disk: the server's checkpoint, the clients' client states, their lines. A kill at any moment loses at most
 the unfinished round, whose traces are removed when the run goes on.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from fedlora.core.parcel import from_bytes, to_bytes
-from fedlora.errors import ParcelError, RunFolderError
+from fedlora.core.payload import from_bytes, to_bytes
+from fedlora.errors import PayloadError, RunFolderError
+from fedlora.federation.client_states import StoredClientStates
 from fedlora.federation.files import PART, append_lines, hold, read_lines, write_json, write_whole
-from fedlora.federation.memories import StoredMemories
 from fedlora.federation.record import RoundRecord, client_line, round_line, timing_line
 from fedlora.federation.server import Server
 
@@ -29,7 +29,7 @@ CLIENTS = "clients.jsonl"
 TIMINGS = "timings.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
-MEMORIES = "memories"
+CLIENT_STATES = "client_states"
 _PATIENCE = "deploy"
 _INPUTS = (
     (ENVIRONMENT, "packages.fedlora", "another version of fedlora"),
@@ -59,14 +59,14 @@ class Journal:
     """Writes a run folder round by round. Made by `start` or `go_on`."""
 
     def __init__(
-        self, folder: Path, let_go: Callable[[], None], server: Server | None, memories: StoredMemories
+        self, folder: Path, let_go: Callable[[], None], server: Server | None, client_states: StoredClientStates
     ) -> None:
         self.folder = folder
         self.close = weakref.finalize(self, let_go)
         """Let another process, or another journal of this one, write into the folder."""
         self.server = server
         """Where to go on from; None before the first finished round."""
-        self.memories = memories
+        self.client_states = client_states
         self._identity = _identity(folder)
 
     @staticmethod
@@ -89,7 +89,7 @@ class Journal:
         with hold(folder) as let_go:
             write_whole(folder / CONFIG, config.encode())  # first: a folder with a config is a run
             _describe(folder, files)
-            return Journal(folder, let_go, None, StoredMemories(folder / MEMORIES))
+            return Journal(folder, let_go, None, StoredClientStates(folder / CLIENT_STATES))
 
     @staticmethod
     def go_on(folder: Path, config: str, files: Mapping[str, object]) -> "Journal":
@@ -120,7 +120,7 @@ class Journal:
                 _cut(folder / name, until)
             _prune(folder, until)
             (folder / SUMMARY).unlink(missing_ok=True)
-            return Journal(folder, let_go, server, StoredMemories(folder / MEMORIES, until))
+            return Journal(folder, let_go, server, StoredClientStates(folder / CLIENT_STATES, until))
 
     def commit(self, server: Server, record: RoundRecord) -> None:
         """Put a finished round on disk. Its line in `rounds.jsonl` comes last: it is the commit.
@@ -128,8 +128,8 @@ class Journal:
         Raises:
             RunFolderError: the disk is full, or the folder cannot be written.
         """
-        tree = {"run": self._identity, **server.to_parcel()}
-        write_whole(self.folder / CHECKPOINTS / f"server-{server.round:06d}.parcel", to_bytes(tree))
+        tree = {"run": self._identity, **server.to_payload()}
+        write_whole(self.folder / CHECKPOINTS / f"server-{server.round:06d}.payload", to_bytes(tree))
         append_lines(self.folder / CLIENTS, *(client_line(client) for client in record.clients))
         append_lines(self.folder / TIMINGS, timing_line(record))
         append_lines(self.folder / ROUNDS, round_line(record))
@@ -236,7 +236,7 @@ def _number(checkpoint: Path) -> int:
 
 def _prune(folder: Path, round: int) -> None:
     """Remove checkpoints of unfinished rounds, and finished ones that are too old to be of use."""
-    there = sorted((folder / CHECKPOINTS).glob("*.parcel"))
+    there = sorted((folder / CHECKPOINTS).glob("*.payload"))
     kept = [own for own in there if _number(own) <= round][-_KEPT:]
     for own in there:
         if own not in kept:
@@ -245,7 +245,7 @@ def _prune(folder: Path, round: int) -> None:
 
 def _checkpoint_before(folder: Path, round: int) -> Path:
     """The newest checkpoint of a finished round."""
-    there = [own for own in sorted((folder / CHECKPOINTS).glob("*.parcel")) if _number(own) <= round]
+    there = [own for own in sorted((folder / CHECKPOINTS).glob("*.payload")) if _number(own) <= round]
     if not there:
         raise RunFolderError(f"{folder} cannot go on: {round} rounds are finished, but no checkpoint is there.")
     return there[-1]
@@ -255,8 +255,8 @@ def _read_checkpoint(path: Path) -> Server:
     try:
         tree = from_bytes(path.read_bytes())
         own = tree.get("run") == _identity(path.parents[1])
-        server = Server.from_parcel(tree)
-    except ParcelError as error:
+        server = Server.from_payload(tree)
+    except PayloadError as error:
         raise RunFolderError(
             f"The checkpoint {path} is damaged: delete it, and --resume goes on from the round before."
         ) from error

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from fedlora.core.parcel import Parcel
+from fedlora.core.payload import Payload
 from fedlora.core.rounds import Client, Score, Traffic
 
 
@@ -29,7 +29,7 @@ class ClientRecord:
     """Mean training loss."""
     score: Score | None = None
     """On the client's own test part, after the round."""
-    notes: Parcel = field(default_factory=dict)
+    notes: Payload = field(default_factory=dict)
 
 
 def blank_record(client: Client, round: int, status: str) -> ClientRecord:

@@ -13,11 +13,11 @@ from fedlora.core.seeds import numpy_stream
 
 def participants(roster: Sequence[Client], per_round: int | None, seed: int, round: int) -> list[Client]:
     """The clients of a round, sorted by id: all of them, or `per_round` drawn without replacement."""
-    everybody = sorted(roster, key=lambda client: client.id)
-    if per_round is None or per_round >= len(everybody):
-        return everybody
-    chosen = numpy_stream(seed, "participants", round).choice(len(everybody), per_round, replace=False)
-    return [everybody[index] for index in sorted(chosen.tolist())]
+    all_clients = sorted(roster, key=lambda client: client.id)
+    if per_round is None or per_round >= len(all_clients):
+        return all_clients
+    chosen = numpy_stream(seed, "participants", round).choice(len(all_clients), per_round, replace=False)
+    return [all_clients[index] for index in sorted(chosen.tolist())]
 
 
 def drops_out(client: str, probability: float, seed: int, round: int) -> bool:

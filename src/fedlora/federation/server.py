@@ -14,18 +14,18 @@ from typing import Literal
 import torch
 
 from fedlora.core.adapter import AdapterSpec, HeadMode, Start, Tensors
-from fedlora.core.parcel import Parcel, branch, cast_floats, integer_at, tensors_at
+from fedlora.core.payload import Payload, branch, cast_floats, integer_at, tensors_at
 from fedlora.core.rounds import Client, Failure, Order, Reply, Score, ScoreJob, TestPart, Trainer
-from fedlora.core.terms import Expected, Terms
-from fedlora.federation.door import admit
-from fedlora.federation.intake import Intake
+from fedlora.core.schema import ReplySchema, UploadSchema
+from fedlora.federation.collect import Collector
 from fedlora.federation.record import ClientRecord, RoundRecord, blank_record, personal
 from fedlora.federation.sampling import drops_out, participants
-from fedlora.federation.transport import Transport, message
+from fedlora.federation.transport import Transport, join_head
+from fedlora.federation.validate import validate_reply
 from fedlora.methods.base import Method, State
 
 _SCORED_AT_A_TIME = 500
-"""Clients whose evaluation is under way together: what each is sent is in memory until it has answered."""
+"""Clients whose evaluation is under way together: what each is sent is in client state until it has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Plan:
     """The largest Euclidean norm of an upload; a longer one is refused. None: any finite one."""
 
 
-_SCORE_ALONE = Terms(Expected(), {}, torch.float32, scored=True)
+_SCORE_ALONE = ReplySchema(UploadSchema(), {}, torch.float32, scored=True)
 """An answer to an order to evaluate."""
 
 
@@ -76,22 +76,22 @@ class Server:
     state: State
     head: Tensors
     """The shared head; the base's own before the first round."""
-    seen: dict[str, int] = field(default_factory=dict)
+    last_seen_rounds: dict[str, int] = field(default_factory=dict)
     """Client -> the round of its last accepted upload."""
 
-    def to_parcel(self) -> Parcel:
+    def to_payload(self) -> Payload:
         """The server as a tree that survives to bytes and back."""
-        state = self.state.to_parcel()
-        return {"round": self.round, "state": state, "head": self.head, "seen": self.seen}
+        state = self.state.to_payload()
+        return {"round": self.round, "state": state, "head": self.head, "seen": self.last_seen_rounds}
 
     @staticmethod
-    def from_parcel(parcel: Parcel) -> "Server":
-        """The inverse of `to_parcel`."""
-        seen = branch(parcel, "seen")
+    def from_payload(payload: Payload) -> "Server":
+        """The inverse of `to_payload`."""
+        seen = branch(payload, "seen")
         return Server(
-            integer_at(parcel, "round"),
-            State.from_parcel(branch(parcel, "state")),
-            tensors_at(parcel, "head"),
+            integer_at(payload, "round"),
+            State.from_payload(branch(payload, "state")),
+            tensors_at(payload, "head"),
             {client: integer_at(seen, client) for client in seen},
         )
 
@@ -107,7 +107,7 @@ def begin(federation: Federation, head: Tensors) -> Server:
         MethodError: the method cannot run this federation.
     """
     method, spec = federation.method, federation.spec
-    method.admit(spec, federation.transport.roster())
+    method.check_federation(spec, federation.transport.roster())
     return Server(0, method.init(spec, federation.plan.seed), head)
 
 
@@ -140,8 +140,8 @@ def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, R
 
 def _roster(federation: Federation, server: Server) -> list[Client]:
     """Everybody, sorted, with what the server knows of them: what they hold, and their rank now."""
-    everybody = sorted(federation.transport.roster(), key=lambda client: client.id)
-    known = [replace(client, seen=server.seen.get(client.id)) for client in everybody]
+    all_clients = sorted(federation.transport.roster(), key=lambda client: client.id)
+    known = [replace(client, last_seen_round=server.last_seen_rounds.get(client.id)) for client in all_clients]
     return [replace(client, rank=federation.method.rank(server.state, client)) for client in known]
 
 
@@ -149,42 +149,44 @@ def _order(federation: Federation, server: Server, client: Client, kind: Literal
     """The next round's order: what the method dispatches, and the head where it is shared."""
     round = server.round + 1
     head = server.head if federation.head_mode == "shared" else {}
-    parcel = message(federation.method.dispatch(server.state, client, round), head)
-    terms = _terms(federation, server, client, head) if kind == "train" else _SCORE_ALONE
-    return Order(kind, round, client, cast_floats(parcel, federation.spec.wire), federation.plan.part, terms)
+    payload = join_head(federation.method.dispatch(server.state, client, round), head)
+    schema = _reply_schema(federation, server, client, head) if kind == "train" else _SCORE_ALONE
+    return Order(kind, round, client, cast_floats(payload, federation.spec.wire), federation.plan.part, schema)
 
 
-def _terms(federation: Federation, server: Server, client: Client, head: Tensors) -> Terms:
+def _reply_schema(federation: Federation, server: Server, client: Client, head: Tensors) -> ReplySchema:
     """What the upload of the next round must keep to: what the method expects, and the head where it is shared."""
-    expected = federation.method.expects(server.state, client, federation.spec, server.round + 1)
+    expected = federation.method.upload_schema(server.state, client, federation.spec, server.round + 1)
     heads = {name: tuple(tensor.shape) for name, tensor in head.items()}
-    return Terms(expected, heads, federation.spec.wire, federation.plan.norm_limit)
+    return ReplySchema(expected, heads, federation.spec.wire, federation.plan.norm_limit)
 
 
 def _train(federation: Federation, server: Server, round: int) -> tuple[Server, list[ClientRecord]]:
     """One round of training: dispatch, exchange, aggregate."""
     plan = federation.plan
-    per_round = None if federation.method.everybody(server.state, round) else plan.per_round
+    per_round = None if federation.method.full_participation(server.state, round) else plan.per_round
     chosen = participants(_roster(federation, server), per_round, plan.seed, round)
     reached = [c for c in chosen if not drops_out(c.id, plan.dropout, plan.seed, round)]
     orders = [_order(federation, server, client, "train") for client in reached]
-    intake = Intake(orders)
-    uploads = intake.uploads(federation.transport.exchange(orders))
+    collector = Collector(orders)
+    uploads = collector.uploads(federation.transport.exchange(orders))
     first = next(uploads, None)
     state = server.state
     if first is not None:
         state = federation.method.aggregate(state, itertools.chain([first], uploads), round)
     for _ in uploads:
         pass  # a method that stopped early has still been sent these
-    intake.raise_if_all_failed(begun=bool(server.seen))
+    collector.raise_if_all_failed(begun=bool(server.last_seen_rounds))
     dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
-    records = sorted([*intake.records.values(), *dropped], key=lambda record: record.client)
-    seen = {client: at for client, at in (server.seen | intake.seen).items() if client not in intake.lost}
-    return Server(round, state, intake.mean_head() or server.head, seen), records
+    records = sorted([*collector.records.values(), *dropped], key=lambda record: record.client)
+    seen = {
+        client: at for client, at in (server.last_seen_rounds | collector.seen).items() if client not in collector.lost
+    }
+    return Server(round, state, collector.mean_head() or server.head, seen), records
 
 
 def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> RoundRecord:
-    """Personal scores of everybody, and the global model's on the server's own test set."""
+    """Personal scores of everyone, and the global model's on the server's own test set."""
     roster = _roster(federation, server)
     scores: dict[str, Score | None] = {}
     sent: dict[str, int] = {}
@@ -194,12 +196,12 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
         for answer in federation.transport.exchange(orders):
             if answer.client in asked:
                 sent[answer.client] = answer.traffic.down + answer.traffic.up
-                seen = admit(answer, asked[answer.client]) if isinstance(answer, Reply) else answer
+                seen = validate_reply(answer, asked[answer.client]) if isinstance(answer, Reply) else answer
                 if isinstance(seen, Reply):
                     scores[answer.client] = seen.score
     took_part = {own.client: own for own in record.clients}
-    everybody = {client.id: blank_record(client, record.round, "idle") for client in roster} | took_part
-    clients = tuple(replace(everybody[own], score=scores.get(own)) for own in sorted(everybody))
+    all_clients = {client.id: blank_record(client, record.round, "idle") for client in roster} | took_part
+    clients = tuple(replace(all_clients[own], score=scores.get(own)) for own in sorted(all_clients))
     return replace(
         record,
         clients=clients,
@@ -210,12 +212,12 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
 
 
 def last_orders(federation: Federation, server: Server) -> list[Order]:
-    """For everybody the order from which a client makes its own model as it is now."""
+    """For everyone the order from which a client makes its own model as it is now."""
     return [_order(federation, server, client, "evaluate") for client in _roster(federation, server)]
 
 
 def _global_score(federation: Federation, server: Server, scores: Mapping[str, Score | None]) -> Score | None:
-    if federation.method.pooled:
+    if federation.method.centralized:
         return next(iter(scores.values()), None)  # the one client's test part is the whole test set
     model = global_model(federation, server)
     if model is None or federation.scorer is None:
@@ -230,4 +232,4 @@ def global_model(federation: Federation, server: Server) -> Start | None:
     if result is None or federation.head_mode == "private":
         return None
     head = server.head if federation.head_mode == "shared" else {}
-    return Start(result.adapter.with_dense(head), result.fold)
+    return Start(result.adapter.with_dense(head), result.merged)

@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from typing import Protocol
 
 from fedlora.core.header import strict_json
-from fedlora.core.parcel import Parcel, branch, from_bytes, to_bytes
+from fedlora.core.payload import Payload, branch, from_bytes, to_bytes
 from fedlora.core.rounds import Client, Failure, Order, Reply, Score, Traffic
-from fedlora.errors import ParcelError
+from fedlora.errors import PayloadError
 
 
 class Transport(Protocol):
@@ -32,24 +32,24 @@ class Transport(Protocol):
 
 
 def encode_order(order: Order) -> tuple[bytes, bytes]:
-    """An order as (envelope, parcel). The envelope is JSON, the parcel is what counts as traffic."""
+    """An order as (envelope, payload). The envelope is JSON, the payload is what counts as traffic."""
     envelope = {
         "kind": order.kind,
         "round": order.round,
         "client": asdict(order.client),
         "part": order.part,
     }
-    return json.dumps(envelope).encode(), to_bytes(order.parcel)
+    return json.dumps(envelope).encode(), to_bytes(order.payload)
 
 
-def decode_order(envelope: bytes, parcel: bytes) -> Order:
+def decode_order(envelope: bytes, payload: bytes) -> Order:
     """The inverse of `encode_order`."""
     fields = json.loads(envelope)
-    return Order(fields["kind"], fields["round"], Client(**fields["client"]), from_bytes(parcel), fields["part"])
+    return Order(fields["kind"], fields["round"], Client(**fields["client"]), from_bytes(payload), fields["part"])
 
 
 def encode_reply(reply: Reply) -> tuple[bytes, bytes]:
-    """A reply as (envelope, parcel)."""
+    """A reply as (envelope, payload)."""
     envelope = {
         "client": reply.client,
         "round": reply.round,
@@ -58,23 +58,23 @@ def encode_reply(reply: Reply) -> tuple[bytes, bytes]:
         "score": asdict(reply.score) if reply.score else None,
         "notes": reply.notes,
     }
-    return json.dumps(envelope).encode(), to_bytes(reply.parcel)
+    return json.dumps(envelope).encode(), to_bytes(reply.payload)
 
 
-def decode_reply(envelope: bytes, parcel: bytes) -> Reply:
-    """The inverse of `encode_reply`. Bytes of a stranger go through `door.open_reply`.
+def decode_reply(envelope: bytes, payload: bytes) -> Reply:
+    """The inverse of `encode_reply`. Bytes of a stranger go through `validate.validate_encoded`.
 
     Raises:
-        ParcelError: these bytes are no reply.
+        PayloadError: these bytes are no reply.
     """
-    return replace(read_envelope(envelope), parcel=from_bytes(parcel))
+    return replace(read_envelope(envelope), payload=from_bytes(payload))
 
 
 def read_envelope(envelope: bytes) -> Reply:
-    """A reply without its parcel.
+    """A reply without its payload.
 
     Raises:
-        ParcelError: this is no envelope of a reply.
+        PayloadError: this is no envelope of a reply.
     """
     match strict_json(envelope):
         case {
@@ -87,7 +87,7 @@ def read_envelope(envelope: bytes) -> Reply:
             **others,
         } if not others and not any(isinstance(own, bool) for own in (round, steps, loss)):
             return Reply(client, round, steps=steps, loss=loss, score=_read_score(score), notes=notes)
-    raise ParcelError("this is no envelope of a reply")
+    raise PayloadError("this is no envelope of a reply")
 
 
 def _read_score(fields: object) -> Score | None:
@@ -98,7 +98,7 @@ def _read_score(fields: object) -> Score | None:
             not others and not any(isinstance(own, bool) for own in (examples, correct, loss))
         ):
             return Score(examples, correct, loss)
-    raise ParcelError("this is no score")
+    raise PayloadError("this is no score")
 
 
 def with_traffic(answer: Reply | Failure, down: tuple[bytes, bytes], up: tuple[bytes, bytes]) -> Reply | Failure:
@@ -107,12 +107,12 @@ def with_traffic(answer: Reply | Failure, down: tuple[bytes, bytes], up: tuple[b
     return replace(answer, traffic=traffic)
 
 
-def parts(parcel: Parcel) -> tuple[Parcel, Parcel]:
-    """A message's parcel as (the method's part, the head)."""
-    return branch(parcel, "adapter"), branch(parcel, "head")
+def split_head(payload: Payload) -> tuple[Payload, Payload]:
+    """A message's payload as (the method's part, the head)."""
+    return branch(payload, "adapter"), branch(payload, "head")
 
 
-def message(adapter: Parcel, head: Parcel) -> Parcel:
+def join_head(adapter: Payload, head: Payload) -> Payload:
     """The inverse of `parts`; what is empty is left out."""
     whole = {"adapter": adapter, "head": head}
     return {key: value for key, value in whole.items() if value}

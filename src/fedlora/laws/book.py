@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fedlora.core.adapter import effective
-from fedlora.core.parcel import cast_floats, to_bytes
+from fedlora.core.payload import cast_floats, to_bytes
 from fedlora.core.rounds import Failure
 from fedlora.errors import FedloraError
-from fedlora.federation.door import admit
-from fedlora.federation.transport import parts
+from fedlora.federation.transport import split_head
+from fedlora.federation.validate import validate_reply
 from fedlora.laws.evidence import (
     BrokenLawError,
     aggregations,
@@ -44,14 +44,14 @@ class Law:
 
 
 def agreement(method: Method, world: World) -> None:
-    """Direct = through bytes = any size of block, bit for bit: servers and client memories."""
-    expected = play(method, world, through_bytes=True, block=2).fingerprint()
-    for through_bytes, block in ((False, 2), (True, 1), (False, 9)):
-        found = play(method, world, through_bytes=through_bytes, block=block).fingerprint()
+    """Direct = through bytes = any size of client batch, bit for bit: servers and client client states."""
+    expected = play(method, world, through_bytes=True, client_batch=2).fingerprint()
+    for through_bytes, client_batch in ((False, 2), (True, 1), (False, 9)):
+        found = play(method, world, through_bytes=through_bytes, client_batch=client_batch).fingerprint()
         way = "through bytes" if through_bytes else "handed over directly"
         require(
             found == expected,
-            f"{way} in blocks of {block} gives other bits than through bytes in blocks of 2",
+            f"{way} in client batches of {client_batch} gives other bits than through bytes in client batches of 2",
         )
 
 
@@ -67,7 +67,7 @@ def repetition(method: Method, world: World) -> None:
 
 
 def resume(method: Method, world: World) -> None:
-    """State and memories survive to bytes and back, and a run that goes on from them gives the same bits."""
+    """State and client states survive to bytes and back, and a run that goes on from them gives the same bits."""
     expected = play(method, world).fingerprint()
     found = play(method, world, restart=True).fingerprint()
     require(found == expected, "restarted from bytes after every round, other bits")
@@ -110,7 +110,7 @@ def exactness(method: Method, world: World) -> None:
 
 
 def sides(method: Method, world: World) -> None:
-    """A private side or head is in no parcel, and client k's never reaches client j."""
+    """A private side or head is in no payload, and client k's never reaches client j."""
     run = play(method, replace(world, wire="float32"))
     head_mode = method.head_mode(world.spec)
     secrets: list[Tensor] = []
@@ -125,27 +125,27 @@ def sides(method: Method, world: World) -> None:
         if head_mode == "private" and kept is not None:
             own = equal(start.dense, kept.dense)
             require(own, f"round {round}: {client} does not start from its own head")
-    for parcel in run.parcels():
-        adapter, head = parts(parcel)
-        require(not contains(adapter, secrets), "a private side is in a parcel")
-        require(not head or head_mode == "shared", f"a {head_mode} head is in a parcel")
+    for payload in run.payloads():
+        adapter, head = split_head(payload)
+        require(not contains(adapter, secrets), "a private side is in a payload")
+        require(not head or head_mode == "shared", f"a {head_mode} head is in a payload")
 
 
 def absence(method: Method, world: World) -> None:
-    """Who is away keeps its memory and changes nothing else; a slot without owners keeps its value."""
+    """Who is away keeps its client state and changes nothing else; a slot without owners keeps its value."""
     run = play(method, world)
     counted = {round: uploads for round, _, uploads in aggregations(run)}
     for round in range(1, world.rounds + 1):
         asked = {client for t, client in run.trainer.fits if t == round}
-        for client in run.memories[round].keys() - asked:
-            kept = run.memories[round][client] == run.memories[round - 1].get(client)
-            require(kept, f"round {round}: the memory of absent {client} changed")
+        for client in run.client_states[round].keys() - asked:
+            kept = run.client_states[round][client] == run.client_states[round - 1].get(client)
+            require(kept, f"round {round}: the client state of absent {client} changed")
         before, after = run.servers[round - 1].state, run.servers[round].state
         uploads = counted.get(round)
         alone = method.aggregate(before, iter(uploads), round) if uploads else before
-        unmixed = to_bytes(alone.to_parcel()) == to_bytes(after.to_parcel())
+        unmixed = to_bytes(alone.to_payload()) == to_bytes(after.to_payload())
         require(unmixed, f"round {round}: the state is not made of the accepted uploads alone")
-        if uploads and method.refactors:
+        if uploads and method.refactorizes:
             continue
         for side, module, slots in unowned_slots(run, round):
             old = slots_of(world.kind, side, before.adapter.side(side)[module])
@@ -162,7 +162,7 @@ def bytes_counted(method: Method, world: World) -> None:
             if own.status == "accepted":
                 order, reply = run.exchange(record.round, own.client)
                 counted = (own.traffic.down, own.traffic.up)
-                sent = (len(to_bytes(order.parcel)), len(to_bytes(reply.parcel)))
+                sent = (len(to_bytes(order.payload)), len(to_bytes(reply.payload)))
                 require(counted == sent, f"round {record.round}, {own.client}: counted {counted}, sent {sent}")
 
 
@@ -173,11 +173,11 @@ def ranks(method: Method, world: World) -> None:
     for round, client in run.transport.replies:
         order, reply = run.exchange(round, client)
         allowed = method.slots_up(order.client, world.spec) if world.kind == "lora" else modules
-        for side, sent in slots_sent(world.kind, parts(reply.parcel)[0]).items():
+        for side, sent in slots_sent(world.kind, split_head(reply.payload)[0]).items():
             within = allowed is None or sent <= allowed
             require(within, f"round {round}: {client} sent {sent} slots of its {side} side, not {allowed}")
-        down = slots_sent(world.kind, parts(order.parcel)[0])
-        slots = method.holds(run.servers[round - 1].state, order.client)
+        down = slots_sent(world.kind, split_head(order.payload)[0])
+        slots = method.dispatched_ranks(run.servers[round - 1].state, order.client)
         held = sum(slots.values()) if world.kind == "lora" else modules
         whole = all(sent == held for sent in down.values())
         require(whole, f"round {round}: {client} was sent {down} slots, declared {held} a side")
@@ -188,7 +188,7 @@ def ranks(method: Method, world: World) -> None:
             require(steady, f"round {round}: {client} was sent {sorted(down)}, declared {sorted(declared)}")
 
 
-def at_the_door(method: Method, world: World) -> None:
+def upload_validation(method: Method, world: World) -> None:
     """What clients send is what the method expects of them, and with anything wrong in it it is refused."""
     try:
         run = play(method, world)
@@ -200,26 +200,31 @@ def at_the_door(method: Method, world: World) -> None:
             require(let_in, f"round {record.round}: what {own.client} sent is {own.status}")
     for round, client in run.transport.replies:
         order, reply = run.exchange(round, client)
-        for wrong, parcel in tampered(reply.parcel):
-            refused = isinstance(admit(replace(reply, parcel=parcel), order), Failure)
+        for wrong, payload in tampered(reply.payload):
+            refused = isinstance(validate_reply(replace(reply, payload=payload), order), Failure)
             require(refused, f"round {round}: what {client} sent is let in with {wrong}")
 
 
-def twins(method: Method, world: World) -> None:
+def idempotence(method: Method, world: World) -> None:
     """Clients that upload the same get back what was uploaded, as effective deltas."""
     ranks = (max(world.ranks),) * len(world.ranks)
     run = play(method, replace(world, ranks=ranks, wire="float32"), same_data=True)
     for round, server in enumerate(run.servers[1:], start=1):
         result = method.result(server.state)
         accepted = run.accepted(round)
-        if result is None or not accepted or run.servers[round - 1].seen.keys() - {c.id for c in accepted}:
+        if result is None or not accepted or run.servers[round - 1].last_seen_rounds.keys() - {c.id for c in accepted}:
             continue
         if len({run.exchange(round, client.id)[0].client.rank for client in accepted}) > 1:
             continue
         _, trained = run.trained(round, accepted[0].id)
         uploaded = effective(trained.start, run.world.spec)
         for module, found in effective(result, run.world.spec).items():
-            close(found, uploaded[module], f"round {round}, {module}: the twins' delta", method.twins or 0.0)
+            close(
+                found,
+                uploaded[module],
+                f"round {round}, {module}: the twins' delta",
+                method.idempotence_tolerance or 0.0,
+            )
 
 
 def latecomer(method: Method, world: World) -> None:
@@ -227,32 +232,32 @@ def latecomer(method: Method, world: World) -> None:
     run = play(method, world)
     server, wire = run.servers[-1], run.federation.spec.wire
     for client in run.world.clients:
-        if client.id not in server.seen:
+        if client.id not in server.last_seen_rounds:
             continue
-        member = replace(client, seen=server.seen[client.id])
+        member = replace(client, last_seen_round=server.last_seen_rounds[client.id])
         member = replace(member, rank=method.rank(server.state, member))
-        kept = run.memories[-1].get(client.id)
+        kept = run.client_states[-1].get(client.id)
         models = []
-        for own, memory in ((member, kept[-1].kept if kept else {}), (replace(member, seen=None), {})):
-            parcel = cast_floats(method.dispatch(server.state, own, server.round + 1), wire)
-            model = method.receive(cast_floats(parcel, torch.float32), memory, own, world.spec)
+        for own, client_state in ((member, kept[-1].kept if kept else {}), (replace(member, last_seen_round=None), {})):
+            payload = cast_floats(method.dispatch(server.state, own, server.round + 1), wire)
+            model = method.receive(cast_floats(payload, torch.float32), client_state, own, world.spec)
             models.append(effective(model, world.spec))
         for module, value in models[0].items():
             require(value.equal(models[1][module]), f"a newcomer's {module} is not that of {client.id}")
 
 
 LAWS: tuple[Law, ...] = (
-    Law("agreement", "direct = through bytes = any blocks, bit for bit", agreement),
+    Law("agreement", "direct = through bytes = any client batches, bit for bit", agreement),
     Law("order", "who is listed or answers first changes nothing, bit for bit", order),
     Law("repetition", "same seed, same bits", repetition),
     Law("resume", "kill and resume from bytes, same bits", resume),
-    Law("weights", "only the ratio of examples counts", weights, lambda m: m.weighs()),
+    Law("weights", "only the ratio of examples counts", weights, lambda m: m.example_weighted()),
     Law("exactness", "the aggregate is what the method declares", exactness, lambda m: m.exactness() != "no"),
     Law("privacy of sides", "what is private never leaves its client", sides),
-    Law("absence", "who is away keeps its memory; an unowned slot its value", absence),
+    Law("absence", "who is away keeps its client state; an unowned slot its value", absence),
     Law("bytes", "counted bytes = bytes sent", bytes_counted),
     Law("ranks", "slots up within the rank; slots down as declared", ranks),
-    Law("door", "uploads are what the method expects; nothing else is let in", at_the_door),
-    Law("twins", "equal uploads come back", twins, lambda m: m.twins is not None),
+    Law("validation", "uploads are what the method expects; nothing else is let in", upload_validation),
+    Law("idempotence", "equal uploads come back", idempotence, lambda m: m.idempotence_tolerance is not None),
     Law("latecomer", "a newcomer gets the same model", latecomer, lambda m: not m.private_sides()),
 )

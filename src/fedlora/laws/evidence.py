@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Tensors, effective
 from fedlora.core.kinds import Kind, Side, slot_axis
-from fedlora.core.parcel import Parcel, Tree, branch, cast_floats, tensors_at, walk_tensors
+from fedlora.core.payload import Payload, Tree, branch, cast_floats, tensors_at, walk_tensors
 from fedlora.core.rounds import Client, Upload
-from fedlora.federation.transport import parts
+from fedlora.federation.transport import split_head
 from fedlora.laws.world import Play
 from fedlora.methods.base import Method, State
 
@@ -20,9 +20,9 @@ class BrokenLawError(AssertionError):
     """A law that does not hold, with what was seen."""
 
 
-def require(holds: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
     """Raise `BrokenLawError` unless it holds."""
-    if not holds:
+    if not condition:
         raise BrokenLawError(message)
 
 
@@ -32,7 +32,7 @@ def aggregations(run: Play) -> Iterator[tuple[int, State, list[Upload]]]:
         uploads = []
         for client in run.accepted(record.round):
             reply = run.transport.replies[record.round, client.id]
-            adapter, _ = parts(cast_floats(reply.parcel, torch.float32))
+            adapter, _ = split_head(cast_floats(reply.payload, torch.float32))
             uploads.append(Upload(client, adapter))
         if uploads:
             yield record.round, run.servers[record.round - 1].state, uploads
@@ -77,7 +77,7 @@ def same(method: Method, spec: AdapterSpec, found: State, expected: State, messa
         own = effective(models[0], spec)
         for module, value in effective(models[1], spec).items():
             close(own[module], value, message)
-    if not method.refactors:
+    if not method.refactorizes:
         for side, module, tensor in each(expected.adapter):
             close(found.adapter.side(side)[module], tensor, message)
 
@@ -110,9 +110,9 @@ def moved_slots(side: Side, trained: Adapter, start: Adapter) -> list[Tensor]:
     return moved
 
 
-def contains(parcel: Parcel, secrets: list[Tensor]) -> bool:
-    """Whether one of the vectors stands in one of the parcel's tensors, as a row or a column."""
-    for tensor in walk_tensors(parcel):
+def contains(payload: Payload, secrets: list[Tensor]) -> bool:
+    """Whether one of the vectors stands in one of the payload's tensors, as a row or a column."""
+    for tensor in walk_tensors(payload):
         if tensor.is_floating_point():
             lines = [tensor.flatten(), *(line for axis in range(tensor.ndim) for line in tensor.unbind(axis))]
             if any(line.equal(secret) for line in lines for secret in secrets):
@@ -125,7 +125,7 @@ def unowned_slots(run: Play, round: int) -> Iterator[tuple[Side, str, list[int]]
     kind = run.world.kind
     owned: dict[tuple[Side, str], set[int]] = {}
     for client in run.accepted(round):
-        adapter, _ = parts(run.transport.replies[round, client.id].parcel)
+        adapter, _ = split_head(run.transport.replies[round, client.id].payload)
         for side in SIDES:
             for module, entry in branch(adapter, side).items():
                 owned.setdefault((side, module), set()).update(_numbers(kind, side, entry))
@@ -134,11 +134,11 @@ def unowned_slots(run: Play, round: int) -> Iterator[tuple[Side, str, list[int]]
         yield side, module, [slot for slot in slots if slot not in owned.get((side, module), ())]
 
 
-def slots_sent(kind: Kind, parcel: Parcel) -> dict[Side, int]:
-    """How many slots of each side a parcel holds, over all modules; absent sides are left out."""
+def slots_sent(kind: Kind, payload: Payload) -> dict[Side, int]:
+    """How many slots of each side a payload holds, over all modules; absent sides are left out."""
     held: dict[Side, int] = {}
     for side in SIDES:
-        entries = branch(parcel, side)
+        entries = branch(payload, side)
         if entries:
             held[side] = sum(len(_numbers(kind, side, entry)) for entry in entries.values())
     return held
@@ -151,19 +151,19 @@ def _numbers(kind: Kind, side: Side, entry: Tree) -> list[int]:
     return [int(slot) for slot in tensors_at({"entry": entry}, "entry")["slots"]]
 
 
-def tampered(parcel: Parcel) -> Iterator[tuple[str, Parcel]]:
-    """An upload with something wrong in it, in words and as a parcel."""
-    yield "something that nobody asked for", {**parcel, "more": torch.zeros(1)}
-    first = next((tensor for tensor in walk_tensors(parcel) if tensor.is_floating_point()), None)
+def tampered(payload: Payload) -> Iterator[tuple[str, Payload]]:
+    """An upload with something wrong in it, in words and as a payload."""
+    yield "something that nobody asked for", {**payload, "more": torch.zeros(1)}
+    first = next((tensor for tensor in walk_tensors(payload) if tensor.is_floating_point()), None)
     if first is not None:
-        yield "a row more", _with(parcel, first, torch.cat([first, first[:1]]))
-        yield "numbers of another type", _with(parcel, first, first.double())
-        yield "a number that is not finite", _with(parcel, first, torch.full_like(first, math.nan))
+        yield "a row more", _with(payload, first, torch.cat([first, first[:1]]))
+        yield "numbers of another type", _with(payload, first, first.double())
+        yield "a number that is not finite", _with(payload, first, torch.full_like(first, math.nan))
 
 
-def _with(parcel: Parcel, old: Tensor, new: Tensor) -> Parcel:
-    """A parcel with one tensor in another's place."""
+def _with(payload: Payload, old: Tensor, new: Tensor) -> Payload:
+    """A payload with one tensor in another's place."""
     swapped: dict[str, Tree] = {}
-    for key, value in parcel.items():
+    for key, value in payload.items():
         swapped[key] = new if value is old else _with(value, old, new) if isinstance(value, Mapping) else value
     return swapped

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in trainer: true gradient steps on a small linear problem, without any transformer.
 
-Each client fits, in every module, Y = X (W0 + s (fold + B A))^T to targets of its own, and pulls a small
+Each client fits, in every module, Y = X (W0 + s (merged update + B A))^T to targets of its own, and pulls a small
 dense part towards a target of its own. The gradients are exact, so that a wrong start, side, mask, scale
-or fold gives other numbers.
+or merged update gives other numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ class StandIn:
         return modules, torch.randn(3, generator=torch_stream(self.seed, "target", owner))
 
     def _residuals(self, start: Start, client: str) -> list[Tensor]:
-        """X (W0 + s (fold + B A))^T - Y of every module."""
+        """X (W0 + s (merged update + B A))^T - Y of every module."""
         modules, _ = self._data(client)
         residuals = []
         for module, parts in additions(start, self.spec).items():
@@ -78,8 +78,8 @@ class StandIn:
     def _fit(self, client: str, fit: Fit) -> Fitted:
         _, target = self._data(client)
         steps = _STEPS_PER_EPOCH
-        if fit.amount is not None:
-            steps = fit.amount.steps or _STEPS_PER_EPOCH * (fit.amount.epochs or 1)
+        if fit.duration is not None:
+            steps = fit.duration.steps or _STEPS_PER_EPOCH * (fit.duration.epochs or 1)
         start, losses, gradients = fit.start, [], []
         dense = dict(start.adapter.dense) or dict(self.head)
         for _ in range(steps):

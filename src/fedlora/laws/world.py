@@ -9,21 +9,21 @@ from hypothesis import strategies
 
 from fedlora.core.adapter import Adapter, AdapterSpec, HeadMode
 from fedlora.core.kinds import Kind, vera_projection
-from fedlora.core.parcel import Parcel, from_bytes, to_bytes, type_of_wire
+from fedlora.core.payload import Payload, from_bytes, to_bytes, type_of_wire
 from fedlora.core.rounds import (
     Client,
+    ClientState,
     Failure,
     FitJob,
     Fitted,
-    Memory,
     Order,
     Reply,
     Score,
     ScoreJob,
     Trainer,
 )
+from fedlora.federation.client_states import HeldClientStates
 from fedlora.federation.local import LocalTransport
-from fedlora.federation.memories import HeldMemories
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, Plan, Server, begin, federate
 from fedlora.federation.transport import Transport
@@ -157,8 +157,8 @@ class Unreliable:
 
     def roster(self) -> Sequence[Client]:
         """The roster, from behind if so asked."""
-        everybody = list(self.inner.roster())
-        return everybody[::-1] if self.backwards else everybody
+        all_clients = list(self.inner.roster())
+        return all_clients[::-1] if self.backwards else all_clients
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
         """Deliver what can be delivered."""
@@ -182,7 +182,7 @@ class Play:
     world: World
     servers: list[Server]
     """After each round; the first is the beginning."""
-    memories: list[dict[str, tuple[Memory, ...]]]
+    client_states: list[dict[str, tuple[ClientState, ...]]]
     """After each round, what clients keep; the first is the beginning."""
     records: list[RoundRecord]
     trainer: Watched
@@ -203,10 +203,10 @@ class Play:
         orders = (own for own in self.transport.orders if (own.round, own.client.id) == (round, client))
         return next(orders), self.transport.replies[round, client]
 
-    def parcels(self) -> list[Parcel]:
+    def payloads(self) -> list[Payload]:
         """Everything that travelled, both ways."""
-        down = [order.parcel for order in self.transport.orders]
-        return down + [reply.parcel for reply in self.transport.replies.values()]
+        down = [order.payload for order in self.transport.orders]
+        return down + [reply.payload for reply in self.transport.replies.values()]
 
     def accepted(self, round: int) -> list[Client]:
         """The clients whose replies of a round went into the aggregate."""
@@ -214,13 +214,16 @@ class Play:
         return [client for client in self.world.clients if client.id in own]
 
     def fingerprint(self) -> bytes:
-        """All servers and all memories as bytes."""
-        servers = [to_bytes(server.to_parcel()) for server in self.servers]
-        return b"".join(servers) + b"".join(_memory_bytes(kept) for kept in self.memories)
+        """All servers and all client states as bytes."""
+        servers = [to_bytes(server.to_payload()) for server in self.servers]
+        return b"".join(servers) + b"".join(_client_state_bytes(kept) for kept in self.client_states)
 
 
-def _memory_bytes(kept: Mapping[str, Sequence[Memory]]) -> bytes:
-    trees: Parcel = {client: [memory.to_parcel() for memory in memories] for client, memories in sorted(kept.items())}
+def _client_state_bytes(kept: Mapping[str, Sequence[ClientState]]) -> bytes:
+    trees: Payload = {
+        client: [client_state.to_payload() for client_state in client_states]
+        for client, client_states in sorted(kept.items())
+    }
     return to_bytes(trees)
 
 
@@ -229,7 +232,7 @@ def play(
     world: World,
     *,
     through_bytes: bool = True,
-    block: int = 2,
+    client_batch: int = 2,
     backwards: bool = False,
     same_data: bool = False,
     restart: bool = False,
@@ -241,10 +244,10 @@ def play(
         method: the method on trial.
         world: the federation.
         through_bytes: whether messages are encoded and decoded.
-        block: clients served together.
+        client batch: clients served together.
         backwards: list clients and deliver answers in the opposite order.
         same_data: every client has the same data.
-        restart: after every round, forget all but the bytes of server and memories.
+        restart: after every round, forget all but the bytes of server and client states.
         sent_as: the transport class.
     """
     spec = world.spec
@@ -253,30 +256,30 @@ def play(
     absent = frozenset((t, name(k)) for t, k in world.absent)
     lost = frozenset((t, name(k)) for t, k in world.lost)
 
-    def build(memories: HeldMemories) -> tuple[Unreliable, Federation]:
+    def build(client_states: HeldClientStates) -> tuple[Unreliable, Federation]:
         own = replace(method)  # a restart finds no attribute that the old object was given on the way
         inner = sent_as(
             world.clients,
             own,
             trainer,
-            block=block,
+            client_batch=client_batch,
             through_bytes=through_bytes,
-            memories=memories,
+            client_states=client_states,
         )
         transport = Unreliable(inner, absent, lost, backwards)
         return transport, Federation(own, spec, transport, plan, trainer)
 
-    held = HeldMemories()
+    held = HeldClientStates()
     transport, federation = build(held)
     server = begin(federation, trainer.head)
     seen = Play(world, [server], [held.all()], [], trainer, transport, federation)
     while server.round < world.rounds:
         server, record = next(federate(federation, server))
         seen.servers.append(server)
-        seen.memories.append(held.all())
+        seen.client_states.append(held.all())
         seen.records.append(record)
         if restart:
-            server = Server.from_parcel(from_bytes(to_bytes(server.to_parcel())))
+            server = Server.from_payload(from_bytes(to_bytes(server.to_payload())))
             held = _reread(held)
             orders, replies = transport.orders, transport.replies
             transport, federation = build(held)
@@ -285,9 +288,11 @@ def play(
     return seen
 
 
-def _reread(memories: HeldMemories) -> HeldMemories:
-    """The memories as they come back from bytes."""
+def _reread(client_states: HeldClientStates) -> HeldClientStates:
+    """The client states as they come back from bytes."""
     kept = {}
-    for client, own in memories.all().items():
-        kept[client] = [Memory.from_parcel(from_bytes(to_bytes(memory.to_parcel()))) for memory in own]
-    return HeldMemories(kept)
+    for client, own in client_states.all().items():
+        kept[client] = [
+            ClientState.from_payload(from_bytes(to_bytes(client_state.to_payload()))) for client_state in own
+        ]
+    return HeldClientStates(kept)

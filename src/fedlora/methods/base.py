@@ -2,7 +2,7 @@
 """The contract of a method: one object with a server half and a client half, pure over frozen values.
 
 A method is a frozen dataclass whose fields are its hyperparameters. Server and clients build the same
-object from the same config; only parcels travel between the halves. Where nothing is overridden, a
+object from the same config; only payloads travel between the halves. Where nothing is overridden, a
 method dispatches the first slots of both sides, trains both, uploads what it trained and keeps nothing,
 so that a new method usually states its facts and its `aggregate`.
 
@@ -29,9 +29,9 @@ from fedlora.core.adapter import (
 )
 from fedlora.core.kinds import Kind, Side
 from fedlora.core.lowrank import LowRank
-from fedlora.core.parcel import Parcel, branch, tensors_at
+from fedlora.core.payload import Payload, branch, tensors_at
 from fedlora.core.rounds import Client, Fit, Fitted, Upload
-from fedlora.core.terms import Expected, whole_sides
+from fedlora.core.schema import UploadSchema, whole_sides
 from fedlora.errors import MethodError
 from fedlora.methods.sides import complete, send, sides_of
 
@@ -44,31 +44,31 @@ class State:
 
     adapter: Adapter
     """The global factors; a private side stays as it was at the start."""
-    extra: Parcel = field(default_factory=dict)
+    extra: Payload = field(default_factory=dict)
     """Whatever else a method needs: versions, ranks, moments."""
 
-    def to_parcel(self) -> Parcel:
+    def to_payload(self) -> Payload:
         """The state as a tree that survives to bytes and back."""
         own = self.adapter
         return {"kind": own.kind, "input": own.input, "output": own.output, "extra": self.extra}
 
     @staticmethod
-    def from_parcel(parcel: Parcel) -> "State":
-        """The inverse of `to_parcel`."""
-        kind = cast(Kind, parcel.get("kind"))
-        adapter = Adapter(tensors_at(parcel, "input"), tensors_at(parcel, "output"), kind=kind)
-        return State(adapter, branch(parcel, "extra"))
+    def from_payload(payload: Payload) -> "State":
+        """The inverse of `to_payload`."""
+        kind = cast(Kind, payload.get("kind"))
+        adapter = Adapter(tensors_at(payload, "input"), tensors_at(payload, "output"), kind=kind)
+        return State(adapter, branch(payload, "extra"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """The end of a client's half of a round."""
 
-    parcel: Parcel
+    payload: Payload
     """What goes up."""
-    kept: Parcel
+    kept: Payload
     """What the client wants back in its next round."""
-    notes: Parcel = field(default_factory=dict)
+    notes: Payload = field(default_factory=dict)
     """What the round's record should tell."""
 
 
@@ -90,20 +90,20 @@ class Method(ABC):
     """Sides that a client trains and keeps: they never travel up."""
     kinds: ClassVar[frozenset[Kind]] = frozenset({"lora"})
     """Which kinds of adapter it takes."""
-    pooled: ClassVar[bool] = False
-    """One client holds everybody's data."""
-    remembers: ClassVar[bool] = False
+    centralized: ClassVar[bool] = False
+    """One client holds everyone's data."""
+    needs_client_state: ClassVar[bool] = False
     """Whether a client must still hold what it kept in its last round (always, with private sides)."""
-    refactors: ClassVar[bool] = False
+    refactorizes: ClassVar[bool] = False
     """Whether the server makes new factors each round, so that a slot is not the same slot afterwards."""
-    persists: ClassVar[bool] = True
+    supports_server_optimizer: ClassVar[bool] = True
     """Whether a global factor is the same factor in the next round, moved by an average; a server optimiser
     needs that."""
     common_start: ClassVar[bool] = True
     """Whether the server knows what a client's training started from."""
     sends_changes: ClassVar[bool] = False
     """Whether uploads are changes; else they are values."""
-    twins: ClassVar[float | None] = None
+    idempotence_tolerance: ClassVar[float | None] = None
     """Declared: clients that upload the same get back what they uploaded, as effective deltas, within
     this relative tolerance."""
     lr_b_ratio: ClassVar[float] = 1.0
@@ -111,7 +111,7 @@ class Method(ABC):
 
     # ------------------------------------------------------------------------------------------ server
 
-    def admit(self, spec: AdapterSpec, clients: Sequence[Client]) -> None:
+    def check_federation(self, spec: AdapterSpec, clients: Sequence[Client]) -> None:
         """Server, before round 1: refuse a federation that this method cannot run.
 
         Raises:
@@ -143,11 +143,11 @@ class Method(ABC):
         """Server: the rank or budget that a client has now."""
         return client.rank
 
-    def everybody(self, state: State, round: int) -> bool:
+    def full_participation(self, state: State, round: int) -> bool:
         """Server: whether this round asks all clients, however few a round usually has."""
         return False
 
-    def holds(self, state: State, client: Client) -> Mapping[str, int]:
+    def dispatched_ranks(self, state: State, client: Client) -> Mapping[str, int]:
         """Server: how many slots of each module are sent to the client."""
         return dict.fromkeys(state.adapter.output, self.rank(state, client))
 
@@ -155,21 +155,23 @@ class Method(ABC):
         """Server: the sides that go, in this round, to a client that missed nothing."""
         return BOTH - self.private_sides()
 
-    def dispatch(self, state: State, client: Client, round: int) -> Parcel:
+    def dispatch(self, state: State, client: Client, round: int) -> Payload:
         """Server: what a client gets at the start of a round.
 
         By default the first slots of every shared side. A private side is sent at first contact only, as
         the client's starting point. A side of zeros is not sent: zeros are implied.
         """
-        sides = BOTH if client.seen is None else BOTH - self.private_sides()
-        return send(state.adapter, sides, self.holds(state, client), implied_zeros=True)
+        sides = BOTH if client.last_seen_round is None else BOTH - self.private_sides()
+        return send(state.adapter, sides, self.dispatched_ranks(state, client), implied_zeros=True)
 
-    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
-        """Server: what the client's upload of this round may hold; anything else is refused at the door.
+    def upload_schema(self, state: State, client: Client, spec: AdapterSpec, round: int) -> UploadSchema:
+        """Server: what the client's upload of this round may hold; anything else is refused in validation.
 
         By default the sides that train and are shared, whole, with as many slots as the client holds.
         """
-        return Expected((whole_sides(spec, self.trains(round) - self.private_sides(), self.holds(state, client)),))
+        return UploadSchema(
+            (whole_sides(spec, self.trains(round) - self.private_sides(), self.dispatched_ranks(state, client)),)
+        )
 
     @abstractmethod
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
@@ -181,7 +183,7 @@ class Method(ABC):
             round: the global round, from 1.
 
         Raises:
-            ParcelError: an upload is not what `expects` said; one that came through the door is.
+            PayloadError: an upload is not what `upload_schema` said; one that came through validation is.
         """
 
     def result(self, state: State) -> Start | None:
@@ -198,31 +200,31 @@ class Method(ABC):
         """Client (and server): the most slots of a side, over all modules, that go up; None: no such bound."""
         return client.rank * len(spec.shapes)
 
-    def receive(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec) -> Start:
-        """Client: the starting point. A side is taken from the parcel, else from what was kept, else zero;
+    def receive(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec) -> Start:
+        """Client: the starting point. A side is taken from the payload, else from what was kept, else zero;
         a private side from what was kept first.
 
         Raises:
-            ParcelError: the parcel does not fit this adapter.
+            PayloadError: the payload does not fit this adapter.
         """
-        sent = {side: tensors_at(parcel, side) for side in SIDES}
+        sent = {side: tensors_at(payload, side) for side in SIDES}
         own = {side: tensors_at(kept, side) for side in SIDES}
         private = self.private_sides()
         found = {s: own[s] or sent[s] if s in private else sent[s] or own[s] for s in SIDES}
         return Start(complete(found, spec))
 
-    def upload(self, start: Start, trained: Start, kept: Parcel, round: int) -> tuple[Parcel, Parcel]:
+    def upload(self, start: Start, trained: Start, kept: Payload, round: int) -> tuple[Payload, Payload]:
         """Client: what goes up, and what to keep. By default the trained sides; private ones are kept."""
         private = self.private_sides()
         return sides_of(trained.adapter, self.trains(round) - private), sides_of(trained.adapter, private)
 
-    def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
+    def client(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: the whole half of a round, as a generator that asks for training.
 
         Only an unusual local programme overrides this; the default composes `receive`, `trains` and
         `upload`.
         """
-        start = self.receive(parcel, kept, client, spec)
+        start = self.receive(payload, kept, client, spec)
         fitted = yield Fit(start, self.trains(round))
         up, keep = self.upload(start, fitted.start, kept, round)
         return Outcome(up, keep)
@@ -237,7 +239,7 @@ class Method(ABC):
         """Whether clients score themselves on a validation part of their own."""
         return False
 
-    def weighs(self) -> bool:
+    def example_weighted(self) -> bool:
         """Whether only the ratio of examples counts; False where clients count by something else."""
         return True
 
@@ -245,9 +247,9 @@ class Method(ABC):
         """The class fact `exact`, as these hyperparameters leave it."""
         return self.exact
 
-    def must_remember(self, spec: AdapterSpec) -> bool:
+    def keeps_client_state(self, spec: AdapterSpec) -> bool:
         """Whether a client of this federation keeps anything from round to round."""
-        return self.remembers or bool(self.private_sides()) or self.head_mode(spec) == "private"
+        return self.needs_client_state or bool(self.private_sides()) or self.head_mode(spec) == "private"
 
     def head_mode(self, spec: AdapterSpec) -> HeadMode:
         """What becomes of the dense parts. Where nothing is shared, a shared head is not either."""
@@ -262,7 +264,7 @@ def move_to(state: State, sides: Mapping[Side, Tensors]) -> State:
     return replace(state, adapter=adapter)
 
 
-def refactored(state: State, pairs: Mapping[str, LowRank]) -> State:
+def refactorized(state: State, pairs: Mapping[str, LowRank]) -> State:
     """The state with new factors for every module, in float32."""
     inputs = {module: pair.A.float() for module, pair in pairs.items()}
     return move_to(state, {"input": inputs, "output": {module: pair.B.float() for module, pair in pairs.items()}})

@@ -33,8 +33,8 @@ class FAIR(Method):
     """
 
     name: ClassVar[str] = "fair"
-    persists: ClassVar[bool] = False
-    twins: ClassVar[float | None] = 1e-5
+    supports_server_optimizer: ClassVar[bool] = False
+    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
     ridge: float = 0.01
     """lambda: how much a change of B costs."""

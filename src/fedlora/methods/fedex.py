@@ -8,22 +8,22 @@ from typing import ClassVar
 from torch import Tensor
 
 from fedlora.core.adapter import SIDES
-from fedlora.core.folds import cheaper
 from fedlora.core.lowrank import LowRank, stack
+from fedlora.core.merged import cheaper
 from fedlora.core.products import ProductAdder
 from fedlora.core.rounds import Upload
 from fedlora.core.slots import SlotAdder, whole
 from fedlora.methods.base import State, move_to
-from fedlora.methods.folding import Folding
+from fedlora.methods.merging import Merging
 from fedlora.methods.sides import factors_of
 
 
 @dataclass(frozen=True)
-class FedEx(Folding):
-    """FedIT with its error folded into the base.
+class FedEx(Merging):
+    """FedIT with its error merged into the base.
 
     Idea: the mean of products less the product of means is known to the server, and of low rank: send it
-    along as factors, and let everybody add it to the base.
+    along as factors, and let everyone add it to the base.
     Formula: A, B the means; W += s sum_{k < K} w_k (B_k - B)(A_k - A_K), which is s (sum_k w_k B_k A_k - B A)
     with rank at most (K - 1) r.
     What travels: up r (d_in + d_out) a module; down r (d_in + d_out) and the residual's factors,
@@ -36,10 +36,10 @@ class FedEx(Folding):
     """
 
     name: ClassVar[str] = "fedex"
-    twins: ClassVar[float | None] = 1e-5
+    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """Both means, and the residual folded in."""
+        """Both means, and the residual merged in."""
         sums, products, weights = SlotAdder(state.adapter), ProductAdder(state.adapter.shapes()), []
         for weight, own in factors_of(uploads):
             sums.add(weight, whole(own))
@@ -52,7 +52,7 @@ class FedEx(Folding):
             module: cheaper(residual(product, LowRank(A[module].double(), B[module].double()), shares))
             for module, product in products.sums().mean().items()
         }
-        return self.folded(move_to(state, {"input": A, "output": B}), step, round)
+        return self.with_merged(move_to(state, {"input": A, "output": B}), step, round)
 
 
 def residual(product: LowRank | Tensor, mean: LowRank, shares: Sequence[float]) -> LowRank | Tensor:
@@ -69,8 +69,8 @@ def residual(product: LowRank | Tensor, mean: LowRank, shares: Sequence[float]) 
     rank = mean.rank
     A = [product.A[rank * k : rank * (k + 1)] / share for k, share in enumerate(shares)]
     B = [product.B[:, rank * k : rank * (k + 1)] for k in range(len(shares))]
-    terms = [(w, LowRank(A[k] - A[-1], B[k] - mean.B)) for k, w in enumerate(shares[:-1])]
-    if not terms:  # one client is its own mean
-        terms = [(0.0, LowRank(A[0], B[0]))]
-    factors = stack(terms)
+    schema = [(w, LowRank(A[k] - A[-1], B[k] - mean.B)) for k, w in enumerate(shares[:-1])]
+    if not schema:  # one client is its own mean
+        schema = [(0.0, LowRank(A[0], B[0]))]
+    factors = stack(schema)
     return LowRank(factors.A.float(), factors.B.float())

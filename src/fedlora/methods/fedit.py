@@ -29,7 +29,7 @@ class FedIT(Slotwise):
 
     name: ClassVar[str] = "fedit"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera"})
-    twins: ClassVar[float | None] = 1e-5
+    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The weighted mean of each side."""

@@ -27,7 +27,7 @@ class FedSA(Slotwise):
     Exact: none; there is no global model but one per client. A client that never took part has the B that
     the run started with (zero, unless it goes on from an adapter).
     Departures: the published configuration hands one client's B and head to the next; here B_k is part of
-    client k's own memory and of no parcel.
+    client k's own client state and of no payload.
     Reference: Guo et al., Selective Aggregation for Low-Rank Adaptation, arXiv 2410.01463 (ICLR 2025).
     """
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from fedlora.core.adapter import OUTPUT, Sides
 from fedlora.core.lowrank import LowRank, compress
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, Method, State, refactored
+from fedlora.methods.base import Exact, Method, State, refactorized
 from fedlora.methods.sides import sum_uploads
 
 
@@ -29,9 +29,9 @@ class FedSVD(Method):
 
     name: ClassVar[str] = "fedsvd"
     exact: ClassVar[Exact] = "update"
-    refactors: ClassVar[bool] = True
-    persists: ClassVar[bool] = False
-    twins: ClassVar[float | None] = 1e-4
+    refactorizes: ClassVar[bool] = True
+    supports_server_optimizer: ClassVar[bool] = False
+    idempotence_tolerance: ClassVar[float | None] = 1e-4
 
     def trains(self, round: int) -> Sides:
         """Client (and server): always the output side."""
@@ -41,4 +41,4 @@ class FedSVD(Method):
         """The mean of B, and the singular value decomposition of B A."""
         B = sum_uploads(state.adapter, uploads, OUTPUT).mean("output")
         pairs = {module: LowRank(A.double(), B[module]) for module, A in state.adapter.input.items()}
-        return refactored(state, {module: compress(pair, pair.rank) for module, pair in pairs.items()})
+        return refactorized(state, {module: compress(pair, pair.rank) for module, pair in pairs.items()})

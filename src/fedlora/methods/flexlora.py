@@ -8,7 +8,7 @@ from typing import ClassVar
 from fedlora.core.lowrank import compress
 from fedlora.core.products import sum_products
 from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, Method, State, refactored
+from fedlora.methods.base import Exact, Method, State, refactorized
 from fedlora.methods.sides import factors_of
 
 
@@ -16,7 +16,7 @@ from fedlora.methods.sides import factors_of
 class FlexLoRA(Method):
     """Average B_k A_k, and split the average anew by singular values.
 
-    Idea: the product is what a client learned; averaging products has no cross terms.
+    Idea: the product is what a client learned; averaging products has no cross schema.
     Formula: D = sum_k w_k B_k A_k, its best rank-r approximation U S V^T at the largest rank r, then
     B = U S and A = V^T; client k gets the top r_k slots. Round 1 sends the plain start.
     What travels: up r_k (d_in + d_out) a module, down the same.
@@ -31,11 +31,11 @@ class FlexLoRA(Method):
     name: ClassVar[str] = "flexlora"
     mixed_ranks: ClassVar[bool] = True
     exact: ClassVar[Exact] = "before truncation"
-    refactors: ClassVar[bool] = True
-    persists: ClassVar[bool] = False
-    twins: ClassVar[float | None] = 1e-4
+    refactorizes: ClassVar[bool] = True
+    supports_server_optimizer: ClassVar[bool] = False
+    idempotence_tolerance: ClassVar[float | None] = 1e-4
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The mean of the products, then its best approximation; dense only where that is cheaper."""
         means = sum_products(state.adapter.shapes(), factors_of(uploads)).mean()
-        return refactored(state, {m: compress(means[m], rank) for m, rank in state.adapter.ranks().items()})
+        return refactorized(state, {m: compress(means[m], rank) for m, rank in state.adapter.ranks().items()})

@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FLoRA: stack everybody's factors, put the product into the base, start again."""
+"""FLoRA: stack everyone's factors, put the product into the base, start again."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlora.core.adapter import NEITHER, AdapterSpec, Sides, Start
-from fedlora.core.folds import cheaper, in_float32
 from fedlora.core.kinds import fresh_rows
 from fedlora.core.lowrank import LowRank
-from fedlora.core.parcel import Parcel, branch, integer_at
+from fedlora.core.merged import cheaper, in_float32
+from fedlora.core.payload import Payload, branch, integer_at
 from fedlora.core.products import sum_products
 from fedlora.core.rounds import Client, Upload
 from fedlora.core.seeds import torch_stream
 from fedlora.methods.base import State
-from fedlora.methods.folding import Folding
+from fedlora.methods.merging import Merging
 from fedlora.methods.sides import factors_of
 
 
 @dataclass(frozen=True)
-class FLoRA(Folding):
-    """Average the products without loss by stacking factors, and fold the stack into the base.
+class FLoRA(Merging):
+    """Average the products without loss by stacking factors, and merged update the stack into the base.
 
-    Idea: a stack of factors multiplies out to the sum of the products, with no cross terms and whatever
+    Idea: a stack of factors multiplies out to the sum of the products, with no cross schema and whatever
     the ranks.
     Formula: A = [w_1 A_1; w_2 A_2; ...], B = [B_1, B_2, ...]; W += s B A; every client begins the next round
     with B = 0 and an A of its own, drawn from (seed, round, client).
@@ -40,36 +40,36 @@ class FLoRA(Folding):
     common_start: ClassVar[bool] = False
 
     def init(self, spec: AdapterSpec, seed: int) -> State:
-        """Server: nothing is folded yet; factors are made by clients. An adapter to go on from is folded."""
+        """Server: nothing is merged yet; factors are made by clients. An adapter to go on from is merged."""
         state = super().init(spec, seed)
         begun = {m: LowRank(A, state.adapter.output[m]) for m, A in state.adapter.input.items()}
         moved = {module: pair for module, pair in begun.items() if bool(pair.B.any())}
         state = replace(state, extra={**state.extra, "seed": seed})
         if moved:
-            state = self.folded(state, moved, 1)
+            state = self.with_merged(state, moved, 1)
             state = replace(state, extra={**state.extra, "steps": {}, "since": 2})
         blank = {module: B.new_zeros(B.shape) for module, B in state.adapter.output.items()}
         return replace(state, adapter=state.adapter.with_side("output", blank))
 
     def down(self, round: int) -> Sides:
-        """Server: no side; the fold alone."""
+        """Server: no side; the merged update alone."""
         return NEITHER
 
-    def dispatch(self, state: State, client: Client, round: int) -> Parcel:
-        """Server: what the client lacks of the fold, and from which stream to draw A."""
+    def dispatch(self, state: State, client: Client, round: int) -> Payload:
+        """Server: what the client lacks of the merged update, and from which stream to draw A."""
         draw = {"seed": integer_at(state.extra, "seed"), "round": round}
         return {**self.missing(state, client), "draw": draw}
 
-    def receive(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec) -> Start:
-        """Client: fresh factors on the fold."""
-        draw = branch(parcel, "draw")
+    def receive(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec) -> Start:
+        """Client: fresh factors on the merged update."""
+        draw = branch(payload, "draw")
         name = ("flora", integer_at(draw, "round"), client.id)
         seed = integer_at(draw, "seed")
         A = {m: fresh_rows(shape, client.rank, torch_stream(seed, *name, m)) for m, shape in spec.shapes.items()}
-        return super().receive({**parcel, "input": A}, kept, client, spec)
+        return super().receive({**payload, "input": A}, kept, client, spec)
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The weighted stack, folded in."""
+        """The weighted stack, merged in."""
         means = sum_products(state.adapter.shapes(), factors_of(uploads)).mean()
         step = {module: cheaper(in_float32(product)) for module, product in means.items()}
-        return self.folded(state, step, round)
+        return self.with_merged(state, step, round)

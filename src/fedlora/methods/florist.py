@@ -11,13 +11,13 @@ from torch import Tensor
 from fedlora.core.adapter import BOTH, Adapter, AdapterSpec, Start
 from fedlora.core.kinds import fresh_rows
 from fedlora.core.lowrank import LowRank, singular
-from fedlora.core.parcel import Parcel, branch, integer_at
+from fedlora.core.payload import Payload, branch, integer_at
 from fedlora.core.products import sum_products
 from fedlora.core.rounds import Client, Upload
+from fedlora.core.schema import UploadSchema, whole_sides
 from fedlora.core.seeds import torch_stream
-from fedlora.core.terms import Expected, whole_sides
 from fedlora.errors import MethodError
-from fedlora.methods.base import Exact, Method, State, refactored
+from fedlora.methods.base import Exact, Method, State, refactorized
 from fedlora.methods.sides import factors_of
 
 
@@ -41,8 +41,8 @@ class FLoRIST(Method):
     name: ClassVar[str] = "florist"
     mixed_ranks: ClassVar[bool] = True
     exact: ClassVar[Exact] = "before truncation"
-    refactors: ClassVar[bool] = True
-    persists: ClassVar[bool] = False
+    refactorizes: ClassVar[bool] = True
+    supports_server_optimizer: ClassVar[bool] = False
     common_start: ClassVar[bool] = False
 
     energy: float = 0.9
@@ -56,22 +56,22 @@ class FLoRIST(Method):
         """Server: a fresh adapter, and the seed from which clients draw."""
         return replace(super().init(spec, seed), extra={"seed": seed})
 
-    def holds(self, state: State, client: Client) -> Mapping[str, int]:
+    def dispatched_ranks(self, state: State, client: Client) -> Mapping[str, int]:
         """Server: the client's rank, where there are as many slots."""
         return {module: min(client.rank, rank) for module, rank in state.adapter.ranks().items()}
 
-    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+    def upload_schema(self, state: State, client: Client, spec: AdapterSpec, round: int) -> UploadSchema:
         """Server: both sides, filled up to the client's rank."""
-        return Expected((whole_sides(spec, BOTH, dict.fromkeys(spec.shapes, client.rank)),))
+        return UploadSchema((whole_sides(spec, BOTH, dict.fromkeys(spec.shapes, client.rank)),))
 
-    def dispatch(self, state: State, client: Client, round: int) -> Parcel:
+    def dispatch(self, state: State, client: Client, round: int) -> Payload:
         """Server: the first slots, and from which stream to draw the rest."""
         draw = {"seed": integer_at(state.extra, "seed"), "round": round}
         return {**super().dispatch(state, client, round), "draw": draw}
 
-    def receive(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec) -> Start:
+    def receive(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec) -> Start:
         """Client: what came, filled up to the client's rank."""
-        start, draw = super().receive(parcel, kept, client, spec), branch(parcel, "draw")
+        start, draw = super().receive(payload, kept, client, spec), branch(payload, "draw")
         name = ("florist", integer_at(draw, "round"), client.id)
         seed = integer_at(draw, "seed")
         inputs, outputs = {}, {}
@@ -85,7 +85,7 @@ class FLoRIST(Method):
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The mean of the products, cut where its energy is."""
         means = sum_products(state.adapter.shapes(), factors_of(uploads)).mean()
-        return refactored(state, {module: self.cut(product) for module, product in means.items()})
+        return refactorized(state, {module: self.cut(product) for module, product in means.items()})
 
     def cut(self, product: LowRank | Tensor) -> LowRank:
         """The first r* singular values and vectors of one module's mean, at least one."""

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES, Adapter, AdapterSpec, first_slots
 from fedlora.core.lowrank import LowRank
-from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
+from fedlora.core.payload import Payload, branch, integer_at, tensors_at
 from fedlora.core.penalties import Tail, tail_products
 from fedlora.core.rounds import Client, Fit, Upload
+from fedlora.core.schema import UploadSchema, whole_sides
 from fedlora.core.slots import SlotAdder, whole
-from fedlora.core.terms import Expected, whole_sides
 from fedlora.errors import MethodError
 from fedlora.methods.base import Method, Outcome, Programme, State, move_to
 
@@ -47,7 +47,7 @@ class HetLoRA(Method):
         if not 0.0 < self.keep <= 1.0:
             raise MethodError(f"method.keep is {self.keep}; it must be above 0 and at most 1.")
 
-    def weighs(self) -> bool:
+    def example_weighted(self) -> bool:
         """Clients count by the norm of what they learned, so that two halves count as two clients."""
         return False
 
@@ -60,24 +60,24 @@ class HetLoRA(Method):
         ranks = branch(state.extra, "ranks")
         return integer_at(ranks, client.id) if client.id in ranks else client.rank
 
-    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+    def upload_schema(self, state: State, client: Client, spec: AdapterSpec, round: int) -> UploadSchema:
         """Server: both sides at the client's rank, or without its tail."""
         ranks = sorted({client.rank, self.first(client)}, reverse=True)
-        return Expected(tuple(whole_sides(spec, BOTH, dict.fromkeys(spec.shapes, rank)) for rank in ranks))
+        return UploadSchema(tuple(whole_sides(spec, BOTH, dict.fromkeys(spec.shapes, rank)) for rank in ranks))
 
     def first(self, client: Client) -> int:
         """Client (and server): c, the number of slots that are no tail."""
         return max(1, int(self.keep * client.rank))
 
-    def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
+    def client(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: train against the tail, and leave it out where it fell."""
-        start = self.receive(parcel, kept, client, spec)
+        start = self.receive(payload, kept, client, spec)
         first = self.first(client)
         fitted = yield Fit(start, BOTH, penalties=(Tail(self.penalty, first),))
         trained = fitted.start.adapter
         rank = first if _tail(trained, first) < _tail(start.adapter, first) else client.rank
         slots = dict.fromkeys(trained.output, rank)
-        up: Parcel = {side: first_slots("lora", side, trained.side(side), slots) for side in SIDES}
+        up: Payload = {side: first_slots("lora", side, trained.side(side), slots) for side in SIDES}
         return Outcome(up, {}, {"rank": rank})
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
@@ -85,7 +85,7 @@ class HetLoRA(Method):
         by_norm, by_examples = SlotAdder(state.adapter), SlotAdder(state.adapter)
         ranks = dict(branch(state.extra, "ranks"))
         for upload in uploads:
-            own = Adapter(tensors_at(upload.parcel, "input"), tensors_at(upload.parcel, "output"))
+            own = Adapter(tensors_at(upload.payload, "input"), tensors_at(upload.payload, "output"))
             norms = {module: product_norm(own.pair(module)) for module in own.input}
             by_norm.add(norms, whole(own))
             by_examples.add(upload.weight, whole(own))

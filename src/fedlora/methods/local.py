@@ -29,7 +29,7 @@ class Local(Method):
     mixed_ranks: ClassVar[bool] = True
     exact: ClassVar[Exact] = "none"
     private: ClassVar[Sides] = BOTH
-    persists: ClassVar[bool] = False
+    supports_server_optimizer: ClassVar[bool] = False
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Nothing to add up."""
@@ -38,7 +38,7 @@ class Local(Method):
 
 @dataclass(frozen=True)
 class Central(Local):
-    """One client holds everybody's data.
+    """One client holds everyone's data.
 
     Idea: the ceiling; what training would give if the data could be in one place.
     Formula: none. The same code as `local` with a single client, whose test part is the whole test set.
@@ -51,4 +51,4 @@ class Central(Local):
 
     name: ClassVar[str] = "central"
     mixed_ranks: ClassVar[bool] = False
-    pooled: ClassVar[bool] = True
+    centralized: ClassVar[bool] = True

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fedlora.core.adapter import BOTH, INPUT, OUTPUT, AdapterSpec, Sides, Start, Tensors
 from fedlora.core.kinds import Side
-from fedlora.core.parcel import Parcel, branch
-from fedlora.core.rounds import Amount, Client, Fit, Fitted, Upload
+from fedlora.core.payload import Payload, branch
+from fedlora.core.rounds import Client, Duration, Fit, Fitted, Upload
+from fedlora.core.schema import Chosen, UploadSchema, whole_sides
 from fedlora.core.slots import (
     Part,
     Sparse,
@@ -21,8 +22,7 @@ from fedlora.core.slots import (
     sensitivity,
     top_slots,
 )
-from fedlora.core.terms import Chosen, Expected, whole_sides
-from fedlora.errors import MethodError, ParcelError
+from fedlora.errors import MethodError, PayloadError
 from fedlora.methods.base import Outcome, Programme, State
 from fedlora.methods.one_side import OneSideMixed, change
 from fedlora.methods.sides import sides_of
@@ -43,7 +43,7 @@ class LoRAA2(OneSideMixed):
     |weight after the probe x the probe's mean gradient|; `contribution-per-byte` goes by S^2 over what the
     vector costs, until the budget is used. A budget is r_k slots a module or, with `bytes_per_round`, bytes.
     What travels: up the chosen vectors of one side with their slot numbers; down the side that the round
-    before changed, at r_G slots (both sides after a lost reply or a lost memory).
+    before changed, at r_G slots (both sides after a lost reply or a lost client state).
     Mixed ranks: yes, as budgets.
     Exact: update (no with `denominator = "owners"`).
     Departures: the paper leaves open what the probe keeps (here nothing: weights, optimiser and batches
@@ -75,9 +75,9 @@ class LoRAA2(OneSideMixed):
         if self.probe_epochs < 1:
             raise MethodError(f"method.probe_epochs is {self.probe_epochs}; it must be at least 1.")
 
-    def admit(self, spec: AdapterSpec, clients: Sequence[Client]) -> None:
+    def check_federation(self, spec: AdapterSpec, clients: Sequence[Client]) -> None:
         """Server: refuse a budget larger than the pool."""
-        super().admit(spec, clients)
+        super().check_federation(spec, clients)
         if self.pool_rank is not None and self.pool_rank < spec.rank:
             raise MethodError(
                 f"method.pool_rank is {self.pool_rank} but the largest budget is {spec.rank}: make the pool "
@@ -88,28 +88,28 @@ class LoRAA2(OneSideMixed):
         """Server: r_G."""
         return max(16, spec.rank) if self.pool_rank is None else self.pool_rank
 
-    def holds(self, state: State, client: Client) -> Mapping[str, int]:
+    def dispatched_ranks(self, state: State, client: Client) -> Mapping[str, int]:
         """Server: every client works in the whole pool."""
         return state.adapter.ranks()
 
-    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+    def upload_schema(self, state: State, client: Client, spec: AdapterSpec, round: int) -> UploadSchema:
         """Server: slots of the active side, any of the pool, within the client's budget."""
-        side, pool = self.active(round), self.holds(state, client)
+        side, pool = self.active(round), self.dispatched_ranks(state, client)
         prices, budget = self.afford(pool, side, client, spec)
         shapes = whole_sides(spec, self.trains(round), pool)[side]
-        return Expected(chosen={side: Chosen(shapes, 0 if side == "input" else 1, budget, prices)})
+        return UploadSchema(chosen={side: Chosen(shapes, 0 if side == "input" else 1, budget, prices)})
 
     def trains(self, round: int) -> Sides:
         """Client (and server): B in odd rounds, A in even ones (with B = 0, A would not move)."""
         return OUTPUT if round % 2 else INPUT
 
-    def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
+    def client(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: probe, choose, train, send what was chosen."""
-        start = self.receive(parcel, kept, client, spec)
+        start = self.receive(payload, kept, client, spec)
         side, sides = self.active(round), self.trains(round)
         measure: Literal["gradient", "nothing"] = "gradient" if self.criterion == "sensitivity" else "nothing"
-        amount = Amount(epochs=self.probe_epochs)
-        probe = yield Fit(start, sides, amount=amount, probe=True, measure=measure)
+        duration = Duration(epochs=self.probe_epochs)
+        probe = yield Fit(start, sides, duration=duration, probe=True, measure=measure)
         chosen = self.choose(self.scores(start, probe, side), side, client, spec)
 
         fitted = yield Fit(start, sides, mask=chosen)
@@ -160,7 +160,7 @@ class LoRAA2(OneSideMixed):
 
     def part(self, upload: Upload, side: Side) -> Part:
         """Server: chosen slots with their numbers."""
-        return {side: {module: sparse(module, entry) for module, entry in branch(upload.parcel, side).items()}}
+        return {side: {module: sparse(module, entry) for module, entry in branch(upload.payload, side).items()}}
 
 
 def cost(side: Side, spec: AdapterSpec, module: str, slots: int) -> int:
@@ -184,10 +184,10 @@ def sparse(module: str, entry: object) -> Sparse:
     """The inverse of `pick` for one module.
 
     Raises:
-        ParcelError: slots or values are missing.
+        PayloadError: slots or values are missing.
     """
     if isinstance(entry, Mapping):
         slots, values = entry.get("slots"), entry.get("values")
         if isinstance(slots, Tensor) and isinstance(values, Tensor) and not slots.is_floating_point():
             return Sparse(slots, values)
-    raise ParcelError(f"module {module!r} should hold slots and values")
+    raise PayloadError(f"module {module!r} should hold slots and values")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedlora.core.adapter import BOTH, NEITHER, SIDES, AdapterSpec, Sides, Start, Tensors, fresh_adapter
 from fedlora.core.kinds import Side
-from fedlora.core.parcel import Parcel, branch, integer_at, tensors_at
+from fedlora.core.payload import Payload, branch, integer_at, tensors_at
 from fedlora.core.rounds import Client, Upload
 from fedlora.core.slots import Part
 from fedlora.methods.base import Exact, State, move_to
@@ -28,9 +28,9 @@ class OneSide(Slotwise):
     """One side a round. A method states which (`trains`)."""
 
     exact: ClassVar[Exact] = "update"
-    remembers: ClassVar[bool] = True
+    needs_client_state: ClassVar[bool] = True
     sends_changes: ClassVar[bool] = True
-    twins: ClassVar[float | None] = 1e-5
+    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
     @abstractmethod
     def trains(self, round: int) -> Sides:
@@ -52,20 +52,20 @@ class OneSide(Slotwise):
         """Server: what the round before changed."""
         return self.trains(round - 1) if round > 1 else BOTH
 
-    def dispatch(self, state: State, client: Client, round: int) -> Parcel:
+    def dispatch(self, state: State, client: Client, round: int) -> Payload:
         """Server: the sides that changed since the content the client is known to hold; else both.
 
         A client whose upload of round s was accepted holds what was dispatched in s, so it lacks the
         sides that round s or a later one changed.
         """
-        slots = self.holds(state, client)
-        if client.seen is None:
+        slots = self.dispatched_ranks(state, client)
+        if client.last_seen_round is None:
             return send(state.adapter, BOTH, slots, implied_zeros=True)
         changed = branch(state.extra, "changed")
-        stale = frozenset(side for side in SIDES if integer_at(changed, side) >= client.seen)
+        stale = frozenset(side for side in SIDES if integer_at(changed, side) >= client.last_seen_round)
         return send(state.adapter, stale or NEITHER, slots, implied_zeros=False)
 
-    def upload(self, start: Start, trained: Start, kept: Parcel, round: int) -> tuple[Parcel, Parcel]:
+    def upload(self, start: Start, trained: Start, kept: Payload, round: int) -> tuple[Payload, Payload]:
         """Client: the change of the active side; the starting point is kept."""
         side = self.active(round)
         return {side: change(start, trained, side)}, sides_of(start.adapter, BOTH)
@@ -83,7 +83,7 @@ class OneSide(Slotwise):
 
     def part(self, upload: Upload, side: Side) -> Part:
         """Server: what an upload contributes."""
-        return {side: tensors_at(upload.parcel, side)}
+        return {side: tensors_at(upload.payload, side)}
 
     def step(self, sums: Centres, side: Side) -> Tensors:
         """Server: how far the side moves; a slot that a client did not send is a zero delta."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES, AdapterSpec
-from fedlora.core.parcel import Parcel
+from fedlora.core.payload import Payload
 from fedlora.core.rounds import Client, Fit, Upload
-from fedlora.core.terms import Expected
+from fedlora.core.schema import UploadSchema
 from fedlora.errors import MethodError
 from fedlora.methods.base import Outcome, Programme, State, move_to
 from fedlora.methods.sides import parts_of
@@ -23,7 +23,7 @@ class Replicate(Slotwise):
     clients learned does not.
     Formula: with the owners' weighted mean as the source, the average of the padded factors is the mean
     of every slot over its owners: A[i] = sum_{k owns i} w_k A_k[i] / sum_{k owns i} w_k, B likewise.
-    With `promote` all clients start at `start_rank`; round 1 asks everybody to train and to score the result
+    With `promote` all clients start at `start_rank`; round 1 asks everyone to train and to score the result
     on their own validation part, and the best share gets its configured rank from then on. New slots are
     fresh rows of A and zero columns of B.
     What travels: up r_k (d_in + d_out) a module, down the same (the first r_k slots); with `promote` a score
@@ -37,13 +37,13 @@ class Replicate(Slotwise):
 
     name: ClassVar[str] = "replicate"
     mixed_ranks: ClassVar[bool] = True
-    twins: ClassVar[float | None] = 1e-5
+    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
     promote: float = 0.0
-    """The share of clients that gets its configured rank after round 1, by validation score; 0: everybody has
+    """The share of clients that gets its configured rank after round 1, by validation score; 0: everyone has
     it from the start. The paper: 0.1."""
     start_rank: int = 5
-    """promote: everybody's rank in round 1, and of those who are not promoted."""
+    """promote: everyone's rank in round 1, and of those who are not promoted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,24 +63,24 @@ class Replicate(Slotwise):
             return client.rank
         return min(client.rank, self.start_rank)
 
-    def everybody(self, state: State, round: int) -> bool:
+    def full_participation(self, state: State, round: int) -> bool:
         """Server: all clients are asked while nobody is chosen."""
         return self._choosing(state)
 
-    def dispatch(self, state: State, client: Client, round: int) -> Parcel:
+    def dispatch(self, state: State, client: Client, round: int) -> Payload:
         """Server: the first slots, and whether a score is wanted."""
         sent = super().dispatch(state, client, round)
         return {**sent, "score": True} if self._choosing(state) else sent
 
-    def expects(self, state: State, client: Client, spec: AdapterSpec, round: int) -> Expected:
+    def upload_schema(self, state: State, client: Client, spec: AdapterSpec, round: int) -> UploadSchema:
         """Server: both sides, and a share of right answers where it was asked for."""
-        expected = super().expects(state, client, spec, round)
+        expected = super().upload_schema(state, client, spec, round)
         return replace(expected, numbers={"score": (0.0, 1.0)}) if self._choosing(state) else expected
 
-    def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
+    def client(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: train, and score the result where that is wanted."""
-        start = self.receive(parcel, kept, client, spec)
-        fitted = yield Fit(start, BOTH, score_on="validation" if "score" in parcel else None)
+        start = self.receive(payload, kept, client, spec)
+        fitted = yield Fit(start, BOTH, score_on="validation" if "score" in payload else None)
         up, keep = self.upload(start, fitted.start, kept, round)
         accuracy = fitted.score.accuracy if fitted.score else None
         return Outcome({**up, "score": accuracy} if accuracy is not None else up, keep)
@@ -94,7 +94,7 @@ class Replicate(Slotwise):
             nonlocal count
             for upload in uploads:
                 count += 1
-                score = upload.parcel.get("score")
+                score = upload.payload.get("score")
                 if isinstance(score, int | float):
                     scores[upload.client.id] = float(score)
                 yield upload

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sides in parcels: what methods send, how it is read, and what is made of it."""
+"""Sides in payloads: what methods send, how it is read, and what is made of it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -8,39 +8,39 @@ from torch import Tensor
 
 from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Sides, Tensors, first_slots
 from fedlora.core.kinds import Side, side_shape, slot_axis
-from fedlora.core.parcel import tensors_at
+from fedlora.core.payload import tensors_at
 from fedlora.core.rounds import Upload
 from fedlora.core.slots import Part, SlotSums, slot_sums
-from fedlora.errors import ParcelError
+from fedlora.errors import PayloadError
 
 
 def sides_of(adapter: Adapter, sides: Sides) -> dict[str, Tensors]:
-    """Some sides of an adapter, as a parcel."""
+    """Some sides of an adapter, as a payload."""
     return {side: adapter.side(side) for side in SIDES if side in sides}
 
 
 def send(adapter: Adapter, sides: Sides, slots: Mapping[str, int], implied_zeros: bool) -> dict[str, Tensors]:
-    """A parcel with the first slots of some sides, leaving out sides of zeros if so asked."""
-    parcel: dict[str, Tensors] = {}
+    """A payload with the first slots of some sides, leaving out sides of zeros if so asked."""
+    payload: dict[str, Tensors] = {}
     for side in SIDES:
         if side in sides:
             tensors = first_slots(adapter.kind, side, adapter.side(side), slots)
             if not implied_zeros or any(bool(tensor.any()) for tensor in tensors.values()):
-                parcel[side] = tensors
-    return parcel
+                payload[side] = tensors
+    return payload
 
 
 def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
     """An adapter from what was found of its two sides, zeros standing in for a side that is missing.
 
     Raises:
-        ParcelError: modules or shapes are not the spec's.
+        PayloadError: modules or shapes are not the spec's.
     """
     sides: dict[Side, dict[str, Tensor]] = {"input": {}, "output": {}}
     for module, shape in spec.shapes.items():
         present = {side: found[side][module] for side in SIDES if module in found[side]}
         if not present and spec.kind != "dense":
-            raise ParcelError(f"nothing was sent for module {module!r}")
+            raise PayloadError(f"nothing was sent for module {module!r}")
         axes = {side: slot_axis(spec.kind, side) for side in present}
         slots = [t.shape[axis] for side, t in present.items() if (axis := axes[side]) is not None and t.ndim == 2]
         for side in SIDES:
@@ -49,7 +49,7 @@ def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
                 continue
             tensor = present.get(side, torch.zeros(expected))
             if tuple(tensor.shape) != expected:
-                raise ParcelError(f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected}")
+                raise PayloadError(f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected}")
             sides[side][module] = tensor
     return Adapter(sides["input"], sides["output"], kind=spec.kind)
 
@@ -57,13 +57,13 @@ def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
 def parts_of(uploads: Iterable[Upload], sides: Sides) -> Iterator[tuple[float, Part]]:
     """(weight, the named sides) of uploads that send them whole (their first slots)."""
     for upload in uploads:
-        yield upload.weight, {side: tensors_at(upload.parcel, side) for side in SIDES if side in sides}
+        yield upload.weight, {side: tensors_at(upload.payload, side) for side in SIDES if side in sides}
 
 
 def factors_of(uploads: Iterable[Upload]) -> Iterator[tuple[float, Adapter]]:
     """(weight, both factors) of uploads that send them whole."""
     for upload in uploads:
-        yield upload.weight, Adapter(tensors_at(upload.parcel, "input"), tensors_at(upload.parcel, "output"))
+        yield upload.weight, Adapter(tensors_at(upload.payload, "input"), tensors_at(upload.payload, "output"))
 
 
 def sum_uploads(like: Adapter, uploads: Iterable[Upload], sides: Sides) -> SlotSums:

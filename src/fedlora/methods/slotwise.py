@@ -51,7 +51,7 @@ class Slotwise(Method):
             return slot_sums(like, parts)
         return slot_centres(like, (part for _, part in parts), None if self.centre == "median" else self.trim)
 
-    def weighs(self) -> bool:
+    def example_weighted(self) -> bool:
         """Only the mean goes by examples."""
         return self.centre == "mean"
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedlora.core.adapter import SIDES, AdapterSpec, Tensors
-from fedlora.core.parcel import Parcel, Tree, branch, tensors_at, walk_tensors
+from fedlora.core.payload import Payload, Tree, branch, tensors_at, walk_tensors
 from fedlora.core.penalties import Proximal
 from fedlora.core.rounds import Client, Upload
 from fedlora.core.slots import changed_slots
@@ -39,13 +39,13 @@ class Wrapper(Method):
 
 
 _FACTS = (
-    "name", "mixed_ranks", "exact", "private", "kinds", "pooled", "remembers", "refactors", "persists",
-    "common_start", "sends_changes", "twins", "lr_b_ratio",
+    "name", "mixed_ranks", "exact", "private", "kinds", "centralized", "needs_client_state", "refactorizes",
+    "supports_server_optimizer", "common_start", "sends_changes", "idempotence_tolerance", "lr_b_ratio",
 )  # fmt: skip
 _FUNCTIONS = (
-    "admit", "init", "rank", "everybody", "holds", "down", "dispatch", "expects", "result", "trains", "slots_up",
-    "receive", "upload", "client", "private_sides", "needs_validation", "weighs", "exactness", "must_remember",
-    "head_mode",
+    "check_federation", "init", "rank", "full_participation", "dispatched_ranks", "down", "dispatch", "upload_schema",
+    "result", "trains", "slots_up", "receive", "upload", "client", "private_sides", "needs_validation",
+    "example_weighted", "exactness", "keeps_client_state", "head_mode",
 )  # fmt: skip
 
 
@@ -85,9 +85,9 @@ class FedProx(Wrapper):
         if self.mu < 0.0:
             raise MethodError(f"wrap fedprox: mu is {self.mu}; it must be at least 0.")
 
-    def client(self, parcel: Parcel, kept: Parcel, client: Client, spec: AdapterSpec, round: int) -> Programme:
+    def client(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: the inner programme, with a penalty on every fit that it asks for."""
-        programme = self.inner.client(parcel, kept, client, spec, round)
+        programme = self.inner.client(payload, kept, client, spec, round)
         fit = next(programme)
         while True:
             pull = Proximal(self.mu, fit.sides - self.private_sides())
@@ -107,7 +107,7 @@ class Clip(Wrapper):
     """
 
     wrapper_name: ClassVar[str] = "clip"
-    twins: ClassVar[float | None] = None
+    idempotence_tolerance: ClassVar[float | None] = None
 
     norm: float = 1.0
     """The largest Euclidean norm of a client's change."""
@@ -127,26 +127,26 @@ class Clip(Wrapper):
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """Server: clip, then aggregate."""
-        clipped = (replace(own, parcel=self.clipped(state, own, round)) for own in uploads)
+        clipped = (replace(own, payload=self.clipped(state, own, round)) for own in uploads)
         return self.inner.aggregate(state, clipped, round)
 
-    def clipped(self, state: State, upload: Upload, round: int) -> Parcel:
+    def clipped(self, state: State, upload: Upload, round: int) -> Payload:
         """An upload whose change is no longer than `norm`."""
-        origin: Parcel = {}
+        origin: Payload = {}
         if not self.inner.sends_changes:
-            origin = self.inner.dispatch(state, replace(upload.client, seen=None), round)
-        moved = _combined(upload.parcel, origin, lambda own, start: own - start)
+            origin = self.inner.dispatch(state, replace(upload.client, last_seen_round=None), round)
+        moved = _combined(upload.payload, origin, lambda own, start: own - start)
         squares = sum(float(t.double().square().sum()) for t in walk_tensors(moved) if t.is_floating_point())
         share = min(1.0, self.norm / squares**0.5) if squares else 1.0
         if share == 1.0:
-            return upload.parcel
+            return upload.payload
         return _combined(moved, origin, lambda own, start: share * own + start)
 
 
-def _combined(parcel: Parcel, origin: Parcel, rule: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tree]:
-    """A rule over the floating-point tensors of a parcel, each with its like in `origin` (absent: zero)."""
+def _combined(payload: Payload, origin: Payload, rule: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tree]:
+    """A rule over the floating-point tensors of a payload, each with its like in `origin` (absent: zero)."""
     result: dict[str, Tree] = {}
-    for key, own in parcel.items():
+    for key, own in payload.items():
         start = origin.get(key)
         if isinstance(own, Tensor) and own.is_floating_point():
             like = start if isinstance(start, Tensor) else torch.zeros_like(own)
@@ -168,7 +168,7 @@ class ServerOptimizer(Wrapper):
     does not move, and its moments stay.
     """
 
-    twins: ClassVar[float | None] = None
+    idempotence_tolerance: ClassVar[float | None] = None
     moments: ClassVar[tuple[str, ...]] = ()
     """What is kept from round to round."""
 
@@ -178,7 +178,7 @@ class ServerOptimizer(Wrapper):
     def __post_init__(self) -> None:
         if self.lr <= 0.0:
             raise MethodError(f"wrap {self.wrapper_name}: lr is {self.lr}; it must be above 0.")
-        if not self.inner.persists:
+        if not self.inner.supports_server_optimizer:
             raise MethodError(
                 f"wrap {self.wrapper_name} does not go around {self.inner.name}, whose factors are made anew or "
                 f"corrected every round: moments of one would mean nothing in the next. It goes around methods "
@@ -196,7 +196,7 @@ class ServerOptimizer(Wrapper):
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: the inner state, with moments of zero."""
         state = self.inner.init(spec, seed)
-        zero: Parcel = {side: {m: torch.zeros_like(t) for m, t in state.adapter.side(side).items()} for side in SIDES}
+        zero: Payload = {side: {m: torch.zeros_like(t) for m, t in state.adapter.side(side).items()} for side in SIDES}
         return replace(state, extra={"inner": state.extra, "moments": dict.fromkeys(self.moments, zero)})
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
@@ -232,7 +232,7 @@ def _inside(name: str) -> Callable[..., Any]:
     return handed_on
 
 
-for _name in ("rank", "everybody", "holds", "dispatch", "expects", "result"):
+for _name in ("rank", "full_participation", "dispatched_ranks", "dispatch", "upload_schema", "result"):
     setattr(ServerOptimizer, _name, _inside(_name))
 
 

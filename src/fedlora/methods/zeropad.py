@@ -29,7 +29,7 @@ class ZeroPad(Slotwise):
 
     name: ClassVar[str] = "zeropad"
     mixed_ranks: ClassVar[bool] = True
-    twins: ClassVar[float | None] = 1e-5
+    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The mean over all clients, a missing slot counting as zero."""

@@ -146,8 +146,8 @@ def traffic(groups: Sequence[Group], title: str) -> str:
 def label_map(run: RunData, title: str) -> str:
     """How many training examples of each label each client owns."""
     labels = run.split["labels"]
-    everybody = list(run.split["clients"])
-    clients = some(everybody, max(1, _MOST_CELLS // len(labels)))
+    all_clients = list(run.split["clients"])
+    clients = some(all_clients, max(1, _MOST_CELLS // len(labels)))
     values = {
         (x, y): float(count)
         for y, client in enumerate(clients)
@@ -155,7 +155,7 @@ def label_map(run: RunData, title: str) -> str:
         if count
     }
     names = {place: f"client {clients[place[1]]}, {labels[place[0]]}: {value:.0f}" for place, value in values.items()}
-    return heat_map("labels", title, Cells(values, names, labels, clients, _across("label", clients, everybody)))
+    return heat_map("labels", title, Cells(values, names, labels, clients, _across("label", clients, all_clients)))
 
 
 def slot_map(run: RunData, side: str, title: str) -> str | None:
@@ -196,11 +196,11 @@ def overlap_map(run: RunData, side: str, title: str) -> str | None:
     )
 
 
-def _across(columns: str, shown: Sequence[str], everybody: Sized) -> str:
+def _across(columns: str, shown: Sequence[str], all_clients: Sized) -> str:
     """What a map's columns are, and how many clients it leaves out."""
-    if len(shown) == len(everybody):
+    if len(shown) == len(all_clients):
         return columns
-    return f"{columns} ({len(shown)} of {len(everybody):,} clients)"
+    return f"{columns} ({len(shown)} of {len(all_clients):,} clients)"
 
 
 def _choices(run: RunData, side: str) -> Mapping[str, Mapping[str, Set[int]]]:

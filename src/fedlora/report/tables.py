@@ -27,7 +27,7 @@ SHORT = ("method", "ranks", "scale", "global", "personal", "worst tenth", "bytes
 NOTES = (
     "global: accuracy of the one global model on the whole test set; - where a method has none. "
     "personal: mean over clients of each client's model on its own test part. worst tenth: the mean of the lowest "
-    "tenth of clients. Mean and standard deviation over seeds, in percent. Bytes: encoded parcels of all clients "
+    "tenth of clients. Mean and standard deviation over seeds, in percent. Bytes: encoded payloads of all clients "
     "over all rounds, heads included, evaluation not."
 )
 

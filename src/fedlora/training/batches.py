@@ -8,7 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from fedlora.core.rounds import Amount
+from fedlora.core.rounds import Duration
 from fedlora.core.seeds import numpy_stream
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
@@ -26,10 +26,12 @@ def padded(tokens: Tokens, examples: Indices, padding: int, device: str = "cpu")
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), labels.to(device)
 
 
-def batches(examples: Indices, size: int, amount: Amount, seed: int, stream: tuple[str, int, str]) -> Iterator[Indices]:
+def batches(
+    examples: Indices, size: int, duration: Duration, seed: int, stream: tuple[str, int, str]
+) -> Iterator[Indices]:
     """The batches of a fit: each epoch in an order of its own; the last batch of an epoch may be small."""
     per_epoch = math.ceil(len(examples) / size)
-    steps = amount.steps if amount.steps is not None else per_epoch * (amount.epochs or 0)
+    steps = duration.steps if duration.steps is not None else per_epoch * (duration.epochs or 0)
     for step in range(steps):
         epoch, place = divmod(step, per_epoch)
         if place == 0:

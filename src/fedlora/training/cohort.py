@@ -46,7 +46,7 @@ class _Member:
     job: FitJob
     run: Trained
     plan: list[Indices]
-    names: Indices | None
+    label_permutation: Indices | None
     losses: float = 0.0
     seen: int = 0
     failure: Failure | None = None
@@ -95,7 +95,7 @@ class CohortTrainer(PlainTrainer):
 
     def _alone(self, job: FitJob) -> bool:
         """Dropout draws for one client; dense changes of weights belong to one client."""
-        dense = self._spec.kind == "dense" or any(not isinstance(v, LowRank) for v in job.fit.start.fold.values())
+        dense = self._spec.kind == "dense" or any(not isinstance(v, LowRank) for v in job.fit.start.merged.values())
         return dense or self._settings.dropout > 0.0
 
     def _together(self, encoder: PackedEncoder, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
@@ -112,9 +112,9 @@ class CohortTrainer(PlainTrainer):
         fit, settings, own = job.fit, self._settings, self._owned[job.client]
         head = dict(fit.start.adapter.dense) or dict(self.head)
         run = Trained(fit, head, self._spec.head != "frozen", settings, self._device)
-        amount = fit.amount or settings.amount
-        plan = list(batches(own.train, settings.batch_size, amount, self._seed, _stream(job)))
-        return _Member(job, run, plan, own.names)
+        duration = fit.duration or settings.duration
+        plan = list(batches(own.train, settings.batch_size, duration, self._seed, _stream(job)))
+        return _Member(job, run, plan, own.label_permutation)
 
     def _advance(self, encoder: PackedEncoder, members: Sequence[_Member], step: int) -> None:
         """One step of every member."""
@@ -138,7 +138,7 @@ class CohortTrainer(PlainTrainer):
         return None
 
     def _gradients(self, encoder: PackedEncoder, members: Sequence[_Member], step: int, size: int) -> list[float]:
-        """The gradients of everybody's mean loss, at most `size` examples of each at a time."""
+        """The gradients of everyone's mean loss, at most `size` examples of each at a time."""
         for own in members:
             own.run.forget_gradient()
         totals = [0.0] * len(members)
@@ -148,7 +148,7 @@ class CohortTrainer(PlainTrainer):
             total: Tensor | None = None
             for number, logits in self._logits_of(encoder, self._train, starts, parts, self._settings.dropout):
                 own = members[number]
-                labels = self._labels(self._train.labels[parts[number]], own.names)
+                labels = self._labels(self._train.labels[parts[number]], own.label_permutation)
                 loss = functional.cross_entropy(logits, labels, reduction="sum") / len(own.plan[step])
                 totals[number] += float(loss.detach())
                 total = loss if total is None else total + loss
@@ -168,36 +168,36 @@ class CohortTrainer(PlainTrainer):
         whose = [number for number, own in enumerate(parts) if len(own)]
         packed = pack(tokens, [parts[number] for number in whose], self._device)
         present = [starts[number] for number in whose]
-        with self._wearing(present, packed, dropout) as dense:
+        with self._attached(present, packed, dropout) as dense:
             hidden = encoder.hidden(packed, dense)
         for number, start, rows in zip(whose, present, packed.rows, strict=True):
             yield number, at_least_single(encoder.logits(hidden[rows], {**dense, **self._base.head_values(start)}))
 
-    def _labels(self, labels: Indices, names: Indices | None) -> Tensor:
-        return torch.from_numpy(labels if names is None else names[labels]).to(self._device)
+    def _labels(self, labels: Indices, label_permutation: Indices | None) -> Tensor:
+        return torch.from_numpy(labels if label_permutation is None else label_permutation[labels]).to(self._device)
 
     @contextmanager
-    def _wearing(self, starts: Sequence[Start], packed: Pack, dropout: float) -> Iterator[dict[str, Tensor]]:
-        """The base with everybody's adapters on; yields the parameters that a dense adapter replaces."""
+    def _attached(self, starts: Sequence[Start], packed: Pack, dropout: float) -> Iterator[dict[str, Tensor]]:
+        """The base with everyone's adapters on; yields the parameters that a dense adapter replaces."""
         spec = self._spec
         if spec.kind == "dense":
             yield self._base.moved(starts[0], spec)
             return
         parts = [additions(start, spec) for start in starts]
         try:
-            for module, worn in self._base.maps.items():
+            for module, attached in self._base.maps.items():
                 own = [part[module] for part in parts]
                 alone = addition(own[0], spec.scale, dropout)
-                worn.wear(alone if len(own) == 1 else _together(own, spec.scale, packed.member))
+                attached.attach(alone if len(own) == 1 else _together(own, spec.scale, packed.member))
             yield {}
         finally:
-            self._base.bare()
+            self._base.detach()
 
     def _score(self, job: ScoreJob) -> Score:
         if self._encoder is None:
             return super()._score(job)
         tokens, examples = self._part(job)
-        names = self._owned[job.client].names if job.client is not None else None
+        label_permutation = self._owned[job.client].label_permutation if job.client is not None else None
         order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
         adapter = job.start.adapter
         start = on_device(replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head)), self._device)
@@ -206,7 +206,7 @@ class CohortTrainer(PlainTrainer):
             for batch in _cut(order, tokens.lengths[order], _SCORE_TOKENS):
                 work = partial(self._scores, self._encoder, start, batch, tokens)
                 logits = self._scoring.run(len(batch), work)
-                labels = self._labels(tokens.labels[batch], names)
+                labels = self._labels(tokens.labels[batch], label_permutation)
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == labels).sum())
         return Score(len(order), correct, loss)

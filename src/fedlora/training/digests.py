@@ -17,7 +17,7 @@ def example_digests(train: Tokens, test: Tokens, split: Split) -> dict[str, str]
     Args:
         train: of the training set; none where the examples stay with their owners.
         test: of the test set.
-        split: who owns which of them, not yet pooled.
+        split: who owns which of them, not yet centralized.
 
     Returns:
         Three digests: `train` and `test` (token ids, where each example ends, labels) and `owners` (every client's
@@ -37,7 +37,7 @@ def _of_split(split: Split) -> str:
     digest = hashlib.sha256()
     for client, part in sorted(split.clients.items()):
         digest.update(f"{client!r}\n".encode())
-        for numbers in (part.train, part.validation, part.test, part.names):
+        for numbers in (part.train, part.validation, part.test, part.label_permutation):
             _add(digest, numbers if numbers is not None else numpy.zeros(0, dtype=numpy.int64))
     return digest.hexdigest()
 

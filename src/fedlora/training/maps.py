@@ -26,17 +26,17 @@ class AdaptedMap:
         self._worn = _Worn()
         module.register_forward_hook(self._add)
 
-    def wear(self, addition: Addition) -> None:
-        """Add this until `bare`."""
+    def attach(self, addition: Addition) -> None:
+        """Add this until `detach`."""
         self._worn.addition = addition
 
-    def bare(self) -> None:
+    def detach(self) -> None:
         """Add nothing any more."""
         self._worn.addition = None
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        worn = self._worn.addition
-        return output if worn is None else output + worn(inputs[0]).to(output.dtype)
+        attached = self._worn.addition
+        return output if attached is None else output + attached(inputs[0]).to(output.dtype)
 
 
 class _Worn(threading.local):
@@ -44,10 +44,10 @@ class _Worn(threading.local):
 
 
 def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> Addition:
-    """s (fold + B A) x of one map, for one client.
+    """s (merged update + B A) x of one map, for one client.
 
     Args:
-        parts: the adapter, whose input may be dropped out, then what was folded.
+        parts: the adapter, whose input may be dropped out, then what was merged.
         scale: s.
         dropout: probability.
     """

@@ -74,12 +74,12 @@ class Base:
             values |= self.moved(start, spec)
         else:
             for name, parts in additions(start, spec).items():
-                self.maps[name].wear(addition(parts, spec.scale, dropout))
+                self.maps[name].attach(addition(parts, spec.scale, dropout))
         try:
             inputs = {"input_ids": ids, "attention_mask": mask}
             output = torch.func.functional_call(self.model, values, args=(), kwargs=inputs)
         finally:
-            self.bare()
+            self.detach()
         logits: Tensor = output.logits
         return at_least_single(logits)
 
@@ -87,10 +87,10 @@ class Base:
         """The adapter's dense parts in the types of the base's own."""
         return {name: part.to(self.head[name].dtype) for name, part in start.adapter.dense.items()}
 
-    def bare(self) -> None:
+    def detach(self) -> None:
         """Take every adapter off."""
         for own in self.maps.values():
-            own.bare()
+            own.detach()
 
     def moved(self, start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
         """The base's parameters with a dense adapter added: W0 + s D."""

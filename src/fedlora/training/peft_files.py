@@ -43,7 +43,7 @@ def write_peft(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: 
         head: the dense parts that the adapter was trained with, a frozen head too: PEFT would draw
             another one.
 
-    A fold of pairs is written as slots before the adapter's own, so that nothing is lost.
+    A merged update of pairs is written as slots before the adapter's own, so that nothing is lost.
 
     Raises:
         ModelError: the model has a dense part, which no adapter can hold: see `fits_peft`.
@@ -64,14 +64,14 @@ def write_peft(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: 
 
 def fits_peft(start: Start, spec: AdapterSpec) -> bool:
     """Whether an adapter can hold all that a model adds to its base; else it is a whole model."""
-    return spec.kind != "dense" and all(isinstance(own, LowRank) for own in start.fold.values())
+    return spec.kind != "dense" and all(isinstance(own, LowRank) for own in start.merged.values())
 
 
 def unfolded(start: Start) -> Adapter:
-    """The adapter with its fold of pairs as further slots in front; slots of its own that add nothing go."""
+    """The adapter with its merged update of pairs as further slots in front; slots of its own that add nothing go."""
     adapter = start.adapter
     inputs, outputs = dict(adapter.input), dict(adapter.output)
-    for module, own in start.fold.items():
+    for module, own in start.merged.items():
         if isinstance(own, LowRank):
             terms = [(1.0, own)] + ([(1.0, adapter.pair(module))] if bool(outputs[module].any()) else [])
             both = stack(terms)

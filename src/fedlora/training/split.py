@@ -46,7 +46,7 @@ class Owned:
     """Into the training set."""
     test: Indices
     """Into the test set."""
-    names: Indices | None = None
+    label_permutation: Indices | None = None
     """Of each label, the number that this client calls it by; None: its own."""
 
 
@@ -85,13 +85,13 @@ def split(train: Texts, test: Texts, settings: SplitSettings, seed: int) -> Spli
     return Split(clients, empty, unused=len(train) - used)
 
 
-def pooled(split: Split, name: str = "all") -> Split:
-    """One client that owns everybody's examples, with everybody's own names for labels given up."""
-    everybody = list(split.clients.values())
+def centralized(split: Split, name: str = "all") -> Split:
+    """One client that owns everyone's examples, with everyone's own names for labels given up."""
+    all_clients = list(split.clients.values())
     merged = Owned(
-        numpy.sort(numpy.concatenate([own.train for own in everybody])),
-        numpy.sort(numpy.concatenate([own.validation for own in everybody])),
-        numpy.sort(numpy.concatenate([own.test for own in everybody])),
+        numpy.sort(numpy.concatenate([own.train for own in all_clients])),
+        numpy.sort(numpy.concatenate([own.validation for own in all_clients])),
+        numpy.sort(numpy.concatenate([own.test for own in all_clients])),
     )
     return Split({name: merged}, split.empty, split.unused)
 

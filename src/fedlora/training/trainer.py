@@ -18,7 +18,7 @@ from torch.nn import functional
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, Tensors, on_device
 from fedlora.core.kinds import Side
 from fedlora.core.penalties import penalty
-from fedlora.core.rounds import Amount, Failure, Fit, FitJob, Fitted, Score, ScoreJob
+from fedlora.core.rounds import Duration, Failure, Fit, FitJob, Fitted, Score, ScoreJob
 from fedlora.core.seeds import stream_seed
 from fedlora.training.batches import batches, padded
 from fedlora.training.memory import Portions
@@ -33,7 +33,7 @@ _SCORE_BATCH = 64
 class TrainSettings:
     """How a client trains."""
 
-    amount: Amount = field(default_factory=lambda: Amount(epochs=1))
+    duration: Duration = field(default_factory=lambda: Duration(epochs=1))
     batch_size: int = 16
     """Examples an optimiser step."""
     micro_batch: int | None = None
@@ -126,35 +126,35 @@ class PlainTrainer:
         fit, settings = job.fit, self._settings
         head = dict(fit.start.adapter.dense) or dict(self.head)
         run = Trained(fit, head, self._spec.head != "frozen", settings, self._device)
-        examples, names = self._owned[job.client].train, self._owned[job.client].names
+        examples, permutation = self._owned[job.client].train, self._owned[job.client].label_permutation
         stream = ("probe batches" if fit.probe else "batches", job.round, job.client)
-        amount = fit.amount or settings.amount
-        plan = list(batches(examples, settings.batch_size, amount, self._seed, stream))
+        duration = fit.duration or settings.duration
+        plan = list(batches(examples, settings.batch_size, duration, self._seed, stream))
         losses, seen = 0.0, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self._seed, "dropout", *stream))
             for step, batch in enumerate(plan):
                 within = 0.0 if fit.probe else step / len(plan)
                 run.set_rate(rate_factor(settings, (job.round - 1 + within) / self._rounds))
-                loss = self._step(run, batch, names)
+                loss = self._step(run, batch, permutation)
                 if not math.isfinite(loss):
                     reason = f"the loss is {loss} at step {step + 1} of {len(plan)}"
                     return Failure(job.client, job.round, reason, diverged=True)
                 losses, seen = losses + loss * len(batch), seen + len(batch)
         return Fitted(run.result(), len(plan), losses / max(seen, 1), run.mean_gradient(len(plan)))
 
-    def _step(self, run: "Trained", batch: Indices, names: Indices | None) -> float:
+    def _step(self, run: "Trained", batch: Indices, permutation: Indices | None) -> float:
         """One optimiser step; returns the batch's mean loss."""
-        loss = self._pass.run(len(batch), lambda size: self._gradient(run, batch, names, size))
+        loss = self._pass.run(len(batch), lambda size: self._gradient(run, batch, permutation, size))
         run.step()
         return loss
 
-    def _gradient(self, run: "Trained", batch: Indices, names: Indices | None, size: int) -> float:
+    def _gradient(self, run: "Trained", batch: Indices, permutation: Indices | None, size: int) -> float:
         """The gradient of the batch's mean loss, `size` examples at a time."""
         run.forget_gradient()
         total = 0.0
         for first in range(0, len(batch), size):
-            ids, mask, labels = self._padded(self._train, batch[first : first + size], names)
+            ids, mask, labels = self._padded(self._train, batch[first : first + size], permutation)
             logits = self._base.logits(ids, mask, run.start, self._spec, self._settings.dropout)
             loss = functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
             if loss.requires_grad:
@@ -164,7 +164,7 @@ class PlainTrainer:
 
     def _score(self, job: ScoreJob) -> Score:
         tokens, examples = self._part(job)
-        names = self._owned[job.client].names if job.client is not None else None
+        permutation = self._owned[job.client].label_permutation if job.client is not None else None
         order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
         adapter = job.start.adapter
         model = replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head))
@@ -173,7 +173,7 @@ class PlainTrainer:
         with torch.inference_mode():
             for first in range(0, len(order), _SCORE_BATCH):
                 batch = order[first : first + _SCORE_BATCH]
-                logits, labels = self._scoring.run(len(batch), partial(self._logits, tokens, batch, names, start))
+                logits, labels = self._scoring.run(len(batch), partial(self._logits, tokens, batch, permutation, start))
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == labels).sum())
         return Score(len(order), correct, loss)
@@ -182,14 +182,14 @@ class PlainTrainer:
         self,
         tokens: Tokens,
         batch: Indices,
-        names: Indices | None,
+        permutation: Indices | None,
         start: Start,
         size: int,
     ) -> tuple[Tensor, Tensor]:
         """Class scores and labels of a batch, `size` examples at a time."""
         parts, labels = [], []
         for first in range(0, len(batch), size):
-            ids, mask, own = self._padded(tokens, batch[first : first + size], names)
+            ids, mask, own = self._padded(tokens, batch[first : first + size], permutation)
             parts.append(self._base.logits(ids, mask, start, self._spec))
             labels.append(own)
         return torch.cat(parts), torch.cat(labels)
@@ -202,10 +202,16 @@ class PlainTrainer:
         own = self._owned[job.client]
         return (self._train, own.validation) if job.part == "validation" else (self._test, own.test)
 
-    def _padded(self, tokens: Tokens, examples: Indices, names: Indices | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _padded(
+        self, tokens: Tokens, examples: Indices, label_permutation: Indices | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids and mask (examples, longest), and labels as the client calls them."""
         ids, mask, labels = padded(tokens, examples, self._padding, self._device)
-        return ids, mask, labels if names is None else torch.from_numpy(names).to(self._device)[labels]
+        return (
+            ids,
+            mask,
+            labels if permutation is None else torch.from_numpy(permutation).to(self._device)[labels],
+        )
 
 
 class Trained:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedlora.deploy.flower.payload import from_record, no_record, to_record
+from fedlora.deploy.flower.records import from_record, no_record, to_record
 from fedlora.deploy.sockets import PeerError, ask, read_key
 from fedlora.errors import ConfigError
 
@@ -25,7 +25,7 @@ app = ClientApp()
 
 @app.query()  # type: ignore[untyped-decorator]
 def forward(message: Message, context: Context) -> Message:
-    """One letter to the site and its answer back. No error leaves here but as a plain reason."""
+    """One message to the site and its answer back. No error leaves here but as a plain reason."""
     data, reason = from_record(message.content)
     if data is None:
         return Message(no_record(reason), reply_to=message)

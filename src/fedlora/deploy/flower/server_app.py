@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedlora.app.config import read_config
 from fedlora.app.progress import line_of, quiet_libraries
-from fedlora.deploy.flower.post import GridPost
+from fedlora.deploy.flower.connection import GridConnection
 from fedlora.deploy.server import run_server
 from fedlora.errors import FedloraError
 
@@ -25,9 +25,9 @@ def main(grid: Grid, context: Context) -> None:
         file, folder = Path(str(own["config"])).absolute(), Path(str(own["out"])).absolute()
         config = read_config(file, str(own.get("set", "")).split())
         os.chdir(file.parent)  # paths in the shared config are seen from its folder
-        for relay, record in run_server(config, GridPost(grid), folder, bool(own.get("resume", False))):
+        for remote, record in run_server(config, GridConnection(grid), folder, bool(own.get("resume", False))):
             if record is None:
-                told = [f"{client.id} ({client.examples} examples, rank {client.rank})" for client in relay.roster()]
+                told = [f"{client.id} ({client.examples} examples, rank {client.rank})" for client in remote.roster()]
                 print(f"{config.method.name} across {len(told)} sites: {', '.join(told)}", flush=True)
             else:
                 print(line_of(record, config.run.rounds), flush=True)

@@ -52,7 +52,7 @@ def sign_app(app: Path, key: Path) -> str:
     name = f"fpk_{hashlib.sha256(public.encode()).hexdigest()[:32]}"
     written = _signatures(app)
     others = json.loads(written.read_text(encoding="utf-8")) if written.exists() else []
-    # An app that was built anew needs new signatures of everybody: those of other bytes would not be accepted anyway.
+    # An app that was built anew needs new signatures of everyone: those of other bytes would not be accepted anyway.
     kept = [one for one in others if one["sha256"] == digest.hex() and one["public_key_id"] != name]
     encoded = base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
     kept.append({"public_key_id": name, "signature": encoded, "signed_at": signed_at, "sha256": digest.hex()})
@@ -121,7 +121,7 @@ def main(words: list[str]) -> None:
         case ["serve", app, address]:
             serve_app(Path(app), address)
         case _:
-            raise UserError("Expected `sign APP.fab KEY` or `serve APP.fab 127.0.0.1:PORT`.")
+            raise UserError("UploadSchema `sign APP.fab KEY` or `serve APP.fab 127.0.0.1:PORT`.")
 
 
 if __name__ == "__main__":

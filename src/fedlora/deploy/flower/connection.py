@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flower's Grid as a post office."""
+"""Flower's Grid as a connection."""
 
 import time
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-from fedlora.deploy.flower.payload import from_record, to_record
-from fedlora.deploy.post import GRACE, Arrival
+from fedlora.deploy.connection import GRACE, Arrival
+from fedlora.deploy.flower.records import from_record, to_record
 
 _STEP = 0.3
 """Seconds between two looks for replies."""
@@ -25,7 +25,7 @@ _ERRORS = {
 }
 
 
-class GridPost:
+class GridConnection:
     """SuperNodes behind a SuperLink.
 
     Replies are pulled as they come: `Grid.send_and_receive` would wait for the slowest, and sleep in between.

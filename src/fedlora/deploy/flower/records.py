@@ -4,10 +4,10 @@
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedlora.core.text import is_plain
-from fedlora.deploy.letters import MOST_REASON
+from fedlora.deploy.messages import MOST_REASON
 
 _PLACE, _REASON = "p", "why"
-_TYPE = "fedlora.parcel"
+_TYPE = "fedlora.payload"
 
 
 def to_record(data: bytes) -> RecordDict:
@@ -30,4 +30,4 @@ def from_record(content: RecordDict) -> tuple[bytes | None, str]:
         reason = content.config_records[_REASON].get(_REASON)
         plain = isinstance(reason, str) and is_plain(reason, MOST_REASON)
         return None, str(reason) if plain else "refused: a reason that is no plain text"
-    return None, "refused: no letter in the message"
+    return None, "refused: no message in the message"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parcels: the only thing that travels.
+"""Payloads: the only thing that travels.
 
-A parcel is a nested mapping of tensors and plain scalars. As bytes it is one safetensors file: the
+A payload is a nested mapping of tensors and plain scalars. As bytes it is one safetensors file: the
 tensors are numbered in the order of the tree, and the file's metadata holds the tree as JSON with each
 tensor replaced by its number. No code is ever loaded from it, and bfloat16 keeps its bits.
 """
@@ -18,26 +18,26 @@ from torch import Tensor
 
 from fedlora.core.adapter import Tensors
 from fedlora.core.header import read_header
-from fedlora.errors import ParcelError
+from fedlora.errors import PayloadError
 
 type_of_wire: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Tree = Tensor | str | int | float | bool | None | Mapping[str, "Tree"] | Sequence["Tree"]
-Parcel = Mapping[str, Tree]
+Payload = Mapping[str, Tree]
 
 _REFERENCE = "$tensor"
 
 
-def to_bytes(parcel: Parcel) -> bytes:
-    """Encode a parcel. Equal parcels give equal bytes; an empty one gives none.
+def to_bytes(payload: Payload) -> bytes:
+    """Encode a payload. Equal payloads give equal bytes; an empty one gives none.
 
     Raises:
-        ParcelError: it holds something that cannot travel, or a number that is not finite.
+        PayloadError: it holds something that cannot travel, or a number that is not finite.
     """
-    if not parcel:
+    if not payload:
         return b""
     tensors: dict[str, Tensor] = {}
-    tree = _strip(parcel, tensors)
+    tree = _strip(payload, tensors)
     stores = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
     for name, tensor in tensors.items():
         if stores[tensor.untyped_storage().data_ptr()] > 1:  # safetensors takes no two views of one store
@@ -45,15 +45,15 @@ def to_bytes(parcel: Parcel) -> bytes:
     try:
         text = json.dumps(tree, separators=(",", ":"), allow_nan=False)
     except ValueError as error:
-        raise ParcelError("a parcel's scalars must be finite numbers") from error
+        raise PayloadError("a payload's scalars must be finite numbers") from error
     return save(tensors, metadata={"tree": text})
 
 
-def from_bytes(data: bytes) -> Parcel:
-    """Decode a parcel.
+def from_bytes(data: bytes) -> Payload:
+    """Decode a payload.
 
     Raises:
-        ParcelError: these bytes are no parcel.
+        PayloadError: these bytes are no payload.
     """
     if not data:
         return {}
@@ -61,19 +61,19 @@ def from_bytes(data: bytes) -> Parcel:
     try:
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, AssertionError, RuntimeError) as error:
-        raise ParcelError(f"these {len(data)} bytes are no parcel") from error
+        raise PayloadError(f"these {len(data)} bytes are no payload") from error
     return _filled(header.tree, tensors)
 
 
-def outline(data: bytes, most_header: int) -> Parcel:
-    """What a parcel would hold, from its header alone: tensors have a type and a shape, but no storage.
+def outline(data: bytes, most_header: int) -> Payload:
+    """What a payload would hold, from its header alone: tensors have a type and a shape, but no storage.
 
     Args:
-        data: the encoded parcel.
+        data: the encoded payload.
         most_header: how long a header is read at all, in bytes.
 
     Raises:
-        ParcelError: these bytes are no parcel.
+        PayloadError: these bytes are no payload.
     """
     if not data:
         return {}
@@ -89,29 +89,29 @@ def _strip(tree: Tree, tensors: dict[str, Tensor]) -> object:
         return {_REFERENCE: name}
     if isinstance(tree, Mapping):
         if _REFERENCE in tree or not all(isinstance(key, str) for key in tree):
-            raise ParcelError(f"a parcel's keys are strings other than {_REFERENCE!r}")
+            raise PayloadError(f"a payload's keys are strings other than {_REFERENCE!r}")
         return {key: _strip(value, tensors) for key, value in tree.items()}
     if tree is None or isinstance(tree, str | int | float | bool):
         return tree
     if isinstance(tree, list | tuple):
         return [_strip(value, tensors) for value in tree]
-    raise ParcelError(f"a {type(tree).__name__} cannot travel in a parcel")
+    raise PayloadError(f"a {type(tree).__name__} cannot travel in a payload")
 
 
-def _filled(tree: object, tensors: Mapping[str, Tensor]) -> Parcel:
+def _filled(tree: object, tensors: Mapping[str, Tensor]) -> Payload:
     """A tree with every reference replaced by its tensor, each used once.
 
     Raises:
-        ParcelError: it is no mapping, or does not refer to these tensors.
+        PayloadError: it is no mapping, or does not refer to these tensors.
     """
     left = dict(tensors)
     try:
-        parcel = _fill(tree, left)
+        payload = _fill(tree, left)
     except (KeyError, TypeError, RecursionError) as error:
-        raise ParcelError("a parcel's tree refers to tensors that are not there") from error
-    if left or not isinstance(parcel, Mapping):
-        raise ParcelError("a parcel is a mapping that refers to all of its tensors")
-    return parcel
+        raise PayloadError("a payload's tree refers to tensors that are not there") from error
+    if left or not isinstance(payload, Mapping):
+        raise PayloadError("a payload is a mapping that refers to all of its tensors")
+    return payload
 
 
 def _fill(tree: object, left: dict[str, Tensor]) -> Tree:
@@ -124,9 +124,9 @@ def _fill(tree: object, left: dict[str, Tensor]) -> Tree:
     return cast(Tree, tree)
 
 
-def cast_floats(parcel: Parcel, dtype: torch.dtype) -> Parcel:
-    """The same parcel with every floating-point tensor in `dtype`."""
-    return {key: _cast(value, dtype) for key, value in parcel.items()}
+def cast_floats(payload: Payload, dtype: torch.dtype) -> Payload:
+    """The same payload with every floating-point tensor in `dtype`."""
+    return {key: _cast(value, dtype) for key, value in payload.items()}
 
 
 def _cast(tree: Tree, dtype: torch.dtype) -> Tree:
@@ -148,42 +148,42 @@ def walk_tensors(tree: Tree) -> list[Tensor]:
     return []
 
 
-def is_finite(parcel: Parcel) -> bool:
+def is_finite(payload: Payload) -> bool:
     """Whether every floating-point number in it is finite."""
-    return all(bool(t.isfinite().all()) for t in walk_tensors(parcel) if t.is_floating_point())
+    return all(bool(t.isfinite().all()) for t in walk_tensors(payload) if t.is_floating_point())
 
 
-def branch(parcel: Parcel, key: str) -> Parcel:
+def branch(payload: Payload, key: str) -> Payload:
     """The mapping under a key; empty where the key is absent.
 
     Raises:
-        ParcelError: something else stands there.
+        PayloadError: something else stands there.
     """
-    value = parcel.get(key, {})
+    value = payload.get(key, {})
     if not isinstance(value, Mapping):
-        raise ParcelError(f"{key!r} should hold a mapping")
+        raise PayloadError(f"{key!r} should hold a mapping")
     return value
 
 
-def tensors_at(parcel: Parcel, key: str) -> Tensors:
+def tensors_at(payload: Payload, key: str) -> Tensors:
     """The mapping of tensors under a key; empty where the key is absent.
 
     Raises:
-        ParcelError: something else stands there.
+        PayloadError: something else stands there.
     """
-    value = branch(parcel, key)
+    value = branch(payload, key)
     if not all(isinstance(tensor, Tensor) for tensor in value.values()):
-        raise ParcelError(f"{key!r} should hold tensors")
+        raise PayloadError(f"{key!r} should hold tensors")
     return cast(Tensors, value)
 
 
-def integer_at(parcel: Parcel, key: str) -> int:
+def integer_at(payload: Payload, key: str) -> int:
     """The whole number under a key.
 
     Raises:
-        ParcelError: it is absent or something else.
+        PayloadError: it is absent or something else.
     """
-    value = parcel.get(key)
+    value = payload.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ParcelError(f"{key!r} should hold a whole number")
+        raise PayloadError(f"{key!r} should hold a whole number")
     return value

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the clients of a simulation keep what they keep: of each, the newest memory and the one before.
+"""Where the clients of a simulation keep what they keep: of each, the newest client state and the one before.
 
 The older one is there for an order that is repeated, after a crash or a lost reply: it starts from the
-same memory and gives the same bytes.
+same client state and gives the same bytes.
 """
 
 import hashlib
@@ -13,66 +13,66 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote
 
-from fedlora.core.parcel import Parcel, Tree, branch, from_bytes, tensors_at, to_bytes
-from fedlora.core.rounds import Memory
-from fedlora.errors import ParcelError, RunFolderError
+from fedlora.core.payload import Payload, Tree, branch, from_bytes, tensors_at, to_bytes
+from fedlora.core.rounds import ClientState
+from fedlora.errors import PayloadError, RunFolderError
 from fedlora.federation.files import write_whole
 
 _CACHED = 8
 """Decoded blobs kept at hand. Clients share blobs, so a few serve a whole round."""
 
 
-class Memories(Protocol):
+class ClientStates(Protocol):
     """What a transport needs of it."""
 
-    def before(self, client: str, round: int) -> Memory | None:
-        """The newest memory that is older than a round."""
+    def before(self, client: str, round: int) -> ClientState | None:
+        """The newest client state that is older than a round."""
         ...
 
-    def latest(self, client: str) -> Memory | None:
-        """The newest memory."""
+    def latest(self, client: str) -> ClientState | None:
+        """The newest client state."""
         ...
 
-    def keep(self, client: str, memory: Memory) -> None:
-        """Add a round's memory; one of the same or a later round is replaced."""
+    def keep(self, client: str, client_state: ClientState) -> None:
+        """Add a round's client state; one of the same or a later round is replaced."""
         ...
 
 
-class HeldMemories:
+class HeldClientStates:
     """In this process only."""
 
-    def __init__(self, kept: Mapping[str, Sequence[Memory]] | None = None) -> None:
-        self._kept = {client: list(memories) for client, memories in (kept or {}).items()}
+    def __init__(self, kept: Mapping[str, Sequence[ClientState]] | None = None) -> None:
+        self._kept = {client: list(client_states) for client, client_states in (kept or {}).items()}
 
-    def before(self, client: str, round: int) -> Memory | None:
-        """The newest memory that is older than a round."""
-        older = [memory for memory in self._kept.get(client, ()) if memory.round < round]
+    def before(self, client: str, round: int) -> ClientState | None:
+        """The newest client state that is older than a round."""
+        older = [client_state for client_state in self._kept.get(client, ()) if client_state.round < round]
         return older[-1] if older else None
 
-    def latest(self, client: str) -> Memory | None:
-        """The newest memory."""
-        memories = self._kept.get(client)
-        return memories[-1] if memories else None
+    def latest(self, client: str) -> ClientState | None:
+        """The newest client state."""
+        client_states = self._kept.get(client)
+        return client_states[-1] if client_states else None
 
-    def keep(self, client: str, memory: Memory) -> None:
-        """Add a round's memory; one of the same or a later round is replaced."""
-        older = [own for own in self._kept.get(client, ()) if own.round < memory.round]
-        self._kept[client] = [*older[-1:], memory]
+    def keep(self, client: str, client_state: ClientState) -> None:
+        """Add a round's client state; one of the same or a later round is replaced."""
+        older = [own for own in self._kept.get(client, ()) if own.round < client_state.round]
+        self._kept[client] = [*older[-1:], client_state]
 
-    def all(self) -> dict[str, tuple[Memory, ...]]:
+    def all(self) -> dict[str, tuple[ClientState, ...]]:
         """Everything kept, by client."""
-        return {client: tuple(memories) for client, memories in self._kept.items()}
+        return {client: tuple(client_states) for client, client_states in self._kept.items()}
 
 
-class StoredMemories:
-    """On disk: `CLIENT.ROUND.json` names the blobs that make up a memory, `blobs/` holds them.
+class StoredClientStates:
+    """On disk: `CLIENT.ROUND.json` names the blobs that make up a client state, `blobs/` holds them.
 
     A blob is one branch of what a client keeps, named by its content. What many clients keep alike (the
-    shared adapter of a round) is there once, and a blob that no memory names is removed.
+    shared adapter of a round) is there once, and a blob that no client state names is removed.
 
     Args:
         folder: is made if it is not there.
-        until: forget memories of later rounds; they belong to a round that was never finished.
+        until: forget client states of later rounds; they belong to a round that was never finished.
     """
 
     def __init__(self, folder: Path, until: int | None = None) -> None:
@@ -94,34 +94,34 @@ class StoredMemories:
             if blob.name not in self._users:
                 blob.unlink()
 
-    def before(self, client: str, round: int) -> Memory | None:
-        """The newest memory that is older than a round."""
+    def before(self, client: str, round: int) -> ClientState | None:
+        """The newest client state that is older than a round."""
         older = [own for own in self._rounds.get(client, ()) if own < round]
         return self._read(client, older[-1]) if older else None
 
-    def latest(self, client: str) -> Memory | None:
-        """The newest memory."""
+    def latest(self, client: str) -> ClientState | None:
+        """The newest client state."""
         rounds = self._rounds.get(client)
         return self._read(client, rounds[-1]) if rounds else None
 
-    def keep(self, client: str, memory: Memory) -> None:
-        """Add a round's memory; one of the same or a later round is replaced."""
-        names = {key: self._store(value) for key, value in memory.kept.items()}
-        index = {"kept": names, "head": self._store(memory.head) if memory.head else None}
+    def keep(self, client: str, client_state: ClientState) -> None:
+        """Add a round's client state; one of the same or a later round is replaced."""
+        names = {key: self._store(value) for key, value in client_state.kept.items()}
+        index = {"kept": names, "head": self._store(client_state.head) if client_state.head else None}
         rounds = self._rounds.get(client, [])
-        replaced = self._names(client, memory.round) if memory.round in rounds else []
-        write_whole(self._index(client, memory.round), json.dumps(index).encode())
+        replaced = self._names(client, client_state.round) if client_state.round in rounds else []
+        write_whole(self._index(client, client_state.round), json.dumps(index).encode())
         self._count(_blob_names(index), 1)
         self._count(replaced, -1)
-        past = [own for own in rounds if own != memory.round]
-        kept = [own for own in past if own < memory.round][-1:]
+        past = [own for own in rounds if own != client_state.round]
+        kept = [own for own in past if own < client_state.round][-1:]
         for own in past:
             if own not in kept:
                 self._forget(client, own)
-        self._rounds[client] = [*kept, memory.round]
+        self._rounds[client] = [*kept, client_state.round]
 
     def forget_after(self, client: str, round: int) -> None:
-        """Forget the memories of later rounds: the server knows nothing of them."""
+        """Forget the client states of later rounds: the server knows nothing of them."""
         kept = [own for own in self._rounds.get(client, ()) if own <= round]
         for own in self._rounds.get(client, ()):
             if own > round:
@@ -159,20 +159,20 @@ class StoredMemories:
             path = self._blobs / name
             try:
                 self._cache[name] = from_bytes(path.read_bytes())["value"]
-            except (OSError, ParcelError, KeyError) as error:
+            except (OSError, PayloadError, KeyError) as error:
                 raise RunFolderError(
-                    f"The client memory {path} is damaged or missing: this run cannot go on; start it anew."
+                    f"The client client state {path} is damaged or missing: this run cannot go on; start it anew."
                 ) from error
             while len(self._cache) > _CACHED:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(name)
         return self._cache[name]
 
-    def _read(self, client: str, round: int) -> Memory:
+    def _read(self, client: str, round: int) -> ClientState:
         index = json.loads(self._index(client, round).read_text(encoding="utf-8"))
-        kept: Parcel = {key: self._load(name) for key, name in index["kept"].items()}
+        kept: Payload = {key: self._load(name) for key, name in index["kept"].items()}
         head = tensors_at({"head": self._load(index["head"])}, "head") if index["head"] else {}
-        return Memory(round, branch({"kept": kept}, "kept"), head)
+        return ClientState(round, branch({"kept": kept}, "kept"), head)
 
 
 def _blob_names(index: Mapping[str, object]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The door: what is wrong with an upload is named, and its client is as good as absent."""
+"""Validation: what is wrong with an upload is named, and its client is as good as absent."""
 
 import json
 import random
@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from fedlora.core.adapter import AdapterSpec
-from fedlora.core.parcel import to_bytes
+from fedlora.core.payload import to_bytes
 from fedlora.core.rounds import Client, Failure, Order, Reply
-from fedlora.core.terms import Expected, Terms
-from fedlora.errors import FedloraError, ParcelError
+from fedlora.core.schema import ReplySchema, UploadSchema
+from fedlora.errors import FedloraError, PayloadError
 from fedlora.federation import local
-from fedlora.federation.door import MOST_ENVELOPE, admit, open_reply
-from fedlora.federation.intake import Intake
+from fedlora.federation.collect import Collector
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import client_line
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.federation.transport import decode_reply, encode_reply
+from fedlora.federation.validate import MOST_ENVELOPE, validate_encoded, validate_reply
 from fedlora.laws.standin import StandIn
 from fedlora.laws.world import World, play
 from fedlora.methods.base import Method
@@ -55,21 +55,21 @@ class Sends:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def client(self, parcel, kept, client, spec, round):
-        outcome = yield from self.inner.client(parcel, kept, client, spec, round)
-        return replace(outcome, parcel=self.alter(outcome.parcel)) if client.id == BAD else outcome
+    def client(self, payload, kept, client, spec, round):
+        outcome = yield from self.inner.client(payload, kept, client, spec, round)
+        return replace(outcome, payload=self.alter(outcome.payload)) if client.id == BAD else outcome
 
 
-def side(parcel, name, **changes):
-    return {**parcel, name: {**parcel[name], **changes}}
+def side(payload, name, **changes):
+    return {**payload, name: {**payload[name], **changes}}
 
 
-def slot(parcel, module, **changes):
-    (name,) = parcel
-    return side(parcel, name, **{module: {**parcel[name][module], **changes}})
+def slot(payload, module, **changes):
+    (name,) = payload
+    return side(payload, name, **{module: {**payload[name][module], **changes}})
 
 
-def numbered(parcel, *numbers):
+def numbered(payload, *numbers):
     """Slots of module b with these numbers, and as many vectors."""
     slots, values = torch.tensor(numbers).to(torch.uint8), torch.ones(6, len(numbers))
     return {"output": {"b": {"slots": slots, "values": values}}}
@@ -116,19 +116,19 @@ def test_what_is_wrong_is_named_and_the_client_is_absent(method, alter, reason, 
     assert told[BAD]["parameters_up"] == 0
     assert told[BAD]["bytes_up"] > 0  # it was sent, and counts
     assert [client for client, line in told.items() if line["status"] == "accepted"] == ["c0", "c1", "c3"]
-    assert BAD not in server.seen
+    assert BAD not in server.last_seen_rounds
     ((alone, _),) = run(method, clients=[client for client in CLIENTS if client.id != BAD], rounds=1)
-    assert to_bytes(server.state.to_parcel()) == to_bytes(alone.state.to_parcel())
+    assert to_bytes(server.state.to_payload()) == to_bytes(alone.state.to_payload())
     assert server.head["head"].equal(alone.head["head"])
 
 
 @pytest.mark.parametrize(
     ("alter", "reason"),
     [
-        (lambda e, p: (e, p[:-1]), "tensors that do not fill the parcel"),
+        (lambda e, p: (e, p[:-1]), "tensors that do not fill the payload"),
         (lambda e, p: (e, p + bytes(20_000)), "bytes, more than the"),
         (lambda e, p: (e, b""), "no tensor 'a' under 'input'"),
-        (lambda e, p: (e, b"\xff" * 8 + p[8:]), "a header longer than the parcel"),
+        (lambda e, p: (e, b"\xff" * 8 + p[8:]), "a header longer than the payload"),
         (lambda e, p: (e.replace(b'"c2"', b'"c1"'), p), "a reply of 'c1'"),
         (lambda e, p: (e.replace(b'"round": 1', b'"round": 2'), p), "a reply to another round"),
         (lambda e, p: (e.replace(b'"steps"', b'"other"'), p), "this is no envelope of a reply"),
@@ -155,17 +155,17 @@ def test_bytes_of_a_stranger(monkeypatch, alter, reason):
 
 
 def test_a_head_that_was_not_ordered():
-    order = Order("train", 1, CLIENTS[0], {}, terms=Terms(Expected(), {"w": (2,)}, torch.float32))
+    order = Order("train", 1, CLIENTS[0], {}, schema=ReplySchema(UploadSchema(), {"w": (2,)}, torch.float32))
     for head, reason in (
         ({}, "no tensor 'w' under 'head'"),
         ({"w": torch.ones(3)}, "'w' under 'head' is (3,) of float32, not (2,)"),
         ({"w": torch.ones(2), "v": torch.ones(2)}, "'v' under 'head', which was not ordered"),
         ({"w": torch.full((2,), torch.nan)}, "not finite"),
     ):
-        found = admit(Reply("c0", 1, {"head": head}), order)
+        found = validate_reply(Reply("c0", 1, {"head": head}), order)
         assert isinstance(found, Failure)
         assert found.reason.startswith(f"refused: {reason}")
-    assert isinstance(admit(Reply("c0", 1, {"head": {"w": torch.ones(2)}}), order), Reply)
+    assert isinstance(validate_reply(Reply("c0", 1, {"head": {"w": torch.ones(2)}}), order), Reply)
 
 
 def test_all_refused_is_a_fault_at_the_beginning_and_an_absence_later():
@@ -178,17 +178,17 @@ def test_all_refused_is_a_fault_at_the_beginning_and_an_absence_later():
     ((begun, _),) = run(FedIT(), clients=alone, rounds=1)
     _, (server, record) = run(alter, clients=alone, rounds=3, state=begun)
     assert (server.round, record.accepted) == (3, 0)
-    assert to_bytes(server.state.to_parcel()) == to_bytes(begun.state.to_parcel())
+    assert to_bytes(server.state.to_payload()) == to_bytes(begun.state.to_payload())
 
 
 def test_a_score_that_cannot_be_is_left_out(monkeypatch):
     def sent(reply):
-        envelope, parcel = encode_reply(reply)
+        envelope, payload = encode_reply(reply)
         if reply.client == BAD and reply.score is not None:
             fields = json.loads(envelope)
             fields["score"]["correct"] = 10**9
             envelope = json.dumps(fields).encode()
-        return envelope, parcel
+        return envelope, payload
 
     monkeypatch.setattr(local, "encode_reply", sent)
     ((_, record),) = run(FedIT(), rounds=1)
@@ -204,10 +204,10 @@ def test_the_norm_limit_is_the_plans():
 
 
 def test_a_long_reason_is_cut():
-    order = Order("train", 1, CLIENTS[0], {}, terms=Terms(Expected(), {}, torch.float32))
-    intake = Intake([order])
-    assert list(intake.uploads([Failure("c0", 1, "x" * 10**6)])) == []
-    assert len(intake.records["c0"].status) == 500
+    order = Order("train", 1, CLIENTS[0], {}, schema=ReplySchema(UploadSchema(), {}, torch.float32))
+    collector = Collector([order])
+    assert list(collector.uploads([Failure("c0", 1, "x" * 10**6)])) == []
+    assert len(collector.records["c0"].status) == 500
 
 
 def bomb(text, rest=b""):
@@ -217,20 +217,20 @@ def bomb(text, rest=b""):
 def test_nothing_is_made_before_it_is_known_to_be_ordered():
     """Fifty megabytes where kilobytes were ordered; headers of junk where megabytes of tensors were; shapes that no
     bytes stand behind."""
-    small = Terms(Expected(({"output": {"a": (9, 9)}},)), {}, torch.float32)
-    large = Terms(Expected(({"output": {"a": (3000, 3000)}},)), {}, torch.float32)
+    small = ReplySchema(UploadSchema(({"output": {"a": (9, 9)}},)), {}, torch.float32)
+    large = ReplySchema(UploadSchema(({"output": {"a": (3000, 3000)}},)), {}, torch.float32)
     shape = '{"0":{"dtype":"F32","shape":[%s],"data_offsets":[0,0]},"__metadata__":{"tree":"{}"}}'
     envelope, _ = encode_reply(Reply("c0", 1))
-    for terms, parcel in (
+    for schema, payload in (
         (small, to_bytes({"adapter": {"output": {"a": torch.zeros(50 * 2**18)}}})),
         (large, bomb(b"[" + b"[]," * (10 * 2**20) + b"0]")),
         (large, bomb(b"[" * 30 * 2**20)),
         (large, bomb((shape % "1073741824,1073741824").encode())),
         (large, bomb((shape % "0,281474976710656,281474976710656").encode())),
     ):
-        order = Order("train", 1, CLIENTS[0], {}, terms=terms)
+        order = Order("train", 1, CLIENTS[0], {}, schema=schema)
         tracemalloc.start()
-        found = open_reply(order, envelope, parcel)
+        found = validate_encoded(order, envelope, payload)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert isinstance(found, Failure)
@@ -247,17 +247,17 @@ def test_nothing_is_made_before_it_is_known_to_be_ordered():
         b'{"client":"c","round":1,"steps":0,"loss":null,"score":[],"notes":{}}',
         b'{"client":"c","round":1,"steps":0,"loss":null,"score":{"examples":1},"notes":{}}',
         b'{"client":"c","round":1,"round":1,"steps":0,"loss":null,"score":null,"notes":{}}',
-        b'{"client":"c","round":1,"steps":0,"loss":null,"score":null,"notes":{},"parcel":{}}',
+        b'{"client":"c","round":1,"steps":0,"loss":null,"score":null,"notes":{},"payload":{}}',
     ],
 )  # fmt: skip
 def test_an_envelope_that_is_none(envelope):
-    with pytest.raises(ParcelError):
+    with pytest.raises(PayloadError):
         decode_reply(envelope, b"")
 
 
 @pytest.mark.parametrize("method", [LoRAA2(), FedSA(), FLoRA(), HetLoRA()], ids=lambda own: own.name)
 def test_a_third_of_all_uploads_corrupted_is_a_third_lost(monkeypatch, method):
-    """Twenty clients, six rounds: the same servers and memories, bit for bit."""
+    """Twenty clients, six rounds: the same servers and client states, bit for bit."""
     rng, nobody = random.Random(3), frozenset()
     places = [(round, client) for round in range(1, 7) for client in range(20)]
     third = frozenset(rng.sample(places, 40))
@@ -266,11 +266,13 @@ def test_a_third_of_all_uploads_corrupted_is_a_third_lost(monkeypatch, method):
     lost = play(method, world)
 
     def sent(reply):
-        envelope, parcel = encode_reply(reply)
+        envelope, payload = encode_reply(reply)
         if (reply.round, int(reply.client[1:])) in third:
             at = rng.randrange(8, 12)
-            parcel = rng.choice((parcel[:-5], parcel + b"1", parcel[:at] + b"?" + parcel[at + 1 :], b"", parcel[9:]))
-        return envelope, parcel
+            payload = rng.choice(
+                (payload[:-5], payload + b"1", payload[:at] + b"?" + payload[at + 1 :], b"", payload[9:])
+            )
+        return envelope, payload
 
     monkeypatch.setattr(local, "encode_reply", sent)
     corrupted = play(method, replace(world, lost=nobody))
@@ -287,16 +289,16 @@ def test_the_size_limit_is_near_what_an_honest_client_can_send(method):
     shapes = {f"röberta.encoder.layer.{layer}.{name}": (768, 768) for layer in range(12) for name in names}
     spec = AdapterSpec(shapes, 8, 1.0)
     client, state = Client("c", 1, 8), method.init(spec, 0)
-    terms = Terms(method.expects(state, client, spec, 1), {"w": (77, 768)}, torch.float32)
+    schema = ReplySchema(method.upload_schema(state, client, spec, 1), {"w": (77, 768)}, torch.float32)
     if isinstance(method, LoRAA2):
         slots = torch.arange(8, dtype=torch.uint8)
         entries = {module: {"slots": slots.clone(), "values": torch.ones(768, 8)} for module in shapes}
         upload = {"output": entries}
     else:
         upload = {side: dict(state.adapter.side(side)) for side in ("input", "output")}
-    parcel = to_bytes({"adapter": upload, "head": {"w": torch.ones(77, 768)}})
-    order = Order("train", 1, client, {}, terms=terms)
-    opened = open_reply(order, encode_reply(Reply("c", 1))[0], parcel)
+    payload = to_bytes({"adapter": upload, "head": {"w": torch.ones(77, 768)}})
+    order = Order("train", 1, client, {}, schema=schema)
+    opened = validate_encoded(order, encode_reply(Reply("c", 1))[0], payload)
     assert isinstance(opened, Reply)
-    assert isinstance(admit(opened, order), Reply)
-    assert len(parcel) < terms.most_bytes() < 1.1 * len(parcel)
+    assert isinstance(validate_reply(opened, order), Reply)
+    assert len(payload) < schema.most_bytes() < 1.1 * len(payload)

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from fedlora.core.adapter import Tensors
-from fedlora.core.parcel import Parcel, cast_floats, tensors_at, walk_tensors
+from fedlora.core.payload import Payload, cast_floats, tensors_at, walk_tensors
 from fedlora.core.rounds import Failure, Order, Reply, Upload
 from fedlora.errors import DivergedError, FedloraError
-from fedlora.federation.door import admit
 from fedlora.federation.record import ClientRecord, blank_record
-from fedlora.federation.transport import parts
+from fedlora.federation.transport import split_head
+from fedlora.federation.validate import validate_reply
 
 _LONGEST = 500
 """Characters of a reason that the record keeps: a client may have written it."""
 
 
-class Intake:
-    """What comes in at the door in one round, and its running sums; nothing of a client is kept once its turn is
+class Collector:
+    """What comes in in validation in one round, and its running sums; nothing of a client is kept once its turn is
     over."""
 
     def __init__(self, orders: Sequence[Order]) -> None:
@@ -49,20 +49,20 @@ class Intake:
     def _take(self, answer: Reply | Failure) -> Iterator[Upload]:
         order = self._orders[answer.client]
         unread = blank_record(order.client, order.round, "accepted")
-        _, head_down = parts(order.parcel)
+        _, head_down = split_head(order.payload)
         record = replace(unread, traffic=answer.traffic, head_bytes_down=_bytes(head_down))
         if isinstance(answer, Reply):
-            answer = admit(answer, order)
+            answer = validate_reply(answer, order)
         if isinstance(answer, Failure):
             self._refuse(answer, record)
             return
-        adapter, head = parts(cast_floats(answer.parcel, torch.float32))
+        adapter, head = split_head(cast_floats(answer.payload, torch.float32))
         self.records[answer.client] = replace(
             record,
             loss=answer.loss,
             notes=answer.notes,
             parameters_up=sum(t.numel() for t in walk_tensors(adapter) if t.is_floating_point()),
-            head_bytes_up=_bytes(parts(answer.parcel)[1]),
+            head_bytes_up=_bytes(split_head(answer.payload)[1]),
         )
         self.seen[answer.client] = order.round
         upload = Upload(order.client, adapter)
@@ -78,7 +78,7 @@ class Intake:
                 f"Lower train.lr, or look at this client's data."
             )
         self.records[failure.client] = replace(record, status=failure.reason[:_LONGEST])
-        if failure.memory_lost:
+        if failure.state_lost:
             self.lost.add(failure.client)
         self._failures.append(failure)
 
@@ -93,12 +93,12 @@ class Intake:
         Args:
             begun: whether an upload was accepted in some round before.
         """
-        broken = [f for f in self._failures if not f.memory_lost and f.reason != "no answer"]
+        broken = [f for f in self._failures if not f.state_lost and f.reason != "no answer"]
         if self._orders and len(broken) == len(self._orders) and not (begun and any(f.refused for f in broken)):
             raise FedloraError(
                 f"Round {broken[0].round}: every client failed; {broken[0].client} with {broken[0].reason}"
             )
 
 
-def _bytes(parcel: Parcel) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in walk_tensors(parcel))
+def _bytes(payload: Payload) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in walk_tensors(payload))

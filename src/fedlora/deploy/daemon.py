@@ -14,7 +14,7 @@ from fedlora.deploy.sockets import new_key, open_socket, serve_bytes
 from fedlora.federation.files import hold
 
 
-def reside(path: Path, say: Callable[[str], object]) -> None:
+def run_site(path: Path, say: Callable[[str], object]) -> None:
     """Be a site until the process is stopped.
 
     Args:

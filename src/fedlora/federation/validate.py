@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door: an answer is checked against what was ordered, before anything that it asks for is made.
+"""Validation: an answer is checked against what was ordered, before anything that it asks for is made.
 
-From the outside in: the envelope and its size, the parcel's size, its header, then types and shapes, and only
+From the outside in: the envelope and its size, the payload's size, its header, then types and shapes, and only
 when all of that is as ordered the tensors themselves, their slot numbers, whether they are finite, and their
 norm. What is refused is a `Failure` with a reason; the client counts as absent.
 """
@@ -14,12 +14,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fedlora.core.parcel import Parcel, Tree, branch, from_bytes, is_finite, outline, tensors_at, walk_tensors
+from fedlora.core.payload import Payload, Tree, branch, from_bytes, is_finite, outline, tensors_at, walk_tensors
 from fedlora.core.rounds import Failure, Order, Reply, Score
-from fedlora.core.terms import Chosen, Shapes, Terms
+from fedlora.core.schema import Chosen, ReplySchema, Shapes
 from fedlora.core.text import is_plain
-from fedlora.errors import ParcelError
-from fedlora.federation.transport import parts, read_envelope
+from fedlora.errors import PayloadError
+from fedlora.federation.transport import read_envelope, split_head
 
 MOST_ENVELOPE = 2**20
 """Bytes of the longest envelope, notes included."""
@@ -31,30 +31,30 @@ _LARGEST = 2**53
 """No whole number of an envelope is larger: what every reader of JSON can hold."""
 
 
-def open_reply(order: Order, envelope: bytes, parcel: bytes) -> Reply | Failure:
+def validate_encoded(order: Order, envelope: bytes, payload: bytes) -> Reply | Failure:
     """A client's reply from its bytes, or why it is refused. What still has to be seen of the tensors themselves
-    is the intake's to look at, whatever way a reply came.
+    is the collector's to look at, whatever way a reply came.
 
     Args:
         order: what this client was asked; who sent the bytes is for the transport to know.
         envelope: as `encode_reply` makes it.
-        parcel: likewise.
+        payload: likewise.
     """
 
     def opened() -> Reply:
         _require(len(envelope) <= MOST_ENVELOPE, f"an envelope of {len(envelope)} bytes, more than {MOST_ENVELOPE}")
         reply = read_envelope(envelope)
         require_envelope(reply, order)
-        if order.terms is not None:
-            most = order.terms.most_bytes()
-            _require(len(parcel) <= most, f"{len(parcel)} bytes, more than the {most} that what was ordered can take")
-            require_shapes(outline(parcel, order.terms.most_header()), order.terms)
-        return replace(reply, parcel=from_bytes(parcel))
+        if order.schema is not None:
+            most = order.schema.most_bytes()
+            _require(len(payload) <= most, f"{len(payload)} bytes, more than the {most} that what was ordered can take")
+            require_shapes(outline(payload, order.schema.most_header()), order.schema)
+        return replace(reply, payload=from_bytes(payload))
 
     return _or_refusal(opened, order)
 
 
-def admit(reply: Reply, order: Order) -> Reply | Failure:
+def validate_reply(reply: Reply, order: Order) -> Reply | Failure:
     """The reply itself, or why it is refused.
 
     Args:
@@ -62,37 +62,37 @@ def admit(reply: Reply, order: Order) -> Reply | Failure:
         order: what this client was asked.
     """
 
-    def admitted() -> Reply:
+    def validated() -> Reply:
         require_envelope(reply, order)
-        if order.terms is not None:
-            require_shapes(reply.parcel, order.terms)
-            require_slots(reply.parcel, order.terms)
-        require_norm(reply.parcel, order.terms.norm if order.terms else None)
+        if order.schema is not None:
+            require_shapes(reply.payload, order.schema)
+            require_slots(reply.payload, order.schema)
+        require_norm(reply.payload, order.schema.norm if order.schema else None)
         return reply
 
-    return replace(_or_refusal(admitted, order), traffic=reply.traffic)
+    return replace(_or_refusal(validated, order), traffic=reply.traffic)
 
 
 def _or_refusal(made: Callable[[], Reply], order: Order) -> Reply | Failure:
     try:
         return made()
-    except ParcelError as error:
+    except PayloadError as error:
         return Failure(order.client.id, order.round, f"refused: {error}", refused=True)
 
 
 def require_envelope(reply: Reply, order: Order) -> None:
-    """Everything of a reply but its parcel.
+    """Everything of a reply but its payload.
 
     Raises:
-        ParcelError: it is not what was ordered.
+        PayloadError: it is not what was ordered.
     """
     _require(reply.client == order.client.id, f"a reply of {_told(reply.client)}")
     _require(reply.round == order.round, "a reply to another round")
     _require(0 <= reply.steps <= _LARGEST, "a number of steps that cannot be")
     _require(reply.loss is None or _is_finite(reply.loss), "a loss that is not finite")
     _require_plain(reply.notes, _DEEPEST)
-    if order.terms is not None:
-        _require((reply.score is not None) == order.terms.scored, "a score where none was asked for, or none")
+    if order.schema is not None:
+        _require((reply.score is not None) == order.schema.scored, "a score where none was asked for, or none")
     if reply.score is not None:
         _require_score(reply.score)
 
@@ -124,32 +124,32 @@ def _is_finite(value: float) -> bool:
     return abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
-def require_shapes(parcel: Parcel, terms: Terms) -> None:
-    """Keys, modules, types and shapes of a parcel or of its outline.
+def require_shapes(payload: Payload, schema: ReplySchema) -> None:
+    """Keys, modules, types and shapes of a payload or of its outline.
 
     Raises:
-        ParcelError: they are not what was ordered.
+        PayloadError: they are not what was ordered.
     """
-    _require_known(parcel, {"adapter", "head"})
-    adapter, head = parts(parcel)
-    expected = terms.expected
+    _require_known(payload, {"adapter", "head"})
+    adapter, head = split_head(payload)
+    expected = schema.expected
     keys = {key: None for own in expected.wholes for key in own}
     _require_known(adapter, {*keys, *expected.chosen, *expected.numbers})
     sides = {key: branch(adapter, key) for key in keys}
-    others = [_difference(sides, wanted, terms.wire) for wanted in expected.wholes]
+    others = [_difference(sides, wanted, schema.wire) for wanted in expected.wholes]
     _require(None in others, next((own for own in others if own), ""))
     for key, chosen in expected.chosen.items():
-        _require_chosen(key, branch(adapter, key), chosen, terms.wire)
+        _require_chosen(key, branch(adapter, key), chosen, schema.wire)
     for key, (low, high) in expected.numbers.items():
         if key in adapter:
             value = adapter[key]
             number = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
             _require(number, f"{key!r} is no number from {low:g} to {high:g}")
-    of_head = _difference({"head": head}, {"head": terms.head}, terms.wire)
+    of_head = _difference({"head": head}, {"head": schema.head}, schema.wire)
     _require(of_head is None, of_head or "")
 
 
-def _difference(found: Mapping[str, Parcel], wanted: Mapping[str, Shapes], wire: torch.dtype) -> str | None:
+def _difference(found: Mapping[str, Payload], wanted: Mapping[str, Shapes], wire: torch.dtype) -> str | None:
     """The first thing in which tensors are not those that were wanted; None: they are."""
     for key, tensors in found.items():
         shapes = wanted.get(key, {})
@@ -165,7 +165,7 @@ def _difference(found: Mapping[str, Parcel], wanted: Mapping[str, Shapes], wire:
     return None
 
 
-def _require_chosen(key: str, entries: Parcel, chosen: Chosen, wire: torch.dtype) -> None:
+def _require_chosen(key: str, entries: Payload, chosen: Chosen, wire: torch.dtype) -> None:
     """Chosen slots, without a look at their numbers."""
     spent = 0
     for module in entries:
@@ -174,7 +174,7 @@ def _require_chosen(key: str, entries: Parcel, chosen: Chosen, wire: torch.dtype
         _require_known(entry, {"slots", "values"})
         slots, values = entry.get("slots"), entry.get("values")
         if not isinstance(slots, Tensor) or not isinstance(values, Tensor):
-            raise ParcelError(f"{module!r} under {key!r} does not hold slots and values")
+            raise PayloadError(f"{module!r} under {key!r} does not hold slots and values")
         count, index = slots.numel(), chosen.index(module)
         shape = tuple(count if axis == chosen.axis else size for axis, size in enumerate(chosen.pool[module]))
         for name, own, wanted, dtype in (("slots", slots, (count,), index), ("values", values, shape, wire)):
@@ -185,45 +185,45 @@ def _require_chosen(key: str, entries: Parcel, chosen: Chosen, wire: torch.dtype
     _require(spent <= chosen.budget, f"slots under {key!r} that cost {spent}, more than the budget of {chosen.budget}")
 
 
-def require_slots(parcel: Parcel, terms: Terms) -> None:
+def require_slots(payload: Payload, schema: ReplySchema) -> None:
     """The numbers of chosen slots: of the pool, ascending, none twice.
 
     Raises:
-        ParcelError: they are not.
+        PayloadError: they are not.
     """
-    adapter, _ = parts(parcel)
-    for key, chosen in terms.expected.chosen.items():
+    adapter, _ = split_head(payload)
+    for key, chosen in schema.expected.chosen.items():
         for module, entry in branch(adapter, key).items():
             numbers = [int(slot) for slot in tensors_at({"entry": entry}, "entry")["slots"].tolist()]
             rising = all(one < other for one, other in pairwise([-1, *numbers, chosen.count(module)]))
             _require(rising, f"slots of {module!r} that are not rising numbers below {chosen.count(module)}")
 
 
-def require_norm(parcel: Parcel, limit: float | None) -> None:
+def require_norm(payload: Payload, limit: float | None) -> None:
     """Finite numbers, together no longer than a limit.
 
     Raises:
-        ParcelError: they are not.
+        PayloadError: they are not.
     """
-    floats = [tensor for tensor in walk_tensors(parcel) if tensor.is_floating_point()]
+    floats = [tensor for tensor in walk_tensors(payload) if tensor.is_floating_point()]
     if not floats:
         return
     lengths = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in floats]
     norm = float(torch.linalg.vector_norm(torch.stack(lengths)))
     if not math.isfinite(norm):  # squares can leave the finite numbers before their roots do
-        _require(is_finite(parcel), "not finite")
+        _require(is_finite(payload), "not finite")
     if limit is not None:
         _require(norm <= limit, f"a norm of {norm:.3g}, more than {limit:.3g}")
 
 
-def _require_known(parcel: Parcel, keys: Set[str]) -> None:
-    for key in parcel:
+def _require_known(payload: Payload, keys: Set[str]) -> None:
+    for key in payload:
         _require(key in keys, f"{_told(key)}, which was not ordered")
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ParcelError(otherwise)
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise PayloadError(otherwise)
 
 
 def _form(shape: Sequence[int], dtype: torch.dtype) -> str:

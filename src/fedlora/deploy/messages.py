@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Letters: what server and sites send each other, as bytes.
 
-A letter is a kind, a JSON envelope and a parcel: a digest of all that follows, four bytes that give the envelope's
-length, the envelope, the parcel. Whatever carries letters sees bytes alone; what it damages is not read.
+A message is a kind, a JSON envelope and a payload: a digest of all that follows, four bytes that give the envelope's
+length, the envelope, the payload. Whatever carries messages sees bytes alone; what it damages is not read.
 
 ====== ================ ===========================================================================
 from   kind             what it says
 ====== ================ ===========================================================================
 server hello            the shared part of the config, the run
-site   hello            its name, examples, rank, shared part, and the round that its memory holds
+site   hello            its name, examples, rank, shared part, and the round that its client state holds
 site   refused          a sentence
 server order            an order and its number
 site   reply, failure   the answer to the order of that number
@@ -25,7 +25,7 @@ from typing import Any
 
 from fedlora.core.header import strict_json
 from fedlora.core.text import is_plain
-from fedlora.errors import ParcelError
+from fedlora.errors import PayloadError
 
 _DIGEST, _LENGTH = 16, 4
 MOST_ENVELOPE = 2**20
@@ -37,48 +37,48 @@ _LIMITS: Mapping[str, int] = {"kind": 40, "name": MOST_NAME, "run": 200, "reason
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Letter:
+class Message:
     """One message."""
 
     kind: str
     envelope: Mapping[str, Any] = field(default_factory=dict)
-    parcel: bytes = b""
+    payload: bytes = b""
 
 
-def seal(letter: Letter) -> bytes:
-    """A letter as bytes."""
-    envelope = json.dumps({"kind": letter.kind, **letter.envelope}).encode()
-    contents = len(envelope).to_bytes(_LENGTH, "big") + envelope + letter.parcel
+def encode_message(message: Message) -> bytes:
+    """A message as bytes."""
+    envelope = json.dumps({"kind": message.kind, **message.envelope}).encode()
+    contents = len(envelope).to_bytes(_LENGTH, "big") + envelope + message.payload
     return _digest(contents) + contents
 
 
-def unseal(data: bytes) -> Letter:
-    """The inverse of `seal`. Strict: whatever a sender put into it can be written to a record as it is.
+def decode_message(data: bytes) -> Message:
+    """The inverse of `encode_message`. Strict: whatever a sender put into it can be written to a record as it is.
 
     Raises:
-        ParcelError: these bytes are no letter, not as they were sent, or hold text that no record should hold.
+        PayloadError: these bytes are no message, not as they were sent, or hold text that no record should hold.
     """
     contents = data[_DIGEST:]
     if data[:_DIGEST] != _digest(contents):
-        raise ParcelError(f"these {len(data)} bytes are damaged, or no letter")
+        raise PayloadError(f"these {len(data)} bytes are damaged, or no message")
     size = int.from_bytes(contents[:_LENGTH], "big")
     if size > MOST_ENVELOPE:
-        raise ParcelError(f"an envelope of {size} bytes, more than {MOST_ENVELOPE}")
+        raise PayloadError(f"an envelope of {size} bytes, more than {MOST_ENVELOPE}")
     end = _LENGTH + size
     envelope = strict_json(contents[_LENGTH:end])
     if len(contents) < end or not isinstance(envelope, dict) or not isinstance(envelope.get("kind"), str):
-        raise ParcelError(f"these {len(data)} bytes are no letter")
+        raise PayloadError(f"these {len(data)} bytes are no message")
     _require_plain(envelope)
     for key, most in _LIMITS.items():
         if isinstance(envelope.get(key), str) and len(envelope[key]) > most:
-            raise ParcelError(f"a {key} of {len(envelope[key])} characters, more than {most}")
-    return Letter(envelope.pop("kind"), envelope, contents[end:])
+            raise PayloadError(f"a {key} of {len(envelope[key])} characters, more than {most}")
+    return Message(envelope.pop("kind"), envelope, contents[end:])
 
 
 def _require_plain(value: object) -> None:
     """Refuse half surrogates and control characters, wherever they stand."""
     if isinstance(value, str) and not is_plain(value, MOST_ENVELOPE):
-        raise ParcelError("text with control characters or half a surrogate pair")
+        raise PayloadError("text with control characters or half a surrogate pair")
     if isinstance(value, dict):
         for key, entry in value.items():
             _require_plain(key)

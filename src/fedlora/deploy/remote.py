@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's end: a transport that sends letters through some post office and takes in what comes back.
+"""The server's end: a transport that sends messages through some connection and takes in what comes back.
 
 Every order has a number, and a number is open until its answer came or its time is over. An answer to a number that
 is not open (a duplicate, a late one, one to an old round) is dropped and noted; nothing is counted twice.
@@ -14,15 +14,15 @@ from typing import Any
 
 from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
 from fedlora.deploy.answers import answer_of, are_counts, read_hello
-from fedlora.deploy.letters import Letter, seal, unseal
+from fedlora.deploy.connection import Arrival, Connection
 from fedlora.deploy.members import Members
-from fedlora.deploy.post import Arrival, PostOffice
+from fedlora.deploy.messages import Message, decode_message, encode_message
 from fedlora.deploy.shared import difference, shared_digest
-from fedlora.errors import ConfigError, FedloraError, ParcelError, UserError
+from fedlora.errors import ConfigError, FedloraError, PayloadError, UserError
 from fedlora.federation.transport import encode_order
 
 _POLL = 1.0
-"""Seconds that a post office is asked to wait for something to come."""
+"""Seconds that a connection is asked to wait for something to come."""
 _UNKNOWN, _FLOOR, _TIMES, _PAST = 3600.0, 30.0, 3.0, 5
 """The deadline: at first; at least; so many times the slowest answer of so many exchanges."""
 
@@ -46,7 +46,7 @@ class _Open:
     number: tuple[int, int]
     ticket: str
     sent: int
-    parcel: int
+    payload: int
     at: float
 
 
@@ -54,34 +54,34 @@ class AbsentError(UserError):
     """Too few sites are there."""
 
 
-class Relay:
+class RemoteTransport:
     """The transport of a deployed federation.
 
     Args:
-        post: carries the letters.
+        connection: carries the messages.
         shared: the server's shared part of the config.
         run: names the run at the sites.
         patience: whom to wait for, and how long.
-        admit: refuses a member that the method cannot take, by an error.
+        check_client: refuses a member that the method cannot take, by an error.
         members: those who are known from an earlier part of the run.
         clock: seconds.
     """
 
     def __init__(
         self,
-        post: PostOffice,
+        connection: Connection,
         shared: Mapping[str, str],
         run: str,
         patience: Patience,
-        admit: Callable[[Sequence[Client]], None],
+        check_client: Callable[[Sequence[Client]], None],
         *,
         members: Members,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._post, self._shared, self._run = post, shared, run
+        self._connection, self._shared, self._run = connection, shared, run
         self._digest = shared_digest(shared)
-        self._patience, self._admit = patience, admit
+        self._patience, self._check_client = patience, check_client
         self.members = members
         self._greeted: dict[str, str] = {}
         """Node -> ticket of the hello to it."""
@@ -109,7 +109,7 @@ class Relay:
                 )
             self._greet(left)
             before = len(self._greeted)
-            for arrival in self._post.collect(min(left, _POLL)):
+            for arrival in self._connection.collect(min(left, _POLL)):
                 self._take(arrival, {}, strict=True)
             if len(self._greeted) < before or not self._greeted:
                 time.sleep(min(left, _POLL))  # some are asked again, after a pause
@@ -157,7 +157,7 @@ class Relay:
     def _answers(
         self, asked: Mapping[str, tuple[str, Order, Mapping[str, object]]], limit: float
     ) -> Iterator[Reply | Failure]:
-        there, waiting = set(self._post.nodes()), {}
+        there, waiting = set(self._connection.nodes()), {}
         for client, (kind, order, further) in asked.items():
             node = self.members.node(client)
             if node not in there:
@@ -167,7 +167,7 @@ class Relay:
             waiting[own.number] = own
         until, slowest = self._clock() + limit, dict[str, float]()
         while waiting and (left := until - self._clock()) > 0:
-            for arrival in self._post.collect(min(left, _POLL)):
+            for arrival in self._connection.collect(min(left, _POLL)):
                 for own, answer in self._take(arrival, waiting):
                     if isinstance(answer, Reply):
                         kind = own.order.kind
@@ -176,26 +176,26 @@ class Relay:
         for kind, seconds in slowest.items():
             self._slowest.setdefault(kind, deque(maxlen=_PAST)).append(seconds)
         for own in waiting.values():
-            traffic = Traffic(down=own.parcel, overhead=own.sent - own.parcel)
+            traffic = Traffic(down=own.payload, overhead=own.sent - own.payload)
             yield Failure(own.order.client.id, own.order.round, f"no answer within {limit:g} s", traffic=traffic)
 
     def _send(self, kind: str, order: Order, node: str, further: Mapping[str, object], limit: float) -> _Open:
         self._count += 1
         number = (self._session, self._count)
-        envelope, parcel = encode_order(order)
+        envelope, payload = encode_order(order)
         told = {"number": number, "run": self._run, "shared": self._digest, "order": json.loads(envelope), **further}
-        data = seal(Letter(kind, told, parcel))
-        ticket = self._post.send(node, data, limit)
-        return _Open(order, node, number, ticket, len(data), len(parcel), self._clock())
+        data = encode_message(Message(kind, told, payload))
+        ticket = self._connection.send(node, data, limit)
+        return _Open(order, node, number, ticket, len(data), len(payload), self._clock())
 
     def _greet(self, patience: float) -> None:
         """Say hello to nodes that are new. Their answers come whenever they come."""
-        there = self._post.nodes()
+        there = self._connection.nodes()
         self._greeted = {node: ticket for node, ticket in self._greeted.items() if node in there}
-        hello = seal(Letter("hello", {"shared": self._shared, "run": self._run}))
+        hello = encode_message(Message("hello", {"shared": self._shared, "run": self._run}))
         for node in there:
             if node not in self._greeted:
-                self._greeted[node] = self._post.send(node, hello, patience)
+                self._greeted[node] = self._connection.send(node, hello, patience)
 
     def _take(
         self, arrival: Arrival, waiting: dict[tuple[int, int], _Open], strict: bool = False
@@ -210,38 +210,38 @@ class Relay:
                 self._note(arrival.node, f"too late to matter: {arrival.reason}")
             return [self._close(own, waiting, None, len(arrival.reason), arrival.reason) for own in lost]
         try:
-            letter = unseal(arrival.data)
-        except ParcelError as error:
+            message = decode_message(arrival.data)
+        except PayloadError as error:
             if greeting:
                 self._note(arrival.node, f"refused: {error}")
             return [self._close(own, waiting, None, len(arrival.data), f"refused: {error}") for own in lost]
         if greeting:
-            self._welcome(arrival.node, letter, strict)
+            self._welcome(arrival.node, message, strict)
             return []
-        number: Any = letter.envelope.get("number")
+        number: Any = message.envelope.get("number")
         own = waiting.get((number[0], number[1])) if are_counts(number) else None
         if own is None or own.node != arrival.node:
-            self._note(arrival.node, f"dropped: a {letter.kind} to an order that is not open")
+            self._note(arrival.node, f"dropped: a {message.kind} to an order that is not open")
             return []
-        return [self._close(own, waiting, letter, len(arrival.data), "")]
+        return [self._close(own, waiting, message, len(arrival.data), "")]
 
     def _close(
-        self, own: _Open, waiting: dict[tuple[int, int], _Open], letter: Letter | None, size: int, reason: str
+        self, own: _Open, waiting: dict[tuple[int, int], _Open], message: Message | None, size: int, reason: str
     ) -> tuple[_Open, Reply | Failure]:
         del waiting[own.number]
-        up = len(letter.parcel) if letter else 0
-        traffic = Traffic(down=own.parcel, up=up, overhead=own.sent - own.parcel + size - up)
-        return own, answer_of(own.order, letter, reason, traffic)
+        up = len(message.payload) if message else 0
+        traffic = Traffic(down=own.payload, up=up, overhead=own.sent - own.payload + size - up)
+        return own, answer_of(own.order, message, reason, traffic)
 
-    def _welcome(self, node: str, letter: Letter, strict: bool) -> None:
+    def _welcome(self, node: str, message: Message, strict: bool) -> None:
         """Take in a site that said hello, or say why not."""
         name = node
         try:
-            name, client, shared = read_hello(letter)
+            name, client, shared = read_hello(message)
             differs = difference(self._shared, shared, name)
             if differs or client is None:
-                raise ParcelError(differs or "it does not take part.")
-            self._admit([client])
+                raise PayloadError(differs or "it does not take part.")
+            self._check_client([client])
             self.members.join(node, client)
         except FedloraError as error:
             if strict:

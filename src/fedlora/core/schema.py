@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an answer may hold, said by the server before the answer comes.
 
-A method says what it expects of one client in one round (`Expected`); the loop adds what is the same for all
-methods (`Terms`). Whatever is not said here is refused at the door.
+A method says what it expects of one client in one round (`UploadSchema`); the loop adds what is the same for all
+methods (`ReplySchema`). Whatever is not said here is refused in validation.
 """
 
 from collections.abc import Mapping
@@ -57,22 +57,22 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Expected:
+class UploadSchema:
     """What a client's upload may hold of the method's own."""
 
     wholes: tuple[Mapping[str, Shapes], ...] = ({},)
-    """Key of the parcel -> module -> shape, all in the wire's type. Where there are several, exactly one of them."""
+    """Key of the payload -> module -> shape, all in the wire's type. Where there are several, exactly one of them."""
     chosen: Mapping[str, Chosen] = field(default_factory=dict)
-    """Key of the parcel -> the slots that the client may pick."""
+    """Key of the payload -> the slots that the client may pick."""
     numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Key of the parcel -> from where to where; a number that may come or not."""
+    """Key of the payload -> from where to where; a number that may come or not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Terms:
+class ReplySchema:
     """What one answer must keep to. They stay with the server."""
 
-    expected: Expected
+    expected: UploadSchema
     """The method's own part."""
     head: Shapes
     """The dense parts; empty where heads do not travel."""
@@ -84,14 +84,14 @@ class Terms:
     """Whether a score is asked for, and nothing else."""
 
     def most_header(self) -> int:
-        """How long the header of the encoded parcel can be, in bytes."""
+        """How long the header of the encoded payload can be, in bytes."""
         whole = [name for side in self._largest().values() for name in side]
         picked = [name for own in self.expected.chosen.values() for name in own.pool for _ in ("slots", "values")]
         named = [*whole, *picked, *self.head, *self.expected.numbers, *self.expected.chosen, *self._largest()]
         return 1024 + sum(_NAMING + _ESCAPED * len(name) for name in named)
 
     def most_bytes(self) -> int:
-        """How long the encoded parcel can be."""
+        """How long the encoded payload can be."""
         whole = sum(prod(shape) for side in (*self._largest().values(), self.head) for shape in side.values())
         picked = sum(own.most_bytes(self.wire) for own in self.expected.chosen.values())
         return 8 + self.most_header() + whole * self.wire.itemsize + picked

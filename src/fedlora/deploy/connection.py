@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Post offices: what carries letters. One goes straight into the sockets of sites on this machine, one is Flower."""
+"""connections: what carries messages. One goes straight into the sockets of sites on this machine, one is Flower."""
 
 import itertools
 import queue
@@ -17,16 +17,16 @@ GRACE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What came from a node: a letter, or why there will be none."""
+    """What came from a node: a message, or why there will be none."""
 
     node: str
     ticket: str
-    """Of what was sent, `PostOffice.send`."""
+    """Of what was sent, `Connection.send`."""
     data: bytes | None = None
     reason: str = ""
 
 
-class PostOffice(Protocol):
+class Connection(Protocol):
     """Carries bytes to nodes and back. It knows nothing of what is in them."""
 
     def nodes(self) -> Sequence[str]:
@@ -38,7 +38,7 @@ class PostOffice(Protocol):
 
         Args:
             node: to whom.
-            data: a letter.
+            data: a message.
             patience: seconds after which no answer is of use.
         """
         ...
@@ -48,7 +48,7 @@ class PostOffice(Protocol):
         ...
 
 
-class DirectPost:
+class DirectConnection:
     """Sites on this machine.
 
     Args:

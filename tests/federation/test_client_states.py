@@ -1,4 +1,4 @@
-"""Memories on disk are memories: the same answers as in the process, shared parts stored once."""
+"""ClientStates on disk are client states: the same answers as in the process, shared parts stored once."""
 
 import shutil
 import tempfile
@@ -9,19 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlora.core.parcel import to_bytes
-from fedlora.core.rounds import Memory
+from fedlora.core.payload import to_bytes
+from fedlora.core.rounds import ClientState
 from fedlora.errors import RunFolderError
-from fedlora.federation.memories import HeldMemories, StoredMemories
+from fedlora.federation.client_states import HeldClientStates, StoredClientStates
 
 
-def memory(round, shared, own, head):
+def client_state(round, shared, own, head):
     kept = {"input": {"m": torch.full((2, 3), float(shared))}, "output": {"m": torch.full((3, 2), float(own))}}
-    return Memory(round, {**kept, "count": round}, {"h": torch.full((2,), float(head))} if head else {})
+    return ClientState(round, {**kept, "count": round}, {"h": torch.full((2,), float(head))} if head else {})
 
 
 def same(one, other):
-    return (one is None and other is None) or to_bytes(one.to_parcel()) == to_bytes(other.to_parcel())
+    return (one is None and other is None) or to_bytes(one.to_payload()) == to_bytes(other.to_payload())
 
 
 EVENTS = st.lists(
@@ -37,11 +37,11 @@ EVENTS = st.lists(
 def test_on_disk_as_in_the_process(events, asked):
     folder = Path(tempfile.mkdtemp())
     try:
-        held, stored = HeldMemories(), StoredMemories(folder)
+        held, stored = HeldClientStates(), StoredClientStates(folder)
         for client, round, shared, own, head in events:
-            held.keep(client, memory(round, shared, own, head))
-            stored.keep(client, memory(round, shared, own, head))
-        for again in (stored, StoredMemories(folder)):
+            held.keep(client, client_state(round, shared, own, head))
+            stored.keep(client, client_state(round, shared, own, head))
+        for again in (stored, StoredClientStates(folder)):
             for client in ("a", "b/c", "ü.1", "nobody"):
                 assert same(again.latest(client), held.latest(client))
                 assert same(again.before(client, asked), held.before(client, asked))
@@ -52,24 +52,24 @@ def test_on_disk_as_in_the_process(events, asked):
 
 
 def test_what_all_keep_alike_is_there_once(tmp_path):
-    stored = StoredMemories(tmp_path)
+    stored = StoredClientStates(tmp_path)
     for client in range(50):
-        stored.keep(f"c{client}", memory(1, shared=7, own=client, head=0))
-    assert len(list((tmp_path / "blobs").iterdir())) == 1 + 50 + 1  # the shared side, everybody's own, the count
+        stored.keep(f"c{client}", client_state(1, shared=7, own=client, head=0))
+    assert len(list((tmp_path / "blobs").iterdir())) == 1 + 50 + 1  # the shared side, everyone's own, the count
 
 
 def test_an_unfinished_round_is_forgotten(tmp_path):
-    stored = StoredMemories(tmp_path)
+    stored = StoredClientStates(tmp_path)
     for round in (1, 2, 3):
-        stored.keep("a", memory(round, round, round, 0))
-    again = StoredMemories(tmp_path, until=2)
+        stored.keep("a", client_state(round, round, round, 0))
+    again = StoredClientStates(tmp_path, until=2)
     assert again.latest("a").round == 2
     assert len(list(tmp_path.glob("*.json"))) == 1
 
 
 def test_a_damaged_memory_is_said(tmp_path):
-    StoredMemories(tmp_path).keep("a", memory(1, 1, 2, 0))
+    StoredClientStates(tmp_path).keep("a", client_state(1, 1, 2, 0))
     for blob in (tmp_path / "blobs").iterdir():
         blob.write_bytes(b"x")
     with pytest.raises(RunFolderError, match="damaged or missing"):
-        StoredMemories(tmp_path).latest("a")
+        StoredClientStates(tmp_path).latest("a")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folds: what a federation has added to the base's weights, always as the total since W0.
 
-A fold grows by a pair of factors a round. It stays a pair while that is cheaper than the matrix, module
-by module, and is dense from then on. Whoever grows the same fold by the same pairs in the same order has
+A merged update grows by a pair of factors a round. It stays a pair while that is cheaper than the matrix, module
+by module, and is dense from then on. Whoever grows the same merged update by the same pairs in the same order has
 the same bits, so that a server can send a member what it missed, or the whole.
 
 What becomes a part of the weights never travels or adds up in low precision: its float32 numbers are sent
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from fedlora.core.lowrank import LowRank, delta
-from fedlora.core.parcel import Parcel, branch, tensors_at
-from fedlora.errors import ParcelError
+from fedlora.core.payload import Payload, branch, tensors_at
+from fedlora.errors import PayloadError
 
-Fold = Mapping[str, LowRank | Tensor]
+MergedUpdate = Mapping[str, LowRank | Tensor]
 """Module -> the total since W0, without the scale: a pair, or (d_out, d_in) in float32."""
 
 
-def grow(fold: Fold, step: Fold) -> dict[str, LowRank | Tensor]:
-    """A fold with a step added to it; sums are formed in float64 and kept in float32."""
-    return {module: _grown(fold.get(module), more) for module, more in step.items()}
+def grow(merged: MergedUpdate, step: MergedUpdate) -> dict[str, LowRank | Tensor]:
+    """A merged update with a step added to it; sums are formed in float64 and kept in float32."""
+    return {module: _grown(merged.get(module), more) for module, more in step.items()}
 
 
 def _grown(before: LowRank | Tensor | None, more: LowRank | Tensor) -> LowRank | Tensor:
@@ -56,40 +56,40 @@ def _dense(value: LowRank | Tensor) -> Tensor:
     return delta(LowRank(value.A.double(), value.B.double())) if isinstance(value, LowRank) else value.double()
 
 
-def numbers(fold: Fold) -> int:
-    """How many numbers a fold holds."""
-    return sum(v.A.numel() + v.B.numel() if isinstance(v, LowRank) else v.numel() for v in fold.values())
+def numbers(merged: MergedUpdate) -> int:
+    """How many numbers a merged update holds."""
+    return sum(v.A.numel() + v.B.numel() if isinstance(v, LowRank) else v.numel() for v in merged.values())
 
 
-def fold_to_parcel(fold: Fold) -> dict[str, dict[str, Tensor]]:
-    """A fold as it travels: exact, as the bits of its numbers."""
-    pairs = {module: value for module, value in fold.items() if isinstance(value, LowRank)}
-    whole = {module: value for module, value in fold.items() if not isinstance(value, LowRank)}
-    parcel = {
+def merged_to_payload(merged: MergedUpdate) -> dict[str, dict[str, Tensor]]:
+    """A merged update as it travels: exact, as the bits of its numbers."""
+    pairs = {module: value for module, value in merged.items() if isinstance(value, LowRank)}
+    whole = {module: value for module, value in merged.items() if not isinstance(value, LowRank)}
+    payload = {
         "A": {module: _bits(pair.A) for module, pair in pairs.items()},
         "B": {module: _bits(pair.B) for module, pair in pairs.items()},
         "sum": {module: _bits(value) for module, value in whole.items()},
     }
-    return {name: tensors for name, tensors in parcel.items() if tensors}
+    return {name: tensors for name, tensors in payload.items() if tensors}
 
 
-def fold_from_parcel(parcel: Parcel) -> dict[str, LowRank | Tensor]:
-    """The inverse of `fold_to_parcel`.
+def merged_from_payload(payload: Payload) -> dict[str, LowRank | Tensor]:
+    """The inverse of `merged_to_payload`.
 
     Raises:
-        ParcelError: this is no fold.
+        PayloadError: this is no merged update.
     """
-    inputs, outputs, whole = (tensors_at(parcel, name) for name in ("A", "B", "sum"))
+    inputs, outputs, whole = (tensors_at(payload, name) for name in ("A", "B", "sum"))
     if inputs.keys() != outputs.keys():
-        raise ParcelError("a fold's factors come in pairs")
-    fold: dict[str, LowRank | Tensor] = {m: LowRank(_numbers(A), _numbers(outputs[m])) for m, A in inputs.items()}
-    return fold | {module: _numbers(value) for module, value in whole.items()}
+        raise PayloadError("a merged update's factors come in pairs")
+    merged: dict[str, LowRank | Tensor] = {m: LowRank(_numbers(A), _numbers(outputs[m])) for m, A in inputs.items()}
+    return merged | {module: _numbers(value) for module, value in whole.items()}
 
 
-def folds_at(parcel: Parcel, key: str) -> dict[str, dict[str, LowRank | Tensor]]:
-    """Several folds by name."""
-    own = branch(parcel, key)
-    return {name: fold_from_parcel(branch(own, name)) for name in own}
+def merged_at(payload: Payload, key: str) -> dict[str, dict[str, LowRank | Tensor]]:
+    """Several merged updates by name."""
+    own = branch(payload, key)
+    return {name: merged_from_payload(branch(own, name)) for name in own}
 
 
 def _bits(tensor: Tensor) -> Tensor:
@@ -98,5 +98,5 @@ def _bits(tensor: Tensor) -> Tensor:
 
 def _numbers(bits: Tensor) -> Tensor:
     if bits.dtype != torch.int32 or bits.ndim != 2:
-        raise ParcelError("a fold travels as matrices of 32 bits a number")
+        raise PayloadError("a merged update travels as matrices of 32 bits a number")
     return bits.view(torch.float32)

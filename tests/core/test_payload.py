@@ -1,12 +1,12 @@
-"""Parcels keep every bit and refuse what cannot travel."""
+"""Payloads keep every bit and refuse what cannot travel."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlora.core.parcel import cast_floats, from_bytes, is_finite, tensors_at, to_bytes
-from fedlora.errors import ParcelError
+from fedlora.core.payload import cast_floats, from_bytes, is_finite, tensors_at, to_bytes
+from fedlora.errors import PayloadError
 
 TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.int16, torch.int32, torch.bool]
 TENSORS = st.builds(
@@ -35,9 +35,9 @@ def same(a, b):
 
 
 @given(st.dictionaries(KEYS, TREES, max_size=4))
-def test_there_and_back(parcel):
-    data = to_bytes(parcel)
-    assert same(parcel, from_bytes(data))
+def test_there_and_back(payload):
+    data = to_bytes(payload)
+    assert same(payload, from_bytes(data))
     assert to_bytes(from_bytes(data)) == data
 
 
@@ -61,19 +61,19 @@ def test_views_of_one_tensor_travel_apart():
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, {"$tensor": "0"}, float("nan"), float("inf"), {1, 2}])
 def test_what_cannot_travel_is_refused(value):
-    with pytest.raises(ParcelError):
+    with pytest.raises(PayloadError):
         to_bytes({"key": value})
 
 
 @pytest.mark.parametrize("data", [b"x", b"\x00" * 40, to_bytes({"a": torch.zeros(3)})[:-1], b'{"a": 1}'])
-def test_bytes_that_are_no_parcel_are_refused(data):
-    with pytest.raises(ParcelError):
+def test_bytes_that_are_no_payload_are_refused(data):
+    with pytest.raises(PayloadError):
         from_bytes(data)
 
 
 def test_only_floating_point_is_cast():
-    parcel = {"f": torch.ones(2), "i": torch.ones(2, dtype=torch.uint8), "deep": {"f": torch.ones(1)}}
-    narrow = cast_floats(parcel, torch.bfloat16)
+    payload = {"f": torch.ones(2), "i": torch.ones(2, dtype=torch.uint8), "deep": {"f": torch.ones(1)}}
+    narrow = cast_floats(payload, torch.bfloat16)
     assert (narrow["f"].dtype, narrow["i"].dtype) == (torch.bfloat16, torch.uint8)
     assert narrow["deep"]["f"].dtype == torch.bfloat16
 
@@ -84,5 +84,5 @@ def test_finiteness_looks_everywhere():
 
 
 def test_a_branch_of_the_wrong_kind_is_named():
-    with pytest.raises(ParcelError, match="'output' should hold"):
+    with pytest.raises(PayloadError, match="'output' should hold"):
         tensors_at({"output": {"m": 3}}, "output")
