@@ -202,9 +202,7 @@ class PlainTrainer:
         own = self._owned[job.client]
         return (self._train, own.validation) if job.part == "validation" else (self._test, own.test)
 
-    def _padded(
-        self, tokens: Tokens, examples: Indices, label_permutation: Indices | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _padded(self, tokens: Tokens, examples: Indices, permutation: Indices | None) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids and mask (examples, longest), and labels as the client calls them."""
         ids, mask, labels = padded(tokens, examples, self._padding, self._device)
         return (
