@@ -221,7 +221,7 @@ def _defects() -> list[Case]:
     found = [
         make_case("refused/not-finite", "lora-a2", config=ranks, events=[["not finite", 2, 1], ["not finite", 3, 2]])
     ]
-    found.append(make_case("refused/norm", "fedit", config={"clients": {"norm_limit": 12.5}}))
+    found.append(make_case("refused/norm", "fedit", config={"clients": {"norm_limit": 3.7}}))
     found.append(make_case("failure/client-error", "special:breaks"))
     found.append(make_case("D2-rank-override/halves", "special:halves", config=large))
     found.append(
