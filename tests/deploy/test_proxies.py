@@ -1,5 +1,6 @@
-"""The forwarder passes what nodes send, bit for bit, and refuses the rest."""
+"""Forwarder and nginx pass what nodes send, bit for bit, and refuse the rest."""
 
+import shutil
 import ssl
 import subprocess
 import threading
@@ -11,9 +12,10 @@ import pytest
 
 from fedlora.deploy.credentials import make_authority, make_certificate
 from fedlora.deploy.loopback import free_port
-from fedlora.deploy.proxies import ProxyEnds, forwarder
+from fedlora.deploy.proxies import ProxyEnds, forwarder, nginx
 
 httpx = pytest.importorskip("httpx", reason="Flower is not installed: pip install fedlora[flower]")
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 ASKED = []
 
 
@@ -35,11 +37,28 @@ class Echo(BaseHTTPRequestHandler):
         pass
 
 
+def start(proxy, ends):
+    """A proxy's process."""
+    line = list(proxy(ends))
+    return subprocess.Popen([NGINX if line[0] == "nginx" else line[0], *line[1:]], stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(forwarder, id="forwarder"),
+        pytest.param(nginx, id="nginx", marks=pytest.mark.skipif(NGINX is None, reason="nginx is not installed")),
+    ],
+)
+def proxy(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory):
+def ends(proxy, tmp_path_factory):
     keys = tmp_path_factory.mktemp("keys")
     make_authority(keys)
-    certificate, key = make_certificate(keys, ["127.0.0.1"])
+    certificate, key = make_certificate(keys, ["127.0.0.1", "localhost"])
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -47,10 +66,10 @@ def ends(tmp_path_factory):
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     both = ProxyEnds(f"127.0.0.1:{free_port()}", f"127.0.0.1:{server.server_port}", keys)
-    process = subprocess.Popen(list(forwarder(both)))
+    process = start(proxy, both)
     yield both
     process.terminate()
-    process.wait(20)
+    process.communicate(timeout=20)
     server.shutdown()
     server.server_close()
     thread.join()
@@ -78,26 +97,23 @@ def test_bytes_and_headers_there_and_back(client):
     assert answer.content == body
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/v1/control/start-run",
-        "/v1/fleet/%2e%2e/control/x",
-        "/v1/fleet/",
-        "/v1/fleet",
-        "/v1/fleet/a/b",
-        "//v1/fleet/a",
-        "/",
-    ],
+REFUSED = (
+    "/v1/control/start-run",
+    "/v1/fleet/../control/start-run",
+    "/v1/fleet/%2e%2e/control/start-run",
+    "/V1/fleet/pull-messages",
+    "/v1/fleet",
+    "/v1/runtime/acquire-task",
+    "/docs",
+    "/",
 )
+
+
+@pytest.mark.parametrize("path", REFUSED)
 def test_all_else_is_refused_before_the_superlink(client, path):
     ASKED.clear()
-    assert (
-        client.send(
-            client.build_request("POST", httpx.URL(client.base_url).copy_with(raw_path=path.encode()))
-        ).status_code
-        == 403
-    )
+    exactly = httpx.URL(client.base_url).copy_with(raw_path=path.encode())
+    assert client.send(client.build_request("POST", exactly)).status_code == 403
     assert ASKED == []
 
 
@@ -108,9 +124,9 @@ def test_a_request_without_end_is_refused(client):
     assert ASKED == []
 
 
-def test_a_superlink_that_is_away_is_said_so(ends):
+def test_a_superlink_that_is_away_is_said_so(proxy, ends):
     away = ProxyEnds(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", ends.keys)
-    process = subprocess.Popen(list(forwarder(away)), stderr=subprocess.PIPE, text=True)
+    process = start(proxy, away)
     trusted = ssl.create_default_context(cafile=str(ends.keys / "ca.crt"))
     until = time.monotonic() + 30
     try:
@@ -127,4 +143,5 @@ def test_a_superlink_that_is_away_is_said_so(ends):
     finally:
         process.terminate()
         _, said = process.communicate(timeout=20)
-    assert "fedlora: the SuperLink cannot be reached: ConnectError" in said
+    told = {forwarder: "fedlora: the SuperLink cannot be reached: ConnectError", nginx: "Connection refused"}
+    assert told[proxy] in said
