@@ -3,8 +3,8 @@
 
 python examples/deploy_demo.py [FOLDER]
 
-Makes an authority, a certificate and node keys, starts a SuperLink, three SuperNodes and three sites, runs LoRA-A2 and
-then FedSA-LoRA, and stops everything that it started, also on Ctrl-C. The data are generated.
+Makes an authority, a certificate and keys, signs the app, starts a SuperLink behind a proxy, three SuperNodes and three
+sites, runs LoRA-A2 and then FedSA-LoRA, and stops everything that it started, also on Ctrl-C. The data are generated.
 """
 
 import json
@@ -70,8 +70,9 @@ def main():
     generated_base()
     with Loopback(folder) as own:
         sites = list(write_files(folder))
-        print(f"SuperLink at {own.address}, over TLS, for registered nodes only", flush=True)
         own.superlink()
+        print(f"SuperLink at {own.control}, for this machine's operator only", flush=True)
+        print(f"proxy at {own.address}, over TLS, for registered nodes only", flush=True)
         for name, address, key in sites:
             own.supernode(name, address, key, own.register(name))
             print(f"SuperNode of {name}: forwards to 127.0.0.1", flush=True)

@@ -1,11 +1,13 @@
-"""Flower really carries it: a SuperLink over TLS, SuperNodes with keys, a resident site behind each."""
+"""Flower really carries it: a SuperLink behind a proxy, over TLS, SuperNodes with keys, a resident site behind each."""
 
+import shutil
 import signal
 import time
 
 import pytest
 from tests.deploy.conftest import RANKS, journal_state, lines
 
+from fedlora.deploy import proxies
 from fedlora.deploy.credentials import make_authority, make_node_key
 from fedlora.deploy.loopback import Loopback
 from fedlora.deploy.site_config import read_site
@@ -15,9 +17,16 @@ pytest.importorskip("flwr", reason="Flower is not installed: pip install fedlora
 pytestmark = pytest.mark.slow
 
 
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+BOTH = [
+    pytest.param(proxies.forwarder, id="forwarder"),
+    pytest.param(proxies.nginx, id="nginx", marks=pytest.mark.skipif(NGINX is None, reason="nginx is not installed")),
+]
+
+
 @pytest.fixture
-def loopback(tmp_path):
-    with Loopback(tmp_path / "loopback") as own:
+def loopback(request, tmp_path):
+    with Loopback(tmp_path / "loopback", proxy=getattr(request, "param", proxies.forwarder)) as own:
         own.superlink()
         yield own
 
@@ -70,6 +79,7 @@ def test_who_must_not_come_in(loopback, tmp_path):
     refused(loopback, "fooled", "CERTIFICATE_VERIFY_FAILED")
 
 
+@pytest.mark.parametrize("loopback", BOTH, indirect=True)
 def test_flower_is_a_simulation(loopback, nodes, world, tmp_path):
     own = world("lora-a2", deploy={"deadline": 120.0})
     own.simulate(tmp_path / "simulated")
