@@ -1,10 +1,10 @@
-"""Runs tests of this checkout against the code of another commit: what a mend claims must have been broken before.
+"""Runs the tests of a mend against the code from before it: what a mend claims must have been broken.
 
-    python tests/against.py COMMIT [TEST ...]
+    python tests/against.py COMMIT [DEFECT ...]
 
-Makes a checkout of the commit in a temporary folder, lays this checkout's `tests` over it, and runs the tests there with
-that commit's code. Ends with 0 if every named test turned red, and with 1 otherwise. Which tests belong to which defect
-stands in `DEFECTS`; without tests all of those are run.
+Names of modules have changed since, so that today's tests cannot be imported beside old code. Each defect therefore names
+the commit whose tests came with its mend; these are laid over a checkout of COMMIT in a temporary folder and run there, with
+that checkout's code. Ends with 0 if every test turned red, and with 1 otherwise.
 """
 
 import os
@@ -16,32 +16,56 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
+TRUST = "tests/deploy/test_trust.py::"
+TEXT = f"{TRUST}test_no_text_of_a_site_stops_the_run_or_spoils_its_records"
+INPUTS = "tests/app/test_other_inputs.py::"
 DEFECTS = {
-    "S3": [
-        "tests/deploy/test_trust.py::test_a_node_has_one_name",
-        "tests/deploy/test_trust.py::test_a_second_hello_does_not_change_the_number_of_examples",
-        "tests/deploy/test_trust.py::test_a_site_cannot_count_for_more_than_was_agreed",
-        "tests/deploy/test_trust.py::test_another_node_cannot_take_a_name_when_the_run_goes_on",
-    ],
-    "S4": [
-        "tests/deploy/test_trust.py::test_no_text_of_a_site_stops_the_run_or_spoils_its_records[reason-half a surrogate pair]",
-        "tests/deploy/test_trust.py::test_no_text_of_a_site_stops_the_run_or_spoils_its_records[reason-a control character]",
-        "tests/deploy/test_trust.py::test_no_text_of_a_site_stops_the_run_or_spoils_its_records[kind-half a surrogate pair]",
-        "tests/deploy/test_trust.py::test_no_text_of_a_site_stops_the_run_or_spoils_its_records[kind-a control character]",
-        "tests/deploy/test_trust.py::test_no_text_of_a_site_stops_the_run_or_spoils_its_records[kind-too long]",
-        "tests/deploy/test_trust.py::test_notes_with_such_text_are_refused",
-    ],
+    "S3": (
+        "596e5b0",
+        [
+            f"{TRUST}test_a_node_has_one_name",
+            f"{TRUST}test_a_second_hello_does_not_change_the_number_of_examples",
+            f"{TRUST}test_a_site_cannot_count_for_more_than_was_agreed",
+            f"{TRUST}test_another_node_cannot_take_a_name_when_the_run_goes_on",
+        ],
+    ),
+    "S4": (
+        "596e5b0",
+        [
+            f"{TEXT}[reason-half a surrogate pair]",
+            f"{TEXT}[reason-a control character]",
+            f"{TEXT}[kind-half a surrogate pair]",
+            f"{TEXT}[kind-a control character]",
+            f"{TEXT}[kind-too long]",
+            f"{TRUST}test_notes_with_such_text_are_refused",
+        ],
+    ),
+    "S6": (
+        "1537c65",
+        [
+            f"{INPUTS}test_resume_refuses_other_inputs_and_goes_on_with_the_old_ones",
+            f"{INPUTS}test_compare_refuses_a_finished_run_of_other_inputs",
+            f"{INPUTS}test_compare_does_not_put_few_examples_beside_many",
+            f"{INPUTS}test_another_version_is_refused_by_name",
+        ],
+    ),
 }
+"""Defect -> the commit that has its tests, and which they are."""
 
 
-def outcomes(commit, tests):
-    """Test -> what became of it, under the code of a commit."""
+def checkout(commit: str, folder: Path, *paths: str) -> None:
+    """Write the files of a commit into a folder."""
+    archive = subprocess.run(["git", "archive", commit, *paths], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
+
+
+def outcomes(commit: str, tests_of: str, tests: list[str]) -> dict[str, tuple[str, str]]:
+    """Test -> what became of it (red, passed, error or skipped) and the first line of why."""
     folder = Path(tempfile.mkdtemp(prefix="against-"))
     try:
-        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-        subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
+        checkout(commit, folder)
         shutil.rmtree(folder / "tests")
-        shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        checkout(tests_of, folder, "tests")
         env = {**os.environ, "PYTHONPATH": str(folder / "src")}
         line = [sys.executable, "-m", "pytest", "-m", "", "-p", "no:cacheprovider", "--junitxml", "result.xml", *tests]
         done = subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -50,25 +74,25 @@ def outcomes(commit, tests):
         found = {}
         for case in ElementTree.parse(folder / "result.xml").iter("testcase"):
             bad = [part for part in case if part.tag in ("failure", "error", "skipped")]
-            first = (bad[0].get("message") or "").splitlines()[:1] if bad else []
-            kind = bad[0].tag if bad else "passed"
-            found[f"{case.get('classname')}::{case.get('name')}"] = (kind, first[0] if first else "")
+            message = (bad[0].get("message") or "").splitlines()[:1] if bad else []
+            kind = bad[0].tag.replace("failure", "red") if bad else "passed"
+            found[f"{case.get('classname')}::{case.get('name')}"] = (kind, "".join(message))
         return found
     finally:
         shutil.rmtree(folder)
 
 
-def main():
+def main() -> None:
     """Run what was asked for."""
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    tests = sys.argv[2:] or [test for group in DEFECTS.values() for test in group]
-    found = outcomes(sys.argv[1], tests)
-    for test, (kind, message) in found.items():
-        print(f"{'red' if kind == 'failure' else kind:8} {test}\n         {message[:150]}")
-    red = sum(kind == "failure" for kind, _ in found.values())
-    print(f"{red} of {len(found)} tests are red at {sys.argv[1]}")
-    sys.exit(0 if found and red == len(found) else 1)
+    if len(sys.argv) < 2 or not set(sys.argv[2:]) <= DEFECTS.keys():
+        sys.exit(f"{__doc__}\nDefects: {', '.join(DEFECTS)}")
+    commit, count, red = sys.argv[1], 0, 0
+    for defect in sys.argv[2:] or DEFECTS:
+        for test, (kind, message) in outcomes(commit, *DEFECTS[defect]).items():
+            print(f"{defect} {kind:7} {test}\n           {message[:150]}", flush=True)
+            count, red = count + 1, red + (kind == "red")
+    print(f"{red} of {count} tests are red at {commit}")
+    sys.exit(0 if count and red == count else 1)
 
 
 if __name__ == "__main__":
