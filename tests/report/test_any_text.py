@@ -16,7 +16,8 @@ from fedlora.report.page import write_report
 
 MODULES = ["enc.layer.0.query", "enc.layer.1.out"]
 DOLLARS = "$100% & $50%"
-ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
+UNFIT = st.sampled_from("\x00\x1b\r\n\x85\u2028\u202e\u2066\ud800\udfff\ufdd0\ufffe\uffff$\\_^{}<>&|")
+ANY_TEXT = st.lists(st.characters() | UNFIT, max_size=30).map("".join)
 FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
