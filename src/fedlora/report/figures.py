@@ -23,8 +23,8 @@ _MOST_CELLS = 4000
 """Of a map, so that each can have its value under the pointer. Of more clients, some are shown."""
 _MOST_DOTS = 400
 """Clients of a run that get a dot each. Of more, some are shown."""
-_LONGEST_NAME = 30
-"""Characters of a name at an edge or in a legend; tips have more."""
+_LONGEST_NAME, _LONGEST_SLANTED = 30, 24
+"""Characters of a name in a legend or at the left edge, and below a map; tips have more."""
 _DASHES = ("-", "--", ":")
 
 
@@ -244,7 +244,9 @@ class Cells:
 
 def heat_map(name: str, title: str, cells: Cells) -> str:
     """The map drawn, the fuller a cell the higher its value."""
-    figure, (axes,) = new_figure(height=1.1 + min(0.26 * len(cells.rows), 5.0))
+    columns = _below(cells.columns)
+    slanted = 0.06 * max(0, max(map(len, columns), default=0) - 8)  # inches that long names take from the map
+    figure, (axes,) = new_figure(height=1.1 + slanted + min(0.26 * len(cells.rows), 5.0))
     axes.grid(visible=False)
     highest = cells.top or max(cells.values.values(), default=1.0)
     told: dict[str, str] = {}
@@ -256,22 +258,26 @@ def heat_map(name: str, title: str, cells: Cells) -> str:
         told[f"cell{x}-{y}"] = cells.tips[x, y]
     axes.set_xlim(-0.5, len(cells.columns) - 0.5)
     axes.set_ylim(len(cells.rows) - 0.5, -0.5)
-    _names(axes, cells.columns, cells.rows)
+    _names(axes, columns, cells.rows)
     axes.set_xlabel(cells.across)
     return to_svg(figure, name, title, told)
 
 
+def _below(columns: Sequence[str]) -> list[str]:
+    """The names below a map; none where there are too many."""
+    return [shortened(name, _LONGEST_SLANTED) for name in columns] if len(columns) <= 26 else []
+
+
 def _names(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     """Names at the edges where there is room for them."""
-    columns, rows = ([shortened(name, _LONGEST_NAME) for name in names] for names in (columns, rows))
-    if len(columns) <= 26 and max(map(len, columns)) <= 24:
+    if columns:
         slanted = max(map(len, columns)) > 3
         turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
         axes.set_xticks(range(len(columns)), columns, **turned)
     else:
         axes.set_xticks([])
     if len(rows) <= 40:
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_yticks(range(len(rows)), [shortened(name, _LONGEST_NAME) for name in rows])
     else:
         axes.set_yticks([])
 

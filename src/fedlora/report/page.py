@@ -15,8 +15,8 @@ from fedlora.report.tables import COLUMNS, NOTES, cells, comma_separated, markdo
 from fedlora.report.text import shortened, visible, visible_lines
 
 HTML, MARKDOWN, CSV = "report.html", "table.md", "table.csv"
-_LONGEST_REASON = 300
-"""Characters of what an error of another library says."""
+_LONGEST_REASON, _LONGEST_NAME = 300, 80
+"""Characters of what an error of another library says, and of a client's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def _notices(runs: Sequence[RunData]) -> list[str]:
     unfinished = [_name(run) for run in runs if not run.finished]
     if unfinished:
         notices.append(f"Not finished: {', '.join(unfinished)}.")
-    left_out = runs[0].split["left_out_clients"]
+    left_out = [shortened(client, _LONGEST_NAME) for client in runs[0].split["left_out_clients"]]
     if left_out:
         notices.append(f"Left out, without any training example: {', '.join(left_out)}.")
     return notices
