@@ -6,7 +6,7 @@ from fedlora.deploy.server import run_server
 
 
 class Watching(Harmful):
-    """A post that notes, for every `finish` that goes out, whether the page was there."""
+    """A connection that notes, for every `finish` that goes out, whether the page was there."""
 
     def __init__(self, world, out):
         super().__init__(world)
@@ -25,9 +25,9 @@ def own_models(world):
 def test_finish_reaches_the_sites_before_the_page_is_drawn(world, threads, tmp_path):
     own = world("fedsa", rounds=1)
     threads(own)
-    post = Watching(own, tmp_path / "out")
-    list(run_server(own.config, post, tmp_path / "out", clock=post.clock))
-    assert post.page_was_there == [False, False, False]
+    connection = Watching(own, tmp_path / "out")
+    list(run_server(own.config, connection, tmp_path / "out", clock=connection.clock))
+    assert connection.page_was_there == [False, False, False]
     assert own_models(own) == ["ash", "birch", "cedar"]
     assert (tmp_path / "out" / "report.html").is_file()
 
@@ -35,8 +35,8 @@ def test_finish_reaches_the_sites_before_the_page_is_drawn(world, threads, tmp_p
 def test_sites_get_their_models_though_the_page_fails(world, threads, tmp_path, capsys):
     own = world("fedsa", rounds=1)
     threads(own)
-    post = Harmful(own)
-    for _, record in run_server(own.config, post, tmp_path / "out", clock=post.clock):
+    connection = Harmful(own)
+    for _, record in run_server(own.config, connection, tmp_path / "out", clock=connection.clock):
         if record:
             (tmp_path / "out" / "report.html").mkdir()  # no page can be written there
     assert own_models(own) == ["ash", "birch", "cedar"]
