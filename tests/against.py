@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[1]
 TRUST = "tests/deploy/test_trust.py::"
 TEXT = f"{TRUST}test_no_text_of_a_site_stops_the_run_or_spoils_its_records"
+PAGE, LAST = "tests/report/test_any_text.py::", "tests/app/test_page_comes_last.py::"
 INPUTS = "tests/app/test_other_inputs.py::"
 DEFECTS = {
     "S3": (
@@ -38,6 +39,18 @@ DEFECTS = {
             f"{TEXT}[kind-a control character]",
             f"{TEXT}[kind-too long]",
             f"{TRUST}test_notes_with_such_text_are_refused",
+        ],
+    ),
+    "S5": (
+        "a42e644",
+        [
+            f"{PAGE}test_any_text_gives_a_page_whose_parts_parse",
+            f"{PAGE}test_names_are_drawn_as_they_are_written",
+            f"{PAGE}test_choices_that_make_no_sense_are_no_figure",
+            f"{LAST}test_strange_labels_and_owners_end_in_a_page",
+            f"{LAST}test_a_run_whose_page_fails_has_not_failed",
+            f"{LAST}test_a_comparison_goes_on_after_a_page_that_fails",
+            "tests/deploy/test_finish_before_page.py",
         ],
     ),
     "S6": (
