@@ -20,6 +20,18 @@ COMMON_START = tuple(method for method in METHODS if method not in ("flora", "fl
 ALL_AT_ONCE = [["lost reply", 2, 1], ["lost reply", 3, 3]]
 
 
+PRUNES: dict[str, dict[str, Any]] = {
+    "adapter": {"rank": 4},
+    "method": {"keep": 0.5, "penalty": 0.5},
+    "train": {"lr": 1e-3, "epochs": 2},
+}
+"""Settings under which HetLoRA's ranks do fall."""
+PRUNES_SGD: dict[str, dict[str, Any]] = {
+    "method": {"keep": 0.5, "penalty": 0.2},
+    "train": {"lr": 0.05, "optimizer": "sgd"},
+}
+
+
 def _methods() -> list[Case]:
     found = []
     for method in METHODS:
@@ -50,13 +62,16 @@ def _options() -> list[Case]:
             "replicate-promote/absence", "replicate", config={**promote, "clients": {"ranks": RANKS, "per_round": 3}}
         ),
         make_case("replicate-promote/lost-reply", "replicate", config=promote, events=[["lost reply", 1, 3]]),
-        make_case("hetlora/prunes", "hetlora", config={**ranks, "method": {"keep": 0.5, "penalty": 5.0}}, events=lost),
+        make_case("hetlora/prunes", "hetlora", config=PRUNES, events=lost),
+        make_case("hetlora/prunes-mixed", "hetlora", config={**ranks, **PRUNES_SGD}, events=lost),
         make_case("florist/energy", "florist", config={**ranks, "method": {"energy": 0.5}}, events=lost),
         make_case("fair/ridge", "fair", config={"method": {"ridge": 1.0}}),
         make_case("flora/large-base", "flora", config={"model": {"base": "two layers"}}, events=lost),
         make_case("fedex/large-base", "fedex", config={"model": {"base": "two layers"}}, events=lost),
         make_case("ffa/owners", "ffa", config={**ranks, "method": {"denominator": "owners"}}, events=lost),
     ]
+    large = {"adapter": {"rank": 8}}
+    found.append(make_case("lora-a2/large-budget", "lora-a2", config=large, events=lost))
     choices: dict[str, dict[str, Any]] = {
         "magnitude": {"criterion": "magnitude"},
         "sensitivity": {"criterion": "sensitivity"},
@@ -107,6 +122,8 @@ def _wrappers() -> list[Case]:
         ]
         private = {"adapter": {"head": "private"}, "clients": {"ranks": RANKS, "per_round": 4}}
         found.append(make_case(f"{name}-private-head/lora-a2", "lora-a2", config=private, wrap=[wrapper]))
+    pruning = {**PRUNES, "adapter": {"rank": 4, "head": "frozen"}}
+    found.append(make_case("clip/hetlora-prunes", "hetlora", config=pruning, wrap=[["clip", {"norm": 0.1}]]))
     both = [wrappers["clip"][0], wrappers["fedavgm"][0]]
     frozen = {"adapter": {"head": "frozen"}}
     found.append(make_case("wrapped-twice/clip-fedavgm", "fedit", config=frozen, wrap=both))
