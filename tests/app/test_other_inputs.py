@@ -69,7 +69,7 @@ def rename_a_label(place):
     for part in ("train", "test"):
         rewrite(
             place / "data" / f"{part}.jsonl",
-            lambda own: with_column(own, "label", [row["label"].replace("share_limit", "share_z") for row in own]),
+            lambda own: with_column(own, "label", [row["label"].replace("share_limit", "share_limits") for row in own]),
         )
 
 
