@@ -24,8 +24,8 @@ from fedlora.errors import FedloraError
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.transport import Transport
 from fedlora.report.read import group, read_runs
-from fedlora.report.tables import NOTES, SHORT, rows, short_cells, size
-from fedlora.training.cohort import PaddedInstead
+from fedlora.report.tables import SHORT, notes, rows, short_cells, size
+from fedlora.training.forward.packed import PaddedInstead
 from fedlora.training.memory import SmallerPortions
 
 
@@ -148,7 +148,7 @@ def print_table(folders: Sequence[Path], console: Console) -> None:
     console.print()
     console.print(table)
     console.print(f"{max(row.rounds for row in found)} rounds, {max(row.seeds for row in found)} seed(s)", style="dim")
-    console.print(Padding(NOTES, (1, 0, 1, 0)), style="dim", soft_wrap=False)
+    console.print(Padding(notes(found[0].task), (1, 0, 1, 0)), style="dim", soft_wrap=False)
 
 
 def opening(simulation: Simulation) -> list[str]:

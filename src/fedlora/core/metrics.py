@@ -92,6 +92,18 @@ class Scoring:
         values = {metric.name: metric.of(score) for metric in self.metrics}
         return {name: value for name, value in values.items() if value is not None}
 
+    def to_json(self) -> list[dict[str, object]]:
+        """The metrics as a run folder describes them, for readers that know nothing of the task."""
+        return [
+            {
+                "name": metric.name,
+                "higher_is_better": metric.higher_is_better,
+                "format": metric.format,
+                "title": metric.title or metric.name,
+            }
+            for metric in self.metrics
+        ]
+
     def goodness(self, score: Score) -> float | None:
         """The headline, turned so that more is better."""
         value = self.headline.of(score)

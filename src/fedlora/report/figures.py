@@ -26,10 +26,12 @@ _MOST_DOTS = 400
 _LONGEST_NAME = 30
 """Characters of a name at an edge or in a legend; tips have more."""
 _DASHES = ("-", "--", ":")
+_CHANCE: Mapping[str, Any] = {"color": "#8a8a8a", "linestyle": (0, (1, 3)), "linewidth": 1.0, "zorder": 0}
+"""The line at the score of a model that guesses."""
 
 
 def score_curves(groups: Sequence[Group], part: str, key: str, against: str, title: str) -> str | None:
-    """A score after every scored round, the mean over seeds with a band from lowest to highest.
+    """The task's headline after every scored round, the mean over seeds with a band from lowest to highest.
 
     Args:
         groups: one line each.
@@ -41,24 +43,28 @@ def score_curves(groups: Sequence[Group], part: str, key: str, against: str, tit
     figure, (axes,) = new_figure()
     tips: dict[str, str] = {}
     lines: dict[str, Line2D] = {}
+    task = groups[0].runs[0].task
+    metric = task.headline
     for number, group in enumerate(groups):
         points = _curve(group, part, key, against)
         if not points:
             continue
-        x, y = [own[0] for own in points], [100 * statistics.fmean(own[1]) for own in points]
+        x, y = [at for at, _ in points], [metric.factor * statistics.fmean(values) for _, values in points]
         colour, dash = PALETTE[number % len(PALETTE)], _DASHES[number // len(PALETTE) % len(_DASHES)]
         (lines[group.label],) = axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.4)
-        if any(len(own[1]) > 1 for own in points):
-            low, high = [100 * min(own[1]) for own in points], [100 * max(own[1]) for own in points]
+        if any(len(values) > 1 for _, values in points):
+            low, high = ([metric.factor * end(values) for _, values in points] for end in (min, max))
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         for place, (at, height) in enumerate(zip(x, y, strict=True)):
             (dot,) = axes.plot([at], [height], marker="o", markersize=3.2, color=colour)
             dot.set_gid(f"dot{number}-{place}")
             where = f"{size(at)} sent" if against == "bytes_up" else f"round {at:.0f}"
-            tips[f"dot{number}-{place}"] = f"{group.label}, {where}: {height:.1f} %"
+            tips[f"dot{number}-{place}"] = f"{group.label}, {where}: {metric.words(height / metric.factor)}"
     if not tips:
         return None
-    axes.set_ylabel("accuracy, %")
+    if task.chance is not None:
+        axes.axhline(metric.factor * task.chance, **_CHANCE)
+    axes.set_ylabel(metric.title)
     axes.set_xlabel("bytes sent by all clients" if against == "bytes_up" else "round")
     if against == "round":
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
@@ -78,7 +84,7 @@ def _curve(group: Group, part: str, key: str, against: str) -> list[tuple[float,
         sent = 0.0
         for line in run.rounds:
             sent += line["bytes_up"]
-            if line[part]:
+            if line[part] and key in line[part]:
                 x = sent if against == "bytes_up" else float(line["round"])
                 by_round.setdefault(line["round"], []).append((x, line[part][key]))
     points = [(statistics.fmean(x for x, _ in own), [y for _, y in own]) for _, own in sorted(by_round.items())]
@@ -86,7 +92,9 @@ def _curve(group: Group, part: str, key: str, against: str) -> list[tuple[float,
 
 
 def client_scores(groups: Sequence[Group], title: str) -> str | None:
-    """Every client's own accuracy at the end, a dot each; all seeds."""
+    """Every client's score of its model at the end, a dot each; all seeds."""
+    task = groups[0].runs[0].task
+    metric = task.headline
     figure, (axes,) = new_figure(height=0.9 + 0.34 * len(groups))
     tips: dict[str, str] = {}
     for number, group in enumerate(groups):
@@ -97,19 +105,27 @@ def client_scores(groups: Sequence[Group], title: str) -> str | None:
                 gid = f"client{len(tips)}"
                 height = number + 0.22 * _spread_of(line["client"])
                 (dot,) = axes.plot(
-                    [100 * line["score"]], [height], "o", markersize=4, alpha=0.55, color=PALETTE[number % len(PALETTE)]
+                    [metric.factor * line["score"]],
+                    [height],
+                    "o",
+                    markersize=4,
+                    alpha=0.55,
+                    color=PALETTE[number % len(PALETTE)],
                 )
                 dot.set_gid(gid)
                 tips[gid] = (
-                    f"{group.label}, client {line['client']}, seed {run.seed}: {100 * line['score']:.1f} % of "
+                    f"{group.label}, client {line['client']}, seed {run.seed}: {metric.words(line['score'])} of "
                     f"{line['score_examples']}; trains on {line['examples']}, rank {line['rank']}"
                 )
     if not tips:
         return None
     axes.set_yticks(range(len(groups)), [shortened(group.label, _LONGEST_NAME) for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlim(-2, 102)
-    axes.set_xlabel("accuracy on the client's own test part, %")
+    if metric.format == "percent":
+        axes.set_xlim(-2, 102)
+    if task.chance is not None:
+        axes.axvline(metric.factor * task.chance, **_CHANCE)
+    axes.set_xlabel(f"on the client's own test part: {metric.title}")
     return to_svg(figure, "clients", title, tips)
 
 

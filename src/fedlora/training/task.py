@@ -29,11 +29,6 @@ class Task(Protocol):
         ...
 
     @property
-    def labels(self) -> Sequence[str]:
-        """The names of what is predicted, in the order of the logits; empty where there are none."""
-        ...
-
-    @property
     def chance(self) -> float | None:
         """The headline metric of a model that guesses; None where guessing has no meaning."""
         ...
@@ -55,6 +50,14 @@ class Task(Protocol):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss, a scalar: the sum over the examples."""
+        ...
+
+    def names(self, client: Owned | None) -> list[str]:
+        """What the logits stand for, in their order, in a client's model or (None) in the global one."""
+        ...
+
+    def answers(self, logits: Tensor, names: Sequence[str]) -> list[list[tuple[str, float]]]:
+        """For each example the possible answers with their probabilities, the likeliest first."""
         ...
 
     def sums(self, logits: Tensor, targets: Tensor, client: Owned | None) -> Sums:

@@ -76,6 +76,21 @@ class Classification:
         """Cross-entropy of logits (examples, labels), summed over the examples."""
         return functional.cross_entropy(logits, targets, reduction="sum")
 
+    def names(self, client: Owned | None) -> list[str]:
+        """The labels in the order of a model's logits: a client may have numbered them in its own order."""
+        if client is None or client.label_permutation is None:
+            return list(self.labels)
+        by_number = dict(zip(client.label_permutation.tolist(), self.labels, strict=True))
+        return [by_number[number] for number in range(len(self.labels))]
+
+    def answers(self, logits: Tensor, names: Sequence[str]) -> list[list[tuple[str, float]]]:
+        """Every label with its probability, the likeliest first, for logits (examples, labels)."""
+        answers = []
+        for probabilities in logits.softmax(dim=1):
+            order = probabilities.argsort(descending=True).tolist()
+            answers.append([(names[index], float(probabilities[index])) for index in order])
+        return answers
+
     def sums(self, logits: Tensor, targets: Tensor, client: Owned | None) -> Sums:
         """Correct answers and loss, and counts by label (by the dataset's numbers) where they may be told."""
         loss = float(self.loss(logits, targets))
