@@ -4,9 +4,11 @@ import re
 
 import numpy
 
-from fedlora.report.figures import client_scores, label_map, overlap_map, some
+from fedlora.report.figures import client_scores
+from fedlora.report.heat_maps import label_map, overlap_map
 from fedlora.report.read import Group, RunData
 from fedlora.report.task import read_task
+from fedlora.report.text import some
 
 
 def run_of(count):

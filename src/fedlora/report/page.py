@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 from fedlora.errors import FedloraError, ReportError
-from fedlora.report import figures
+from fedlora.report import figures, heat_maps
 from fedlora.report.read import Group, RunData, group, read_runs
 from fedlora.report.tables import cells, columns, comma_separated, markdown, notes, rows
 from fedlora.report.text import shortened, visible, visible_lines
@@ -121,7 +121,7 @@ def draw(groups: Sequence[Group]) -> list[Drawn]:
         _drawn(
             "Who owns which labels",
             f"Training examples, seed {first.seed}.",
-            None if first.deployed else figures.label_map(first, "labels of the clients"),
+            None if first.deployed else heat_maps.label_map(first, "labels of the clients"),
         ),
     ]
     for own in groups:
@@ -131,14 +131,14 @@ def draw(groups: Sequence[Group]) -> list[Drawn]:
                 _drawn(
                     f"{own.label}: chosen slots of {letter}",
                     f"Mean over clients, last round that trained {letter}, seed {run.seed}.",
-                    figures.slot_map(run, side, f"chosen slots of {letter} by layer and map"),
+                    heat_maps.slot_map(run, side, f"chosen slots of {letter} by layer and map"),
                 )
             )
             drawn.append(
                 _drawn(
                     f"{own.label}: slots in common, {letter}",
                     "Jaccard similarity of every two clients' choices in that round.",
-                    figures.overlap_map(run, side, f"overlap of chosen slots of {letter}"),
+                    heat_maps.overlap_map(run, side, f"overlap of chosen slots of {letter}"),
                 )
             )
     return [figure for figure in drawn if figure.svg]
