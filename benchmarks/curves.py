@@ -26,12 +26,14 @@ from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Client, Duration, Order
 from fedlora.federation.local import LocalTransport
 from fedlora.methods.fedit import FedIT
-from fedlora.training.cohort import CohortTrainer
+from fedlora.training.client_fit import TrainSettings
+from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.generated import generated_base
+from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import load_base
 from fedlora.training.split import Owned
+from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import Tokens
-from fedlora.training.trainer import TrainSettings
 
 LABELS = tuple(f"label {number}" for number in range(20))
 
@@ -47,10 +49,10 @@ def seconds(base, clients, examples, length, rank, batch=16, client_batch=1, wor
         for number, own in enumerate(numpy.arange(count).reshape(clients, examples))
     }
     method, spec = FedIT(), base.spec(rank, 2.0, head="shared")
-    trainer = CohortTrainer(
-        base, spec, TrainSettings(Duration(epochs=1), batch_size=batch), train=tokens, test=tokens, owned=owned, seed=0,
-        rounds=2, tokens_a_pass=10**9 if client_batch > 1 else 1024,
-    )  # fmt: skip
+    forward = fastest_forward(base, spec, tokens_a_pass=10**9 if client_batch > 1 else 1024)
+    settings = TrainSettings(Duration(epochs=1), batch_size=batch)
+    parts = {"train": tokens, "test": tokens, "owned": owned}
+    trainer = ModelTrainer(forward, Classification(base.labels), settings, **parts, seed=0, rounds=2)
     members = [Client(name, examples, rank) for name in owned]
     transport = LocalTransport(members, method, trainer, client_batch=client_batch, workers=workers)
     state = method.init(spec, 0)

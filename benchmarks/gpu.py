@@ -26,11 +26,14 @@ from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.rounds import Duration, Fit, FitJob
 from fedlora.core.seeds import numpy_stream
 from fedlora.training.batches import padded
-from fedlora.training.cohort import CohortTrainer
+from fedlora.training.client_fit import TrainSettings
+from fedlora.training.forward.packed import fastest_forward
+from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base
 from fedlora.training.split import Owned
+from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import Tokens
-from fedlora.training.trainer import PlainTrainer, TrainSettings
 
 LABELS = tuple(f"label {number}" for number in range(77))
 LIMIT = 420.0
@@ -66,12 +69,13 @@ def some_tokens(clients, each):
     return Tokens(ids, starts, draw.integers(0, 77, clients * each)), owned
 
 
-def new_trainer(kind, base, tokens, owned, device, steps, **others):
+def new_trainer(forward, base, tokens, owned, device, steps, **others):
     settings = TrainSettings(Duration(steps=steps), batch_size=16, lr=5e-4)
     spec = base.spec(8, 2.0, head="shared")
-    return kind(
-        base, spec, settings, train=tokens, test=tokens, owned=owned, seed=0, rounds=10, device=device, **others
-    )
+    return ModelTrainer(
+        forward(base, spec, device, **others), Classification(base.labels), settings,
+        train=tokens, test=tokens, owned=owned, seed=0, rounds=10,
+    )  # fmt: skip
 
 
 def jobs_of(trainer, owned):
@@ -97,8 +101,8 @@ def agreement(device, small):
     """The largest difference of a client's loss, cohort on the device against plain on the CPU, float32."""
     tokens, owned = some_tokens(4, 48)
     losses = []
-    for kind, where, others in ((PlainTrainer, "cpu", {}), (CohortTrainer, device, {"tokens_a_pass": 10**9})):
-        trainer = new_trainer(kind, new_base(where, torch.float32, small), tokens, owned, where, 5, **others)
+    for forward, where, others in ((PaddedForward, "cpu", {}), (fastest_forward, device, {"tokens_a_pass": 10**9})):
+        trainer = new_trainer(forward, new_base(where, torch.float32, small), tokens, owned, where, 5, **others)
         losses.append([fitted.loss for fitted in trainer.fit(jobs_of(trainer, owned))])
     return max(abs(one - other) for one, other in zip(*losses, strict=True))
 
@@ -117,7 +121,8 @@ def peft_loop(base, tokens, owned, device, steps):
             order = numpy_stream(0, "batches", 1, client, 0).permutation(own.train)
             for step in range(steps):
                 batch = order[16 * step : 16 * step + 16]
-                ids, mask, labels = padded(tokens, batch, 1, device)
+                ids, mask = padded(tokens, batch, 1, device)
+                labels = torch.from_numpy(tokens.labels[batch]).to(device)
                 loss = functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits.float(), labels)
                 optimizer.zero_grad()
                 loss.backward()
@@ -151,7 +156,7 @@ def main(out, device="cuda", *words):
         if time.perf_counter() - began > LIMIT:
             break
         share = 10**9 if together == clients else together * 16 * 20
-        trainer = new_trainer(CohortTrainer, base, tokens, owned, device, steps, tokens_a_pass=share)
+        trainer = new_trainer(fastest_forward, base, tokens, owned, device, steps, tokens_a_pass=share)
         jobs = jobs_of(trainer, owned)
         trainer.fit(jobs[:together])
         if torch.device(device).type == "cuda":

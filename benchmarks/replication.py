@@ -27,11 +27,14 @@ from fedlora.methods.base import State
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.zeropad import ZeroPad
+from fedlora.training.client_fit import TrainSettings
 from fedlora.training.data import Columns, from_files, take_some
+from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import load_base
 from fedlora.training.split import Owned, SplitSettings, split
+from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import tokenise
-from fedlora.training.trainer import PlainTrainer, TrainSettings
 
 LOW, HIGH, SCALE, SEED = 5, 20, 2.0, 0
 
@@ -53,15 +56,16 @@ def main(data, folder, out, lr=5e-4):
     owned = owners(dataset)
 
     def trainer_of(spec):
-        settings = TrainSettings(lr=lr)
-        return PlainTrainer(base, spec, settings, train=tokens[0], test=tokens[1], owned=owned, seed=SEED, rounds=2)
+        forward, settings = PaddedForward(base, spec), TrainSettings(lr=lr)
+        parts = {"train": tokens[0], "test": tokens[1], "owned": owned}
+        return ModelTrainer(forward, Classification(dataset.labels), settings, **parts, seed=SEED, rounds=2)
 
     spec = base.spec(LOW, SCALE, head="shared")
     trainer = trainer_of(spec)
     clients = [Client(name, len(own.train), LOW) for name, own in owned.items()]
     equal = Federation(FedIT(), spec, LocalTransport(clients, FedIT(), trainer), Plan(1, SEED), trainer)
     server, first = next(federate(equal, begin(equal, trainer.head)))
-    print("round 1, all at rank 5:", first.global_score.accuracy, flush=True)
+    print("round 1, all at rank 5:", first.global_metrics["accuracy"], flush=True)
 
     mixed = replace(spec, rank=HIGH, start=server.state.adapter)
     trainer = trainer_of(mixed)
@@ -83,7 +87,7 @@ def main(data, folder, out, lr=5e-4):
     head = {name: sum(n * part[name] for n, part in heads) / total for name in server.head}
 
     def score(start):
-        return trainer.score([ScoreJob(None, start)])[0].accuracy
+        return trainer.scoring.headline.of(trainer.score([ScoreJob(None, start)])[0])
 
     result = {
         "data": Path(data).name,
@@ -91,7 +95,7 @@ def main(data, folder, out, lr=5e-4):
         "ranks": {client.id: client.rank for client in ranked},
         "examples": {client.id: client.examples for client in ranked},
         "weight_of_the_rank_20_client": ranked[0].examples / total,
-        "round 1, all at rank 5": first.global_score.accuracy,
+        "round 1, all at rank 5": first.global_metrics["accuracy"],
         "rank-20 client before aggregation": score(own),
     }
     for name, method in (("zero padding", ZeroPad()), ("replication", Replicate())):

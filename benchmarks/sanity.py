@@ -25,11 +25,14 @@ from fedlora.core.seeds import stream_seed
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.methods import find_method
+from fedlora.training.client_fit import TrainSettings
 from fedlora.training.data import Columns, from_files, take_some
+from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base
 from fedlora.training.split import SplitSettings, split
+from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import tokenise
-from fedlora.training.trainer import PlainTrainer, TrainSettings
 
 ROUNDS, SCALE, RANK = 12, 8.0, 2
 
@@ -61,9 +64,9 @@ def main(data, folder, name, out, seed=0):
     dealt = split(dataset.train, dataset.test, SplitSettings("dirichlet", 10, 0.1, balanced=False), seed)
     method = find_method(name)()
     spec = base.spec(RANK, SCALE, head="frozen")
-    trainer = PlainTrainer(
-        base,
-        spec,
+    trainer = ModelTrainer(
+        PaddedForward(base, spec),
+        Classification(dataset.labels),
         TrainSettings(lr=5e-4, lr_b_ratio=method.lr_b_ratio),
         train=tokenise(dataset.train, base.tokenizer, 128),
         test=tokenise(dataset.test, base.tokenizer, 128),
@@ -90,7 +93,7 @@ def main(data, folder, name, out, seed=0):
         parameters += record.parameters_up
         line = {"round": record.round, "loss": record.loss, "parameters_up": parameters, **record.seconds}
         if record.global_score:
-            line["accuracy"] = record.global_score.accuracy
+            line["accuracy"] = record.global_metrics["accuracy"]
             line["personal"] = record.personal.mean
         result["rounds"].append(line)
         Path(out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -19,7 +19,9 @@ from fedlora.core.rounds import Order, Reply
 from fedlora.core.seeds import numpy_stream
 from fedlora.federation.local import LocalTransport
 from fedlora.training.batches import batches, padded
-from fedlora.training.trainer import PlainTrainer
+from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.loop import ModelTrainer
+from fedlora.training.tasks.classification import Classification
 
 LR, BATCH, RATIO = 5e-4, 16, 5.0
 
@@ -63,8 +65,8 @@ def ours(simulation, trainer, client_batch, workers):
 
 def plain(simulation, work):
     own = simulation.trainer
-    trainer = PlainTrainer(
-        simulation.base, simulation.spec, own._settings,
+    trainer = ModelTrainer(
+        PaddedForward(simulation.base, simulation.spec), Classification(simulation.base.labels), own._settings,
         train=own._train, test=own._test, owned=simulation.split.clients, seed=0, rounds=20,
     )  # fmt: skip
     return ours(simulation, trainer, 1, None)
@@ -119,7 +121,9 @@ def peft(simulation, work):
         total = 0.0
         order = numpy_stream(0, stream, 1, client, 0).permutation(owned)
         for first in range(0, len(order), BATCH):
-            ids, mask, labels = padded(tokens, order[first : first + BATCH], simulation.base.tokenizer.pad_token_id)
+            batch = order[first : first + BATCH]
+            ids, mask = padded(tokens, batch, simulation.base.padding)
+            labels = torch.from_numpy(tokens.labels[batch])
             loss = functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits, labels)
             optimizer.zero_grad()
             loss.backward()

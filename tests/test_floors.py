@@ -86,7 +86,7 @@ def test_a_file_imports_only_what_stands_below_it(file):
         ("methods", "from fedlora.training.data import Texts"),
         ("methods", "from fedlora.federation.server import federate"),
         ("training", "from fedlora.methods import find_method"),
-        ("federation", "from fedlora.training.trainer import PlainTrainer"),
+        ("federation", "from fedlora.training.loop import ModelTrainer"),
         ("federation", "import flwr"),
         ("report", "from fedlora.core.adapter import Adapter"),
         ("laws", "from fedlora.training.model import Base"),

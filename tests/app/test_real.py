@@ -30,7 +30,7 @@ def test_every_adapter_of_a_real_run_reloads_to_our_logits(tmp_path, method):
     folders = sorted((tmp_path / "run").rglob("adapter"))
     assert len(folders) == {"lora-a2": 1, "fedsa": 3, "zeropad": 3}[method]
     tokens, everything = simulation.trainer._test, range(60)
-    ids, mask, _ = padded(tokens, torch.tensor(list(everything)).numpy(), 0)
+    ids, mask = padded(tokens, torch.tensor(list(everything)).numpy(), 0)
     from fedlora.core.adapter import Start
     from fedlora.training.peft_files import read_peft
 

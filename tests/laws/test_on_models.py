@@ -9,9 +9,11 @@ from fedlora.core.rounds import Duration
 from fedlora.laws.book import LAWS
 from fedlora.laws.world import World
 from fedlora.methods import BUILT_IN, find_method
-from fedlora.training.cohort import CohortTrainer
+from fedlora.training.client_fit import TrainSettings
+from fedlora.training.forward.packed import fastest_forward
+from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base, make_base
-from fedlora.training.trainer import TrainSettings
+from fedlora.training.tasks.classification import Classification
 
 BY_NAME = {law.name: law for law in LAWS}
 METHODS = [kind for kind in map(find_method, BUILT_IN) if "lora" in kind.kinds]
@@ -33,9 +35,9 @@ class OnModel(World):
             owned = dict.fromkeys(owned, owned["c0"])
         tokens = some_tokens(sum(self.examples))
         settings = TrainSettings(Duration(epochs=3), batch_size=8, lr=1e-3)  # twins draw the same batches
-        return CohortTrainer(
-            self.base, self.spec, settings, train=tokens, test=tokens, owned=owned, seed=self.seed, rounds=self.rounds
-        )
+        forward = fastest_forward(self.base, self.spec)
+        parts = {"train": tokens, "test": tokens, "owned": owned}
+        return ModelTrainer(forward, Classification(LABELS), settings, **parts, seed=self.seed, rounds=self.rounds)
 
 
 def world(kind, method):

@@ -4,8 +4,11 @@ import re
 
 import numpy
 
-from fedlora.report.figures import client_scores, label_map, overlap_map, some
+from fedlora.report.figures import client_scores
+from fedlora.report.heat_maps import label_map, overlap_map
 from fedlora.report.read import Group, RunData
+from fedlora.report.task import read_task
+from fedlora.report.text import some
 
 
 def run_of(count):
@@ -20,7 +23,7 @@ def run_of(count):
     split = {"labels": [f"l{k}" for k in range(25)], "clients": {client: {"labels": [1] * 25} for client in clients}}
     config = {"run": {"seed": 0}, "method": {"name": "lora-a2"}}
     rounds = [{"round": 1, "personal": {}, "global": {"accuracy": 1}}]
-    return RunData(None, "lora-a2", config, rounds, lines, split, {"modules": ["layer.0.query"]}, True)
+    return RunData(None, "lora-a2", config, rounds, lines, split, {"modules": ["layer.0.query"]}, read_task({}), True)
 
 
 def test_some_of_many():

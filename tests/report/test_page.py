@@ -9,7 +9,8 @@ import pytest
 from fedlora.errors import RunFolderError
 from fedlora.report.page import write_report
 from fedlora.report.read import group, read_runs
-from fedlora.report.tables import Figure, count, percent, rows, size
+from fedlora.report.tables import Figure, cell, count, rows, size
+from fedlora.report.task import read_task
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -91,9 +92,9 @@ def runs(tmp_path):
 
 def test_rows_are_means_over_seeds(runs):
     table = {row.label: row for row in rows(group(read_runs([runs])))}
-    assert table["lora-a2"].global_accuracy.mean == pytest.approx(0.45)
-    assert table["lora-a2"].global_accuracy.spread == pytest.approx(0.1 / 2**0.5)
-    assert table["fedsa"].global_accuracy is None
+    assert table["lora-a2"].whole["accuracy"].mean == pytest.approx(0.45)
+    assert table["lora-a2"].whole["accuracy"].spread == pytest.approx(0.1 / 2**0.5)
+    assert table["fedsa"].whole == {}
     assert table["fedsa"].personal == Figure(0.5, 0.0)
     assert table["lora-a2"].bytes_up == 4000
     assert table["lora-a2"].seeds == 2
@@ -108,7 +109,10 @@ def test_runs_of_one_method_are_told_apart_by_what_differs(tmp_path):
 def test_numbers_in_words():
     assert [size(n) for n in (0, 999, 1234, 5_600_000, 7e12)] == ["0 B", "999 B", "1.23 kB", "5.6 MB", "7 TB"]
     assert [count(n) for n in (5, 829_440)] == ["5", "829k"]
-    assert [percent(own) for own in (None, Figure(0.5, None), Figure(0.123, 0.01))] == ["-", "50.0", "12.3 ± 1.0"]
+    share, loss = read_task({}).metrics
+    figures = (None, Figure(0.5, None), Figure(0.123, 0.01))
+    assert [cell(figure, share) for figure in figures] == ["-", "50.0", "12.3 ± 1.0"]
+    assert [cell(figure, loss) for figure in figures] == ["-", "0.500", "0.123 ± 0.010"]
 
 
 def test_a_folder_without_a_run(tmp_path):

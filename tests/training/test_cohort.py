@@ -1,4 +1,4 @@
-"""The cohort trainer against the plain one: the same numbers, whatever company a client trains in."""
+"""The packed forward against the padded one: the same numbers, whatever company a client trains in."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,13 +18,16 @@ from fedlora.federation.client import serve
 from fedlora.federation.transport import join_head
 from fedlora.methods.base import State
 from fedlora.methods.lora_a2 import LoRAA2
-from fedlora.training import attention, packing
-from fedlora.training.cohort import CohortTrainer, PaddedInstead
+from fedlora.training.client_fit import TrainSettings
+from fedlora.training.forward import attention, packing
+from fedlora.training.forward.packed import PaddedInstead, fastest_forward
+from fedlora.training.forward.packing import pack, packed_encoder
+from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base
-from fedlora.training.packing import pack, packed_encoder
 from fedlora.training.peft_files import write_model
 from fedlora.training.split import Owned
-from fedlora.training.trainer import PlainTrainer, TrainSettings
+from fedlora.training.tasks.classification import Classification
 
 LABELS = ("no", "yes", "perhaps")
 STEPS = 20
@@ -43,7 +46,8 @@ def wide(adapter):
 def trainers(base, spec, settings, owned, **others):
     tokens = some_tokens(40)
     named = {"train": tokens, "test": tokens, "owned": owned, "seed": 0, "rounds": 4}
-    return PlainTrainer(base, spec, settings, **named), CohortTrainer(base, spec, settings, **named, **others)
+    forwards = PaddedForward(base, spec), fastest_forward(base, spec, **others)
+    return [ModelTrainer(forward, Classification(LABELS), settings, **named) for forward in forwards]
 
 
 def uneven(count=40):
@@ -76,7 +80,7 @@ def test_a_block_of_unlike_clients_in_float64(kind):
     base = base_of(kind)
     spec = base.spec(3, 2.0, head="shared")
     settings = TrainSettings(Duration(steps=STEPS), batch_size=4, lr=1e-3, lr_b_ratio=5.0, weight_decay=0.1)
-    plain, cohort = trainers(base, spec, settings, uneven(), tokens_a_pass=10**6)
+    padded, packed = trainers(base, spec, settings, uneven(), tokens_a_pass=10**6)
     starts = [begun(spec, base, seed, rank) for seed, rank in ((1, 3), (2, 1), (3, 2), (4, 3))]
     draw = torch.Generator().manual_seed(9)
     merged = {
@@ -91,14 +95,14 @@ def test_a_block_of_unlike_clients_in_float64(kind):
         Fit(starts[3], BOTH, penalties=(Tail(0.2, 2),), probe=True),
     ]
     jobs = [FitJob(f"c{k}", 2, fit) for k, fit in enumerate(fits)]
-    one, other = plain.fit(jobs), cohort.fit(jobs)
+    one, other = padded.fit(jobs), packed.fit(jobs)
     agree(one, other, 1e-9)
     still = [starts[0].adapter.output[m][:, 1].equal(t[:, 1]) for m, t in other[0].start.adapter.output.items()]
     assert all(still)
-    scores = [t.score([ScoreJob(f"c{k}", own.start) for k, own in enumerate(one)]) for t in (plain, cohort)]
+    scores = [t.score([ScoreJob(f"c{k}", own.start) for k, own in enumerate(one)]) for t in (padded, packed)]
     for left, right in zip(*scores, strict=True):
-        assert (left.examples, left.correct) == (right.examples, right.correct)
-        assert left.loss == pytest.approx(right.loss, rel=1e-9)
+        assert (left.examples, left.sums["correct"]) == (right.examples, right.sums["correct"])
+        assert left.sums["loss"] == pytest.approx(right.sums["loss"], rel=1e-9)
 
 
 @pytest.mark.parametrize("adapter_kind", ["vera", "dense"])
@@ -109,20 +113,20 @@ def test_other_kinds_in_float64(adapter_kind):
         spec = base.spec(4, 2.0, "vera", head="shared", projection=LowRank(pair.A.double(), pair.B.double()))
     else:
         spec = base.spec(1, 1.0, "dense", head="shared")
-    plain, cohort = trainers(base, spec, TrainSettings(Duration(steps=5), batch_size=4, lr=1e-3), uneven())
+    padded, packed = trainers(base, spec, TrainSettings(Duration(steps=5), batch_size=4, lr=1e-3), uneven())
     start = Start(wide(fresh_adapter(spec, spec.rank, 1).with_dense(base.head)))
     jobs = [FitJob(f"c{k}", 1, Fit(start, BOTH)) for k in range(4)]
-    agree(plain.fit(jobs), cohort.fit(jobs), 1e-9)
+    agree(padded.fit(jobs), packed.fit(jobs), 1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_same_losses_in_less_precision(dtype):
     base = base_of("bert", dtype)
     spec = base.spec(3, 2.0, head="shared")
-    plain, cohort = trainers(base, spec, TrainSettings(Duration(steps=8), batch_size=4, lr=1e-3), uneven())
+    padded, packed = trainers(base, spec, TrainSettings(Duration(steps=8), batch_size=4, lr=1e-3), uneven())
     start = Start(fresh_adapter(spec, 3, 1).with_dense({name: own.float() for name, own in base.head.items()}))
     jobs = [FitJob(f"c{k}", 1, Fit(start, BOTH)) for k in range(4)]
-    for left, right in zip(plain.fit(jobs), cohort.fit(jobs), strict=True):
+    for left, right in zip(padded.fit(jobs), packed.fit(jobs), strict=True):
         assert left.loss == pytest.approx(right.loss, rel=1e-4 if dtype == torch.float32 else 3e-2)
 
 
@@ -130,17 +134,17 @@ def test_a_client_whose_loss_is_lost_harms_nobody():
     """One client starts from numbers that overflow; the others' answers are those without it."""
     base = base_of("bert", torch.float32)
     spec = base.spec(3, 2.0, head="frozen")
-    _, cohort = trainers(
+    _, packed = trainers(
         base, spec, TrainSettings(Duration(steps=3), batch_size=4, lr=1e-3), uneven(), tokens_a_pass=10**6
     )
     start = Start(fresh_adapter(spec, 3, 1))
     mad = replace(
         start, adapter=start.adapter.with_side("output", {m: t + 1e38 for m, t in start.adapter.output.items()})
     )
-    answers = cohort.fit([FitJob(f"c{k}", 1, Fit(mad if k == 1 else start, BOTH)) for k in range(4)])
+    answers = packed.fit([FitJob(f"c{k}", 1, Fit(mad if k == 1 else start, BOTH)) for k in range(4)])
     assert isinstance(answers[1], Failure)
     assert answers[1].diverged
-    alone = cohort.fit([FitJob(f"c{k}", 1, Fit(start, BOTH)) for k in (0, 2, 3)])
+    alone = packed.fit([FitJob(f"c{k}", 1, Fit(start, BOTH)) for k in (0, 2, 3)])
     agree([answers[0], answers[2], answers[3]], alone, 1e-4)
 
 
@@ -184,9 +188,9 @@ def test_deberta_is_padded_and_said():
     base = base_of("deberta-v2", torch.float32)
     spec = base.spec(3, 2.0, head="shared")
     with pytest.warns(PaddedInstead, match="deberta-v2 cannot be packed: clients are trained one by one"):
-        plain, cohort = trainers(base, spec, TrainSettings(batch_size=4, lr=1e-3), owned_by(40, 2))
+        padded, packed = trainers(base, spec, TrainSettings(batch_size=4, lr=1e-3), owned_by(40, 2))
     jobs = [FitJob(f"c{k}", 1, Fit(Start(fresh_adapter(spec, 3, 1).with_dense(base.head)), BOTH)) for k in range(2)]
-    agree(plain.fit(jobs), cohort.fit(jobs), 0.0)
+    agree(padded.fit(jobs), packed.fit(jobs), 0.0)
 
 
 def test_a_model_that_does_not_pack_is_padded_and_said(monkeypatch):
@@ -195,9 +199,9 @@ def test_a_model_that_does_not_pack_is_padded_and_said(monkeypatch):
     monkeypatch.setattr(packing, "_first_position", lambda model: 3)  # other positions: other scores
     settings = TrainSettings(batch_size=4, lr=1e-3)
     with pytest.warns(PaddedInstead, match="bert cannot be packed: clients are trained one by one"):
-        plain, cohort = trainers(base, spec, settings, owned_by(40, 3))
+        padded, packed = trainers(base, spec, settings, owned_by(40, 3))
     jobs = [FitJob(f"c{k}", 1, Fit(Start(fresh_adapter(spec, 3, 1).with_dense(base.head)), BOTH)) for k in range(3)]
-    agree(plain.fit(jobs), cohort.fit(jobs), 0.0)
+    agree(padded.fit(jobs), packed.fit(jobs), 0.0)
 
 
 def test_a_model_computes_on_padded_batches_as_before(tmp_path):
@@ -206,10 +210,10 @@ def test_a_model_computes_on_padded_batches_as_before(tmp_path):
     spec = base.spec(3, 2.0, head="shared")
     ids, mask = torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
     before = base.model(input_ids=ids, attention_mask=mask).logits
-    _, cohort = trainers(base, spec, TrainSettings(batch_size=4, lr=1e-2), owned_by(40, 3))
+    _, packed = trainers(base, spec, TrainSettings(batch_size=4, lr=1e-2), owned_by(40, 3))
     start = Start(fresh_adapter(spec, 3, 1).with_dense(base.head))
-    cohort.fit([FitJob("c0", 1, Fit(start, BOTH))])
-    cohort.score([ScoreJob("c0", start)])
+    packed.fit([FitJob("c0", 1, Fit(start, BOTH))])
+    packed.score([ScoreJob("c0", start)])
     assert base.model(input_ids=ids, attention_mask=mask).logits.equal(before)
     write_model(tmp_path, start, spec, base, base.head)
     assert attention.ATTENTION not in (tmp_path / "config.json").read_text()
@@ -220,13 +224,13 @@ def test_threads_share_one_base():
     base = base_of("bert", torch.float32)
     spec = base.spec(3, 2.0, head="shared")
     settings = TrainSettings(Duration(steps=6), batch_size=4, lr=1e-2)
-    _, cohort = trainers(base, spec, settings, owned_by(40, 12))
+    _, packed = trainers(base, spec, settings, owned_by(40, 12))
     start = Start(fresh_adapter(spec, 3, 1).with_dense(base.head))
     jobs = [[FitJob(f"c{k}", 1, Fit(start, BOTH))] for k in range(12)]
 
     def work(job):
-        (fitted,) = cohort.fit(job)
-        return fitted, cohort.score([ScoreJob(job[0].client, fitted.start)])
+        (fitted,) = packed.fit(job)
+        return fitted, packed.score([ScoreJob(job[0].client, fitted.start)])
 
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as one:
         expected = list(one.map(work, jobs))

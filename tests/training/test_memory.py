@@ -1,5 +1,6 @@
 """Memory that runs out: for real, in a process with a limit, and the sentences."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import fedlora
 from fedlora.errors import ModelError
 from fedlora.training import memory
 from fedlora.training.memory import Portions, SmallerPortions, is_out_of_memory, require_room
@@ -19,7 +21,10 @@ from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
 from fedlora.training.tokens import Tokens
 from fedlora.training.model import make_base
-from fedlora.training.trainer import PlainTrainer, TrainSettings
+from fedlora.training.client_fit import TrainSettings
+from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.loop import ModelTrainer
+from fedlora.training.tasks.classification import Classification
 
 base = make_base(tiny_model("bert"), tokenizer(), "bert", LABELS)
 count, length = 8192, 38
@@ -27,8 +32,8 @@ tokens = Tokens(numpy.full(count * length, 7, numpy.int32), numpy.arange(count +
 spec = base.spec(2, 1.0, head="shared")
 
 def fit():
-    trainer = PlainTrainer(base, spec, TrainSettings(batch_size=count), train=tokens, test=tokens,
-                           owned=owned_by(count, 1), seed=0, rounds=1)
+    trainer = ModelTrainer(PaddedForward(base, spec), Classification(LABELS), TrainSettings(batch_size=count),
+                           train=tokens, test=tokens, owned=owned_by(count, 1), seed=0, rounds=1)
     start = Start(fresh_adapter(spec, 2, 0).with_dense(trainer.head))
     (fitted,) = trainer.fit([FitJob("c0", 1, Fit(start, BOTH))])
     (score,) = trainer.score([ScoreJob(None, fitted.start)])
@@ -56,7 +61,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
         check=False,
         cwd=here,
         env={
-            "PYTHONPATH": here,
+            "PYTHONPATH": os.pathsep.join((here, str(Path(fedlora.__file__).parents[1]))),
             "OMP_NUM_THREADS": "1",
             "PATH": "/usr/bin",
             "MALLOC_ARENA_MAX": "1",

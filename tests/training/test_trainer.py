@@ -1,4 +1,4 @@
-"""Both trainers against stock PEFT and torch, and the faults of public code that live in trainers."""
+"""Both forwards against stock PEFT and torch, and the faults of public code that live in trainers."""
 
 import sys
 from dataclasses import replace
@@ -13,24 +13,28 @@ from fedlora.core.adapter import BOTH, INPUT, NEITHER, OUTPUT, Start, fresh_adap
 from fedlora.core.penalties import Proximal
 from fedlora.core.rounds import Duration, Failure, Fit, FitJob, ScoreJob
 from fedlora.core.seeds import numpy_stream
+from fedlora.training import loop
 from fedlora.training.batches import padded
-from fedlora.training.cohort import CohortTrainer
+from fedlora.training.client_fit import TrainSettings, rate_factor
+from fedlora.training.forward.packed import fastest_forward
+from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.loop import ModelTrainer
 from fedlora.training.peft_files import write_peft
-from fedlora.training.trainer import PlainTrainer, TrainSettings, rate_factor
+from fedlora.training.tasks.classification import Classification
 
 SCALE = 2.0
-TRAINERS = {"plain": PlainTrainer, "cohort": CohortTrainer}
-_current = PlainTrainer
+FORWARDS = {"padded": PaddedForward, "packed": fastest_forward}
+_current = PaddedForward
 
 
-@pytest.fixture(params=TRAINERS, autouse=True)
-def _each_trainer(request, monkeypatch):
+@pytest.fixture(params=FORWARDS, autouse=True)
+def _each_forward(request, monkeypatch):
     """Every test here holds for both."""
-    monkeypatch.setattr(sys.modules[__name__], "_current", TRAINERS[request.param])
+    monkeypatch.setattr(sys.modules[__name__], "_current", FORWARDS[request.param])
 
 
-def make(*args, **named):
-    return _current(*args, **named)
+def make(base, spec, settings, **named):
+    return ModelTrainer(_current(base, spec), Classification(base.labels), settings, **named)
 
 
 def trainer_of(base, settings=None, head="shared", clients=2, rounds=4, **others):
@@ -76,7 +80,8 @@ def test_training_is_that_of_stock_peft(tiny_base, tmp_path, kind, head):
     order = numpy_stream(0, "batches", 2, "c0", 0).permutation(numpy.arange(10))
     losses = []
     for first in (0, 4, 8):
-        ids, mask, labels = padded(some_tokens(), order[first : first + 4], 0)
+        ids, mask = padded(some_tokens(), order[first : first + 4], 0)
+        labels = torch.from_numpy(some_tokens().labels[order[first : first + 4]])
         loss = functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits, labels)
         optimizer.zero_grad()
         loss.backward()
@@ -175,7 +180,9 @@ def test_nothing_of_one_client_is_left_for_the_next(tiny_base, head):
     again = fit_one(trainer, start, client="c1", round=2)
     for other in (together, again):
         near = (
-            {"rtol": 1e-3, "atol": 1e-4} if other is together and _current is CohortTrainer else {"rtol": 0, "atol": 0}
+            {"rtol": 1e-3, "atol": 1e-4}
+            if other is together and _current is fastest_forward
+            else {"rtol": 0, "atol": 0}
         )
         for part in ("input", "output", "dense"):
             torch.testing.assert_close(getattr(other.start.adapter, part), getattr(alone.start.adapter, part), **near)
@@ -185,8 +192,8 @@ def test_nothing_of_one_client_is_left_for_the_next(tiny_base, head):
 
 def test_the_schedule_runs_over_the_whole_run_and_a_probe_does_not_advance_it(tiny_base, monkeypatch):
     """Fault (f): a schedule that starts again with every round."""
-    module, seen = sys.modules[_current.__module__], []
-    monkeypatch.setattr(module, "rate_factor", lambda settings, progress: seen.append(progress) or 1.0)
+    seen = []
+    monkeypatch.setattr(loop, "rate_factor", lambda settings, progress: seen.append(progress) or 1.0)
     trainer = trainer_of(tiny_base("bert"), rounds=4)
     start = begin(trainer)
     fit_one(trainer, start, round=1)
@@ -262,20 +269,21 @@ def test_scores_are_sums_over_examples(tiny_base):
     tokens, correct, loss = some_tokens(), 0, 0.0
     with torch.no_grad():
         for example in range(len(tokens)):
-            ids, mask, labels = padded(tokens, numpy.array([example]), 0)
+            ids, mask = padded(tokens, numpy.array([example]), 0)
+            labels = torch.from_numpy(tokens.labels[[example]])
             logits = base.logits(ids, mask, start, trainer.spec)
             correct += int(logits.argmax() == labels)
             loss += float(functional.cross_entropy(logits, labels))
-    assert (whole.examples, whole.correct) == (len(tokens), correct)
-    assert whole.loss == pytest.approx(loss, rel=1e-4)
-    assert sum(part.correct for part in parts) == correct
-    assert sum(part.loss for part in parts) == pytest.approx(loss, rel=1e-4)
+    assert (whole.examples, whole.sums["correct"]) == (len(tokens), correct)
+    assert whole.sums["loss"] == pytest.approx(loss, rel=1e-4)
+    assert sum(part.sums["correct"] for part in parts) == correct
+    assert sum(part.sums["loss"] for part in parts) == pytest.approx(loss, rel=1e-4)
 
 
 def test_no_examples_no_score(tiny_base):
     trainer = trainer_of(tiny_base("bert"))
     (score,) = trainer.score([ScoreJob("c0", begin(trainer), part="validation")])
-    assert (score.examples, score.accuracy) == (0, None)
+    assert (score.examples, trainer.scoring.values(score)) == (0, {})
 
 
 def test_a_clients_own_names_are_its_labels_everywhere(tiny_base):
@@ -283,7 +291,7 @@ def test_a_clients_own_names_are_its_labels_everywhere(tiny_base):
     base, tokens = tiny_base("bert"), some_tokens()
     names = numpy.array([2, 0, 1])
     owned = owned_by(len(tokens), 2)
-    renamed = {client: replace(own, names=names) for client, own in owned.items()}
+    renamed = {client: replace(own, label_permutation=names) for client, own in owned.items()}
     settings, spec = TrainSettings(batch_size=4, lr=1e-2), base.spec(3, SCALE, head="shared")
     one = make(base, spec, settings, train=tokens, test=tokens, owned=renamed, seed=0, rounds=4)
     carried = replace(tokens, labels=names[tokens.labels])

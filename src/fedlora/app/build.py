@@ -12,7 +12,7 @@ import torch
 from fedlora.app.config import Config, require_validation
 from fedlora.app.method import make_method, wrapped
 from fedlora.app.profiles import profile_ranks
-from fedlora.app.trainer import new_trainer
+from fedlora.app.trainer import make_task, new_trainer
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.payload import type_of_wire
@@ -26,11 +26,11 @@ from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_s
 from fedlora.training.digests import example_digests
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft
 from fedlora.training.split import Split, SplitSettings, centralized, split
-from fedlora.training.tokens import Tokens, tokenise_once
-from fedlora.training.trainer import PlainTrainer
+from fedlora.training.tokens import Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Simulation(Experiment):
     """Everything of a run on one machine."""
 
     dataset: Dataset
-    trainer: PlainTrainer
+    trainer: ModelTrainer
     transport: LocalTransport
 
 
@@ -92,7 +92,8 @@ def load(config: Config, dataset: Dataset | None = None) -> Resources:
     dealt = deal(config, dataset)
     base = load_named_base(config, dataset.labels)
     cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
-    train, test = (tokenise_once(own, base.tokenizer, fingerprint, cut) for own in (dataset.train, dataset.test))
+    task = make_task(dataset.labels)
+    train, test = (task.encode(part, base.tokenizer, fingerprint, cut) for part in (dataset.train, dataset.test))
     return Resources(dataset, dealt, base, train, test)
 
 

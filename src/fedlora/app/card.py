@@ -4,9 +4,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fedlora.core.metrics import Metric
 
-def model_card(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    """What the adapter is, how well it did, and how to load it, in Markdown."""
+
+def model_card(about: Mapping[str, Any], summary: Mapping[str, Any], headline: Metric) -> str:
+    """What the adapter is, how well it did by the headline metric, and how to load it, in Markdown."""
     whose = f"the personal model of client {about['client']}" if about["client"] else "the global model"
     scores = summary["global"]
     personal = summary["personal"]
@@ -18,8 +20,9 @@ def model_card(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         "",
         f"- Base: `{about['base']}` (weights SHA-256 `{about['base_fingerprint'][:16]}...`)",
         f"- Scale of B A: {about['scale']:g}; largest rank or budget {summary['rank']}",
-        f"- Global accuracy: {_percent(scores['accuracy']) if scores else 'no global model'}",
-        f"- Personal accuracy, mean over clients: {_percent(personal['mean']) if personal else 'not measured'}",
+        f"- Global {headline.name}: {headline.words(scores[headline.name]) if scores else 'no global model'}",
+        f"- Personal {headline.name}, mean over clients: "
+        f"{headline.words(personal['mean']) if personal else 'not measured'}",
         f"- Sent by clients: {summary['bytes_up']:,} bytes; to clients: {summary['bytes_down']:,} bytes",
         "",
         "```python",
@@ -35,7 +38,3 @@ def model_card(about: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     if summary["data"] == "generated":
         lines.insert(3, "The data of this run are generated; the numbers say nothing about real text.")
     return "\n".join(lines) + "\n"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

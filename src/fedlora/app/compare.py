@@ -20,7 +20,7 @@ from fedlora.app.method import make_method
 from fedlora.app.pages import has_page, write_page
 from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
-from fedlora.federation.journal import CONFIG, SUMMARY, require_same_config, require_same_inputs
+from fedlora.federation.journal import CONFIG, ENVIRONMENT, SUMMARY, require_same_config, require_same_inputs
 from fedlora.federation.record import RoundRecord
 from fedlora.methods import find_method
 from fedlora.training.data import Dataset
@@ -86,22 +86,34 @@ def trials(config: Config, methods: Sequence[str], rates: Sequence[float], round
 
 
 def best_rates(runs: Sequence[Entry]) -> dict[str, float]:
-    """Of every method the rate whose trial scored best: accuracy over all clients' validation parts, then loss.
+    """Of every method the rate whose trial scored best over all clients' validation parts.
+
+    It goes by the task's headline metric; of equals, by its other metrics in their order.
 
     A rate whose trial failed (a loss that left the finite numbers) is out.
 
     Raises:
         ConfigError: no trial of a method ended.
     """
-    found: dict[str, list[tuple[float, float, float]]] = {entry.config.method.name: [] for entry in runs}
+    found: dict[str, list[tuple[list[float], float]]] = {entry.config.method.name: [] for entry in runs}
     for entry in runs:
         if is_finished(entry.folder):
-            own = json.loads((entry.folder / SUMMARY).read_text(encoding="utf-8"))["personal"]
-            found[entry.config.method.name].append((own["weighted_mean"], -own["loss"], entry.config.train.lr))
+            found[entry.config.method.name].append((_goodness(entry.folder), entry.config.train.lr))
     for method, scores in found.items():
         if not scores:
             raise ConfigError(f"No trial of {method} came to an end: try lower --rates.")
-    return {method: max(scores)[2] for method, scores in found.items()}
+    return {method: max(scores)[1] for method, scores in found.items()}
+
+
+def _goodness(folder: Path) -> list[float]:
+    """The metrics of a finished run over all clients' examples, each turned so that more is better."""
+    summary, environment = (json.loads((folder / file).read_text(encoding="utf-8")) for file in (SUMMARY, ENVIRONMENT))
+    headline, *others = environment["task"]["metrics"]
+    values = [(headline, summary["personal"]["weighted_mean"])]
+    values += [
+        (metric, summary["personal"][metric["name"]]) for metric in others if metric["name"] in summary["personal"]
+    ]
+    return [value if metric["higher_is_better"] else -value for metric, value in values]
 
 
 def _of_method(config: Config, method: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from fedlora.app.build import load_named_base
 from fedlora.app.config import Config, make_config
+from fedlora.app.trainer import make_task
 from fedlora.core.adapter import Adapter, AdapterSpec, Start
 from fedlora.errors import ModelError, RunFolderError
 from fedlora.federation.journal import CONFIG, client_folder
@@ -39,7 +40,7 @@ def adapter_folder(run: Path, client: str | None) -> Path:
 
 
 def predict(run: Path, texts: Sequence[str], client: str | None = None) -> list[list[tuple[str, float]]]:
-    """The labels of each text with their probabilities, the likeliest first.
+    """The answers of the run's task to each text with their probabilities, the likeliest first.
 
     Raises:
         UserError: the run, its base or its adapter cannot be used.
@@ -52,12 +53,8 @@ def predict(run: Path, texts: Sequence[str], client: str | None = None) -> list[
         list(texts), padding=True, truncation=True, max_length=config.model.max_length, return_tensors="pt"
     )
     with torch.inference_mode():
-        chances = base.logits(batch["input_ids"], batch["attention_mask"], start, spec).softmax(dim=1)
-    result = []
-    for own in chances:
-        order = own.argsort(descending=True).tolist()
-        result.append([(about["labels"][index], float(own[index])) for index in order])
-    return result
+        logits = base.logits(batch["input_ids"], batch["attention_mask"], start, spec)
+        return make_task(about["labels"]).answers(logits, about["labels"])
 
 
 def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tuple[Base, Start, AdapterSpec]:

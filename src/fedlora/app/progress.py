@@ -24,8 +24,8 @@ from fedlora.errors import FedloraError
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.transport import Transport
 from fedlora.report.read import group, read_runs
-from fedlora.report.tables import NOTES, SHORT, rows, short_cells, size
-from fedlora.training.cohort import PaddedInstead
+from fedlora.report.tables import SHORT, notes, rows, short_cells, size
+from fedlora.training.forward.packed import PaddedInstead
 from fedlora.training.memory import SmallerPortions
 
 
@@ -148,7 +148,7 @@ def print_table(folders: Sequence[Path], console: Console) -> None:
     console.print()
     console.print(table)
     console.print(f"{max(row.rounds for row in found)} rounds, {max(row.seeds for row in found)} seed(s)", style="dim")
-    console.print(Padding(NOTES, (1, 0, 1, 0)), style="dim", soft_wrap=False)
+    console.print(Padding(notes(found[0].task), (1, 0, 1, 0)), style="dim", soft_wrap=False)
 
 
 def opening(simulation: Simulation) -> list[str]:
@@ -180,10 +180,12 @@ def line_of(record: RoundRecord, rounds: int) -> str:
         f"{record.accepted} clients" + (f" ({absent} without a reply)" if absent else ""),
         f"loss {record.loss:.3f}" if record.loss is not None else "no loss",
     ]
-    if record.global_score is not None and record.global_score.accuracy is not None:
-        words.append(f"global {100 * record.global_score.accuracy:.1f} %")
+    headline = record.scoring.headline
+    whole = headline.of(record.global_score)
+    if whole is not None:
+        words.append(f"global {headline.words(whole)}")
     if record.personal is not None:
-        words.append(f"personal {100 * record.personal.mean:.1f} %")
+        words.append(f"personal {headline.words(record.personal.mean)}")
     words.append(f"up {size(record.traffic.up)}, down {size(record.traffic.down)}")
     words.append(f"{sum(record.seconds.values()):.1f} s")
     return "  ".join(words)

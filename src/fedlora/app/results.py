@@ -11,6 +11,7 @@ import torch
 from fedlora.app.build import Experiment, Simulation
 from fedlora.app.card import model_card
 from fedlora.app.inputs import inputs
+from fedlora.app.trainer import describe_task, make_task
 from fedlora.core.adapter import AdapterSpec, Start, effective
 from fedlora.core.payload import cast_floats
 from fedlora.core.rounds import Client
@@ -29,6 +30,7 @@ def environment(experiment: Experiment) -> dict[str, object]:
         "scale": experiment.spec.scale,
         "kind": experiment.spec.kind,
         "modules": list(experiment.spec.shapes),
+        "task": describe_task(make_task(experiment.base.labels)),
         **inputs(experiment.config, experiment.base, experiment.digests)[ENVIRONMENT],
     }
 
@@ -153,18 +155,12 @@ def export(
         "client": client.id if client else None,
     }
     write_json(folder / "fedlora.json", about)
-    write_whole(folder / "README.md", model_card(about, summary).encode())
+    write_whole(
+        folder / "README.md", model_card(about, summary, experiment.federation.scorer.scoring.headline).encode()
+    )
 
 
 def label_names(experiment: Experiment, client: Client | None) -> list[str]:
-    """The labels in the order of a model's scores: a client may have numbered them its own way."""
-    labels = list(experiment.base.labels)
-    names = (
-        experiment.split.clients[client.id].label_permutation
-        if client and client.id in experiment.split.clients
-        else None
-    )
-    if names is None:
-        return labels
-    called = dict(zip(names.tolist(), labels, strict=True))
-    return [called[number] for number in range(len(labels))]
+    """What the logits of the global model, or of a client's, stand for."""
+    owned = experiment.split.clients.get(client.id) if client else None
+    return make_task(experiment.base.labels).names(owned)

@@ -13,7 +13,7 @@ from fedlora.methods.fedit import FedIT
 class Full(FedIT):
     """Every client trains all parameters; the server averages them.
 
-    Idea: the accuracy that adapters should reach, and the bytes that they should not need.
+    Idea: the score that adapters should reach, and the bytes that they should not need.
     Formula: D = sum_k w_k D_k, where D is the change of a parameter since the pretrained base.
     What travels: up every parameter, down the same.
     Mixed ranks: no; there is no rank.

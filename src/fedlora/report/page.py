@@ -9,9 +9,9 @@ from pathlib import Path
 import jinja2
 
 from fedlora.errors import FedloraError, ReportError
-from fedlora.report import figures
+from fedlora.report import figures, heat_maps
 from fedlora.report.read import Group, RunData, group, read_runs
-from fedlora.report.tables import COLUMNS, NOTES, cells, comma_separated, markdown, rows
+from fedlora.report.tables import cells, columns, comma_separated, markdown, notes, rows
 from fedlora.report.text import shortened, visible, visible_lines
 
 HTML, MARKDOWN, CSV = "report.html", "table.md", "table.csv"
@@ -71,9 +71,9 @@ def page(runs: Sequence[RunData], folder: Path) -> str:
         title=_title(groups),
         about=_about(runs),
         notices=_notices(runs),
-        columns=COLUMNS,
+        columns=columns(first.task),
         rows=[cells(row) for row in rows(groups)],
-        notes=NOTES,
+        notes=notes(first.task),
         figures=draw(groups),
         commands=[_command(run, folder) for run in runs],
         machine=_machine(first),
@@ -84,31 +84,34 @@ def page(runs: Sequence[RunData], folder: Path) -> str:
 def draw(groups: Sequence[Group]) -> list[Drawn]:
     """All figures that these runs have something to show in."""
     first = groups[0].runs[0]
+    name, chance = first.task.headline.name, ""
+    if first.task.chance is not None:
+        chance = f" Dotted line: chance, {first.task.headline.words(first.task.chance)}."
     drawn = [
         _drawn(
-            "Global accuracy by round",
-            "The one global model on the whole test set. Band: lowest to highest seed.",
-            figures.score_curves(groups, "global", "accuracy", "round", "global accuracy by round"),
+            f"Global {name} by round",
+            f"The one global model on the whole test set. Band: lowest to highest seed.{chance}",
+            figures.score_curves(groups, "global", name, "round", f"global {name} by round"),
         ),
         _drawn(
-            "Personal accuracy by round",
-            "Mean over clients of each client's own model on its own test part.",
-            figures.score_curves(groups, "personal", "mean", "round", "personal accuracy by round"),
+            f"Personal {name} by round",
+            f"Mean over clients of each client's own model on its own test part.{chance}",
+            figures.score_curves(groups, "personal", "mean", "round", f"personal {name} by round"),
         ),
         _drawn(
-            "Global accuracy by bytes sent",
-            "What a byte from clients to server buys. Logarithmic.",
-            figures.score_curves(groups, "global", "accuracy", "bytes_up", "global accuracy by bytes"),
+            f"Global {name} by bytes sent",
+            f"What a byte from clients to server buys. Logarithmic.{chance}",
+            figures.score_curves(groups, "global", name, "bytes_up", f"global {name} by bytes"),
         ),
         _drawn(
-            "Personal accuracy by bytes sent",
-            "The same for clients' own models. Logarithmic.",
-            figures.score_curves(groups, "personal", "mean", "bytes_up", "personal accuracy by bytes"),
+            f"Personal {name} by bytes sent",
+            f"The same for clients' own models. Logarithmic.{chance}",
+            figures.score_curves(groups, "personal", "mean", "bytes_up", f"personal {name} by bytes"),
         ),
         _drawn(
             "Every client's own score",
-            "A dot a client (and seed) after the last scored round; of more than 400 clients, some.",
-            figures.client_scores(groups, "accuracy of every client"),
+            f"A dot a client (and seed) after the last scored round; of more than 400 clients, some.{chance}",
+            figures.client_scores(groups, f"{name} of every client"),
         ),
         _drawn(
             "Bytes by direction",
@@ -118,7 +121,7 @@ def draw(groups: Sequence[Group]) -> list[Drawn]:
         _drawn(
             "Who owns which labels",
             f"Training examples, seed {first.seed}.",
-            None if first.deployed else figures.label_map(first, "labels of the clients"),
+            None if first.deployed else heat_maps.label_map(first, "labels of the clients"),
         ),
     ]
     for own in groups:
@@ -128,14 +131,14 @@ def draw(groups: Sequence[Group]) -> list[Drawn]:
                 _drawn(
                     f"{own.label}: chosen slots of {letter}",
                     f"Mean over clients, last round that trained {letter}, seed {run.seed}.",
-                    figures.slot_map(run, side, f"chosen slots of {letter} by layer and map"),
+                    heat_maps.slot_map(run, side, f"chosen slots of {letter} by layer and map"),
                 )
             )
             drawn.append(
                 _drawn(
                     f"{own.label}: slots in common, {letter}",
                     "Jaccard similarity of every two clients' choices in that round.",
-                    figures.overlap_map(run, side, f"overlap of chosen slots of {letter}"),
+                    heat_maps.overlap_map(run, side, f"overlap of chosen slots of {letter}"),
                 )
             )
     return [figure for figure in drawn if figure.svg]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.errors import RunFolderError
+from fedlora.report.task import TaskInfo, read_task
 from fedlora.report.text import read_json, visible_tree
 
 Line = Mapping[str, Any]
@@ -30,6 +31,7 @@ class RunData:
     clients: Sequence[Line]
     split: Mapping[str, Any]
     environment: Mapping[str, Any]
+    task: TaskInfo
     finished: bool
 
     @property
@@ -65,7 +67,7 @@ def read_runs(paths: Iterable[Path]) -> list[RunData]:
     """Read run folders, and all run folders below other folders.
 
     Raises:
-        RunFolderError: a path holds no run, or a damaged one.
+        RunFolderError: a path holds no run, or a damaged one; or the runs are of different tasks.
     """
     folders: list[Path] = []
     for path in paths:
@@ -75,7 +77,14 @@ def read_runs(paths: Iterable[Path]) -> list[RunData]:
         if not found:
             raise RunFolderError(f"{path} holds no run with a finished round: expected a folder with rounds.jsonl.")
         folders += [own for own in found if own not in folders]
-    return label([_read(folder) for folder in folders])
+    runs = [_read(folder) for folder in folders]
+    for run in runs[1:]:
+        if run.task.headline.name != runs[0].task.headline.name:
+            raise RunFolderError(
+                f"{run.folder} measures {run.task.headline.name}, but {runs[0].folder} measures "
+                f"{runs[0].task.headline.name}: report runs of one task at a time."
+            )
+    return label(runs)
 
 
 def _has_round(folder: Path) -> bool:
@@ -129,6 +138,7 @@ def _keys(run: RunData) -> dict[str, Any]:
 def _read(folder: Path) -> RunData:
     try:
         config = visible_tree(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")))
+        environment = read_json((folder / "environment.json").read_bytes())
         return RunData(
             folder=folder,
             label=folder.name,
@@ -136,10 +146,11 @@ def _read(folder: Path) -> RunData:
             rounds=_lines(folder / "rounds.jsonl"),
             clients=_lines(folder / "clients.jsonl"),
             split=read_json((folder / "split.json").read_bytes()),
-            environment=read_json((folder / "environment.json").read_bytes()),
+            environment=environment,
+            task=read_task(environment),
             finished=(folder / "summary.json").is_file(),
         )
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunFolderError(f"{folder} is no whole run folder: {error}.") from error
 
 

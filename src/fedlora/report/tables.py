@@ -4,32 +4,33 @@
 import csv
 import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedlora.report.read import Group, RunData
+from fedlora.report.task import MetricInfo, TaskInfo
 
-COLUMNS = (
-    "method",
-    "ranks",
-    "scale",
-    "seeds",
-    "rounds",
-    "global",
-    "personal",
-    "worst tenth",
-    "bytes up",
-    "bytes down",
-    "parameters up",
-)
 SHORT = ("method", "ranks", "scale", "global", "personal", "worst tenth", "bytes up", "bytes down")
 """The columns that fit on a terminal."""
-NOTES = (
-    "global: accuracy of the one global model on the whole test set; - where a method has none. "
-    "personal: mean over clients of each client's model on its own test part. worst tenth: the mean of the lowest "
-    "tenth of clients. Mean and standard deviation over seeds, in percent. Bytes: encoded payloads of all clients "
-    "over all rounds, heads included, evaluation not."
-)
+
+
+def columns(task: TaskInfo) -> list[str]:
+    """The names of all columns: `global`, `personal` and `worst tenth` are of the task's headline metric."""
+    more = [f"{part} {metric.name}" for metric in task.others for part in ("global", "personal")]
+    scores = ["global", "personal", "worst tenth", *more]
+    return ["method", "ranks", "scale", "seeds", "rounds", *scores, "bytes up", "bytes down", "parameters up"]
+
+
+def notes(task: TaskInfo) -> str:
+    """What the columns mean."""
+    headline = task.headline
+    unit = ", in percent" if headline.format == "percent" else ""
+    return (
+        f"global: {headline.name} of the one global model on the whole test set; - where a method has none. "
+        "personal: mean over clients of each client's model on its own test part. worst tenth: the mean of the worst "
+        f"tenth of clients. Mean and standard deviation over seeds{unit}. Bytes: encoded payloads of all clients "
+        "over all rounds, heads included, evaluation not."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,14 @@ class Row:
     seeds: int
     rounds: int
     unfinished: int
-    global_accuracy: Figure | None
+    task: TaskInfo
+    whole: Mapping[str, Figure]
+    """By metric, the global model's; empty where a method has none."""
     personal: Figure | None
+    """The headline, mean over clients."""
     worst_tenth: Figure | None
+    pooled: Mapping[str, Figure]
+    """By metric but the headline, over all clients' test examples together."""
     bytes_up: float
     bytes_down: float
     parameters_up: float
@@ -62,7 +68,7 @@ class Row:
 
 def rows(groups: Sequence[Group]) -> list[Row]:
     """A row a group."""
-    return [_row(own) for own in groups]
+    return [_row(group) for group in groups]
 
 
 def _row(group: Group) -> Row:
@@ -76,9 +82,11 @@ def _row(group: Group) -> Row:
         seeds=len(runs),
         rounds=max(len(run.rounds) for run in runs),
         unfinished=sum(not run.finished for run in runs),
-        global_accuracy=_over_seeds(runs, lambda run: _last(run, "global", "accuracy")),
-        personal=_over_seeds(runs, lambda run: _last(run, "personal", "mean")),
-        worst_tenth=_over_seeds(runs, lambda run: _last(run, "personal", "worst_tenth")),
+        task=runs[0].task,
+        whole=_by_metric(runs, "global", runs[0].task.metrics),
+        personal=_over_seeds(runs, "personal", "mean"),
+        worst_tenth=_over_seeds(runs, "personal", "worst_tenth"),
+        pooled=_by_metric(runs, "personal", runs[0].task.others),
         bytes_up=_mean_sum(runs, "bytes_up"),
         bytes_down=_mean_sum(runs, "bytes_down"),
         parameters_up=_mean_sum(runs, "parameters_up"),
@@ -88,14 +96,20 @@ def _row(group: Group) -> Row:
 def _last(run: RunData, part: str, key: str) -> float | None:
     scored = run.last_scored()
     line = next((line for line in run.rounds if line["round"] == scored), None)
-    return float(line[part][key]) if line and line[part] else None
+    return float(line[part][key]) if line and line[part] and key in line[part] else None
 
 
-def _over_seeds(runs: Sequence[RunData], value: Callable[[RunData], float | None]) -> Figure | None:
-    own = [number for run in runs if (number := value(run)) is not None]
-    if not own:
+def _over_seeds(runs: Sequence[RunData], part: str, key: str) -> Figure | None:
+    values = [value for run in runs if (value := _last(run, part, key)) is not None]
+    if not values:
         return None
-    return Figure(statistics.fmean(own), statistics.stdev(own) if len(own) > 1 else None)
+    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def _by_metric(runs: Sequence[RunData], part: str, metrics: Sequence[MetricInfo]) -> dict[str, Figure]:
+    """The metrics that the runs tell of a part, by name."""
+    found = {metric.name: _over_seeds(runs, part, metric.name) for metric in metrics}
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _mean_sum(runs: Sequence[RunData], key: str) -> float:
@@ -104,15 +118,17 @@ def _mean_sum(runs: Sequence[RunData], key: str) -> float:
 
 def cells(row: Row) -> list[str]:
     """A row in words."""
+    headline = row.task.headline
     return [
         row.label + (f" ({row.unfinished} unfinished)" if row.unfinished else ""),
         row.ranks,
         f"{row.scale:.3g}",
         str(row.seeds),
         str(row.rounds),
-        percent(row.global_accuracy),
-        percent(row.personal),
-        percent(row.worst_tenth),
+        cell(row.whole.get(headline.name), headline),
+        cell(row.personal, headline),
+        cell(row.worst_tenth, headline),
+        *(cell(part.get(metric.name), metric) for metric in row.task.others for part in (row.whole, row.pooled)),
         size(row.bytes_up),
         size(row.bytes_down),
         count(row.parameters_up),
@@ -121,39 +137,44 @@ def cells(row: Row) -> list[str]:
 
 def short_cells(row: Row) -> list[str]:
     """A row in the words of the columns that fit on a terminal."""
-    own = dict(zip(COLUMNS, cells(row), strict=True))
-    return [own[column] for column in SHORT]
+    by_column = dict(zip(columns(row.task), cells(row), strict=True))
+    return [by_column[column] for column in SHORT]
 
 
 def markdown(table: Sequence[Row]) -> str:
-    """The table in Markdown."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    """The table in Markdown; at least one row."""
+    names = columns(table[0].task)
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells(row)) + " |" for row in table]
-    return "\n".join([*lines, "", NOTES, ""])
+    return "\n".join([*lines, "", notes(table[0].task), ""])
 
 
 def comma_separated(table: Sequence[Row]) -> str:
     """The table's numbers, unrounded, for other programmes."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    scores = ("global", "personal", "worst_tenth")
+    others = table[0].task.others
+    scores = ["global", "personal", "worst_tenth"]
+    scores += [f"{part}_{metric.name}" for metric in others for part in ("global", "personal")]
     pairs = [f"{name}_{part}" for name in scores for part in ("mean", "spread")]
     writer.writerow(["method", "ranks", "scale", "seeds", "rounds", *pairs, "bytes_up", "bytes_down", "parameters_up"])
     for row in table:
         numbers: list[object] = []
-        for own in (row.global_accuracy, row.personal, row.worst_tenth):
-            numbers += [own.mean if own else "", own.spread if own and own.spread is not None else ""]
+        figures = [row.whole.get(row.task.headline.name), row.personal, row.worst_tenth]
+        figures += [part.get(metric.name) for metric in others for part in (row.whole, row.pooled)]
+        for figure in figures:
+            numbers += [figure.mean if figure else "", figure.spread if figure and figure.spread is not None else ""]
         start = [row.label, row.ranks, row.scale, row.seeds, row.rounds]
         writer.writerow([*start, *numbers, row.bytes_up, row.bytes_down, row.parameters_up])
     return text.getvalue()
 
 
-def percent(figure: Figure | None) -> str:
-    """An accuracy: 61.2 ± 1.3."""
+def cell(figure: Figure | None, metric: MetricInfo) -> str:
+    """A metric over seeds: 61.2 ± 1.3."""
     if figure is None:
         return "-"
-    spread = f" ± {100 * figure.spread:.1f}" if figure.spread is not None else ""
-    return f"{100 * figure.mean:.1f}{spread}"
+    spread = f" ± {metric.number(figure.spread)}" if figure.spread is not None else ""
+    return f"{metric.number(figure.mean)}{spread}"
 
 
 def size(number: float) -> str:

@@ -3,7 +3,11 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
+
+LONGEST_NAME = 30
+"""Characters of a name at an edge or in a legend; tips have more."""
 
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """What XML or HTML forbids (control characters, halves of surrogate pairs, noncharacters), what ends a line, and what
@@ -51,3 +55,8 @@ def shortened(text: str, most: int) -> str:
     """The text, without its middle where it is longer than so many characters: names often differ at their end."""
     tail = most // 3
     return text if len(text) <= most else f"{text[: most - tail - 1]}…{text[len(text) - tail :]}"
+
+
+def some(values: Sequence[Any], most: int) -> Sequence[Any]:
+    """All values, or every so-manieth so that there are at most so many; the first is always among them."""
+    return values[:: -(-len(values) // most)] if values else values

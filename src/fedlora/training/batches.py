@@ -14,22 +14,21 @@ from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
 
-def padded(tokens: Tokens, examples: Indices, padding: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Some examples as (ids, mask, labels), padded to the longest of them."""
+def padded(tokens: Tokens, examples: Indices, padding: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Token ids and mask of some examples, both (examples, longest), padded to the longest of them."""
     longest = int(tokens.lengths[examples].max())
     ids = numpy.full((len(examples), longest), padding, dtype=numpy.int64)
     mask = numpy.zeros((len(examples), longest), dtype=numpy.int64)
     for row, example in enumerate(examples):
-        own = tokens[example]
-        ids[row, : len(own)], mask[row, : len(own)] = own, 1
-    labels = torch.from_numpy(tokens.labels[examples])
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), labels.to(device)
+        found = tokens[example]
+        ids[row, : len(found)], mask[row, : len(found)] = found, 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
 def batches(
     examples: Indices, size: int, duration: Duration, seed: int, stream: tuple[str, int, str]
 ) -> Iterator[Indices]:
-    """The batches of a fit: each epoch in an order of its own; the last batch of an epoch may be small."""
+    """The batches of a fit: each epoch in another order; the last batch of an epoch may be small."""
     per_epoch = math.ceil(len(examples) / size)
     steps = duration.steps if duration.steps is not None else per_epoch * (duration.epochs or 0)
     for step in range(steps):

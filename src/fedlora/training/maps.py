@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The linear maps of a model: which are adapted, and the hook that adapts them."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,37 +9,21 @@ from torch.nn import functional
 
 from fedlora.core.lowrank import LowRank
 from fedlora.errors import ModelError
-
-Addition = Callable[[Tensor], Tensor]
-"""What a map's output gets, (..., d_out), given its input, (..., d_in)."""
+from fedlora.training.current_pass import Addition, current
 
 
-class AdaptedMap:
-    """A forward hook on one linear map: the base's own output plus what it wears.
+def adapt(name: str, module: nn.Module) -> None:
+    """Hook one linear map: from now on its output gets what the current pass adds to a map of this name.
 
     Inputs and outputs are (..., d_in) and (..., d_out) for `nn.Linear` and for the transposed `Conv1D` of
-    GPT-2 alike, so the hook does not depend on how the base stores its weight. Every thread wears its own.
+    GPT-2 alike, so the hook does not depend on how the base stores its weight.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._worn = _Worn()
-        module.register_forward_hook(self._add)
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        added = current().additions.get(name)
+        return output if added is None else output + added(inputs[0]).to(output.dtype)
 
-    def attach(self, addition: Addition) -> None:
-        """Add this until `detach`."""
-        self._worn.addition = addition
-
-    def detach(self) -> None:
-        """Add nothing any more."""
-        self._worn.addition = None
-
-    def _add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        attached = self._worn.addition
-        return output if attached is None else output + attached(inputs[0]).to(output.dtype)
-
-
-class _Worn(threading.local):
-    addition: Addition | None = None
+    module.register_forward_hook(add)
 
 
 def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> Addition:
@@ -55,11 +38,11 @@ def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) ->
     def added(x: Tensor) -> Tensor:
         total: Tensor | None = None
         for number, part in enumerate(parts):
-            own_x = x.to(part.A.dtype if isinstance(part, LowRank) else part.dtype)
+            cast = x.to(part.A.dtype if isinstance(part, LowRank) else part.dtype)
             if dropout and number == 0:
-                own_x = functional.dropout(own_x, dropout)
-            own = (own_x @ part.A.T) @ part.B.T if isinstance(part, LowRank) else own_x @ part.T
-            total = own if total is None else total + own
+                cast = functional.dropout(cast, dropout)
+            product = (cast @ part.A.T) @ part.B.T if isinstance(part, LowRank) else cast @ part.T
+            total = product if total is None else total + product
         return torch.zeros(()) if total is None else scale * total
 
     return added
@@ -99,9 +82,9 @@ def _layer_maps(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, int]]]
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or id(module) in inside:
             continue
-        if not any(module is own for own in encoder.modules()):
+        if not any(module is other for other in encoder.modules()):
             continue
-        inside.update(id(own) for own in module.modules())
+        inside.update(id(other) for other in module.modules())
         for number, layer in enumerate(module):
             for inner, part in layer.named_modules():
                 if isinstance(part, nn.Linear | Conv1D):
@@ -115,8 +98,8 @@ def encoder_of(model: nn.Module) -> nn.Module:
 
 
 def _ends_with(name: str, target: str) -> bool:
-    own, end = name.split("."), target.split(".")
-    return own[-len(end) :] == end
+    words, end = name.split("."), target.split(".")
+    return words[-len(end) :] == end
 
 
 def map_shape(module: nn.Module) -> tuple[int, int]:

@@ -17,7 +17,8 @@ from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.kinds import Kind
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ModelError
-from fedlora.training.maps import AdaptedMap, addition, encoder_of, find_maps, map_shape
+from fedlora.training.current_pass import Pass, running
+from fedlora.training.maps import adapt, addition, encoder_of, find_maps, map_shape
 from fedlora.training.memory import require_room
 
 
@@ -41,14 +42,18 @@ class Base:
     head_fingerprint: str = ""
     """SHA-256 of the head's weights that came with the checkpoint; the others are drawn from the seed."""
     tokenizer_fingerprint: str = ""
-    maps: dict[str, AdaptedMap] = field(default_factory=dict, repr=False)
-    """The hooks of the maps that are adapted."""
     _weights: dict[str, nn.Parameter] = field(default_factory=dict, repr=False)
-    """The model's own, whatever another thread has put in their place for the time of a pass."""
+    """The resident ones, whatever another thread has put in their place for the time of a pass."""
 
     def __post_init__(self) -> None:
         self._weights = dict(self.model.named_parameters())
-        self.maps = {name: AdaptedMap(self.model.get_submodule(name)) for name in self.shapes}
+        for name in self.shapes:
+            adapt(name, self.model.get_submodule(name))
+
+    @property
+    def padding(self) -> int:
+        """The number of the padding token."""
+        return int(self.tokenizer.pad_token_id or 0)
 
     def spec(self, rank: int, scale: float, kind: Kind = "lora", **others: Any) -> AdapterSpec:
         """The adapter of this base; a dense one has every parameter but the head's."""
@@ -58,7 +63,7 @@ class Base:
         return AdapterSpec(self.shapes, rank, scale, kind, **others)
 
     def logits(self, ids: Tensor, mask: Tensor, start: Start, spec: AdapterSpec, dropout: float = 0.0) -> Tensor:
-        """Class scores (examples, labels) in float32.
+        """The model's logits in float32, of a classifier (examples, labels).
 
         The head, and a dense adapter, go in by value: the resident model's own weights are never changed.
 
@@ -69,17 +74,14 @@ class Base:
             spec: what the adapter is.
             dropout: probability on the adapters' inputs.
         """
-        values = self.head_values(start)
+        values, now = self.head_values(start), Pass()
         if spec.kind == "dense":
             values |= self.moved(start, spec)
         else:
-            for name, parts in additions(start, spec).items():
-                self.maps[name].attach(addition(parts, spec.scale, dropout))
-        try:
+            now = Pass({name: addition(parts, spec.scale, dropout) for name, parts in additions(start, spec).items()})
+        with running(now):
             inputs = {"input_ids": ids, "attention_mask": mask}
             output = torch.func.functional_call(self.model, values, args=(), kwargs=inputs)
-        finally:
-            self.detach()
         logits: Tensor = output.logits
         return at_least_single(logits)
 
@@ -87,15 +89,10 @@ class Base:
         """The adapter's dense parts in the types of the base's own."""
         return {name: part.to(self.head[name].dtype) for name, part in start.adapter.dense.items()}
 
-    def detach(self) -> None:
-        """Take every adapter off."""
-        for own in self.maps.values():
-            own.detach()
-
     def moved(self, start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
         """The base's parameters with a dense adapter added: W0 + s D."""
-        own, change = self._weights, start.adapter.output
-        return {name: own[name] + (spec.scale * by).to(own[name].dtype) for name, by in change.items()}
+        weights, change = self._weights, start.adapter.output
+        return {name: weights[name] + (spec.scale * by).to(weights[name].dtype) for name, by in change.items()}
 
 
 def at_least_single(tensor: Tensor) -> Tensor:

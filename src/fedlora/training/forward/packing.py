@@ -8,8 +8,7 @@ in `attention.py`.
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,8 +16,9 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from fedlora.training.attention import ATTENTION, Group, packed, register, under_way
 from fedlora.training.batches import padded
+from fedlora.training.current_pass import Addition, Group, Pass, current, running
+from fedlora.training.forward.attention import ATTENTION, register
 from fedlora.training.maps import encoder_of
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
@@ -43,7 +43,7 @@ class Pack:
     member: Tensor
     """Of each token, whose it is."""
     rows: tuple[Tensor, ...]
-    """Of each member, which sequences of the pack are its own, in the order in which it gave them."""
+    """Of each member, which sequences of the pack it gave, in the order in which it gave them."""
 
 
 def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
@@ -69,9 +69,9 @@ def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
     def put(array: Any) -> Tensor:
         return torch.from_numpy(numpy.ascontiguousarray(array, dtype=numpy.int64)).to(device)
 
-    own = tuple(put(place[owners == number]) for number in range(len(batches)))
+    rows = tuple(put(place[owners == number]) for number in range(len(batches)))
     member = put(numpy.repeat(owners[order], lengths))
-    return Pack(put(ids[None]), put(positions[None]), groups, put(starts), put(starts + lengths - 1), member, own)
+    return Pack(put(ids[None]), put(positions[None]), groups, put(starts), put(starts + lengths - 1), member, rows)
 
 
 class PackedEncoder:
@@ -94,29 +94,34 @@ class PackedEncoder:
         config: Any = self._encoder.config
         config._attn_implementation = ATTENTION
 
-    def hidden(self, pack: Pack, values: Mapping[str, Tensor]) -> Tensor:
+    def hidden(
+        self, pack: Pack, values: Mapping[str, Tensor], additions: Mapping[str, Addition] | None = None
+    ) -> Tensor:
         """The last hidden state of that token of every sequence that the head reads, (sequences, width).
 
         Args:
             pack: the sequences.
-            values: parameters of the whole model that take the place of its own.
+            values: parameters of the whole model that take the place of the resident ones.
+            additions: by map, what adapters add.
         """
         inputs: dict[str, Any] = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
         if self._reads == "last":
             inputs["use_cache"] = False  # of keys and values, for writing text on
-        with packed(pack.groups):
+        with running(Pass(additions or {}, pack.groups)) as now:
             if values:
                 with self._layers.alone:  # parameters are put into the one model
-                    torch.func.functional_call(self._encoder, self._own(values), args=(), kwargs=inputs)
+                    torch.func.functional_call(self._encoder, self._of_encoder(values), args=(), kwargs=inputs)
             else:
                 self._encoder(**inputs)
-        return self._layers.taken()[0, pack.firsts if self._reads == "first" else pack.lasts]
+        if now.hidden is None:
+            raise RuntimeError("the model has not run its layers")
+        return now.hidden[0, pack.firsts if self._reads == "first" else pack.lasts]
 
-    def _own(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The encoder's parameters among the model's, by its own names."""
+    def _of_encoder(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The encoder's parameters among the model's, by the names that the encoder has for them."""
         prefix = next(name for name, module in self._model.named_modules() if module is self._encoder)
         start = f"{prefix}." if prefix else ""
-        return {name.removeprefix(start): own for name, own in values.items() if name.startswith(start)}
+        return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
 
     def logits(self, hidden: Tensor, values: dict[str, Tensor]) -> Tensor:
         """Class scores from hidden states, through all that stands behind the layers.
@@ -129,20 +134,19 @@ class PackedEncoder:
         """
         ids = torch.ones(len(hidden), 1, dtype=torch.long, device=hidden.device)
         inputs = {"input_ids": ids, "attention_mask": ids}
-        with self._layers.alone, self._layers.instead(hidden[:, None]):
+        with self._layers.alone, running(Pass(given=hidden[:, None])):
             output = torch.func.functional_call(self._model, values, args=(), kwargs=inputs)
         logits: Tensor = output.logits
         return logits
 
 
 class _Layers:
-    """Stands at the place of the repeated layers' `forward`: takes what they give, or gives what was taken."""
+    """Wraps the repeated layers' `forward`: records the last hidden state of a pack, or replays a given one."""
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.alone = threading.RLock()
         """For what only one thread may do with the model at a time."""
         self._forward = forward
-        self._way = threading.local()
 
     @staticmethod
     def of(module: nn.Module) -> "_Layers":
@@ -154,28 +158,13 @@ class _Layers:
         return found
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        given = getattr(self._way, "given", None)
-        if given is not None:
-            return _output(given)
+        now = current()
+        if now.given is not None:
+            return _output(now.given)
         output = self._forward(*args, **named)
-        if under_way() is not None:
-            self._way.taken = output if isinstance(output, Tensor) else output[0]
+        if now.groups is not None:
+            now.hidden = output if isinstance(output, Tensor) else output[0]
         return output
-
-    def taken(self) -> Tensor:
-        """The last hidden state of this thread's last pass."""
-        state: Tensor = self._way.taken
-        del self._way.taken
-        return state
-
-    @contextmanager
-    def instead(self, state: Tensor) -> Iterator[None]:
-        """Let the layers answer with a given last hidden state, in this thread."""
-        self._way.given = state
-        try:
-            yield
-        finally:
-            self._way.given = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Layers":
         return _Layers(copy.deepcopy(self._forward, memo))
@@ -197,14 +186,14 @@ def packed_encoder(model: nn.Module, padding: int) -> PackedEncoder | None:
     usual: Any = getattr(config, "_attn_implementation", None)
     tokens = _some_tokens(int(getattr(model.config, "vocab_size", 8)))
     expected = _padded_scores(model, tokens, padding)
-    own = pack(tokens, [numpy.arange(len(tokens))], str(parameter.device))
+    packed = pack(tokens, [numpy.arange(len(tokens))], str(parameter.device))
     tolerance = 1e-4 if parameter.dtype in (torch.float32, torch.float64) else 5e-2
     sides: tuple[Reads, ...] = ("first", "last")
     for reads in sides:
         try:
             encoder = PackedEncoder(model, reads)
             with torch.inference_mode():
-                found = encoder.logits(encoder.hidden(own, {}), {})[own.rows[0]]
+                found = encoder.logits(encoder.hidden(packed, {}), {})[packed.rows[0]]
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
             break
         if bool((expected - found).abs().max() <= tolerance * (1.0 + expected.abs().max())):
@@ -226,7 +215,7 @@ def _some_tokens(vocabulary: int) -> Tokens:
 def _padded_scores(model: Any, tokens: Tokens, padding: int) -> Tensor:
     """The class scores as the model gives them on a padded batch."""
     device = str(next(iter(model.parameters())).device)
-    ids, mask, _ = padded(tokens, numpy.arange(len(tokens)), padding, device)
+    ids, mask = padded(tokens, numpy.arange(len(tokens)), padding, device)
     with torch.inference_mode():
         scores: Tensor = model(input_ids=ids, attention_mask=mask).logits
     return scores

@@ -5,42 +5,16 @@ By groups of equal length, each an ordinary dense batch without a mask. The func
 with transformers, so that this is written once and not per architecture.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlora.training.current_pass import current
+
 ATTENTION = "fedlora_packed"
 """The name under which transformers finds the attention function."""
-
-Group = tuple[int, int, int]
-"""(first token, sequences, tokens of each)."""
-
-
-class _Way(threading.local):
-    groups: tuple[Group, ...] | None = None
-
-
-_way = _Way()
-
-
-@contextmanager
-def packed(groups: tuple[Group, ...]) -> Iterator[None]:
-    """In this thread and block, models that know `ATTENTION` are given packs of these groups."""
-    _way.groups = groups
-    try:
-        yield
-    finally:
-        _way.groups = None
-
-
-def under_way() -> tuple[Group, ...] | None:
-    """The groups of the pack that this thread has under way; None: padded batches."""
-    return _way.groups
 
 
 def register() -> None:
@@ -55,7 +29,7 @@ def _mask(*args: Any, **named: Any) -> Any:
     """Groups of equal length need none."""
     from transformers.masking_utils import sdpa_mask
 
-    return sdpa_mask(*args, **named) if _way.groups is None else None
+    return sdpa_mask(*args, **named) if current().groups is None else None
 
 
 def _attention(  # noqa: PLR0917 (the signature is that of transformers)
@@ -71,7 +45,8 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention within every sequence; all of (1, heads, tokens, width), the result (1, tokens, heads, width)."""
-    if _way.groups is None:
+    groups = current().groups
+    if groups is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         usual = {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window, "is_causal": is_causal}
@@ -79,21 +54,22 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
             module, query, key, value, attention_mask, **usual, **others
         )
         return found
-    q, k, v = (own[0].transpose(0, 1) for own in (query, key, value))  # (tokens, heads, width)
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (tokens, heads, width)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     grouped = k.shape[1] != q.shape[1]  # several query heads share a key
     parts = []
-    for first, count, length in _way.groups:
-        q_own, k_own, v_own = (
-            own[first : first + count * length].view(count, length, *own.shape[1:]).transpose(1, 2) for own in (q, k, v)
+    for first, count, length in groups:
+        last = first + count * length
+        q_group, k_group, v_group = (
+            part[first:last].view(count, length, *part.shape[1:]).transpose(1, 2) for part in (q, k, v)
         )
         mask = None if sliding_window is None or length <= sliding_window else _band(length, sliding_window, q.device)
         if mask is not None and causal:
             mask = mask.tril()
-        own = functional.scaled_dot_product_attention(
-            q_own, k_own, v_own, mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped
+        attended = functional.scaled_dot_product_attention(
+            q_group, k_group, v_group, mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped
         )
-        parts.append(own.transpose(1, 2).flatten(0, 1))
+        parts.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)[None], None
 
 

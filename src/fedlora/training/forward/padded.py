@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The oracle: one model after the other, on padded batches. Clear before quick."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedlora.core.adapter import AdapterSpec, Start
+from fedlora.core.rounds import FitJob
+from fedlora.training.batches import padded
+from fedlora.training.model import Base
+from fedlora.training.split import Indices
+from fedlora.training.tokens import Tokens
+
+_SCORED_AT_A_TIME = 64
+"""Examples of a pass that scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedForward:
+    """Padded batches; every job has its passes to itself."""
+
+    base: Base
+    spec: AdapterSpec
+    device: str = "cpu"
+
+    def passes(self, jobs: Sequence[FitJob], load: Callable[[FitJob], float], dropout: float) -> Iterator[list[FitJob]]:
+        """One job after the other."""
+        return ([job] for job in jobs)
+
+    def logits(
+        self, tokens: Tokens, starts: Sequence[Start], batches: Sequence[Indices], dropout: float = 0.0
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The logits of each model, a pass for each."""
+        for number, (start, batch) in enumerate(zip(starts, batches, strict=True)):
+            if len(batch):
+                ids, mask = padded(tokens, batch, self.base.padding, self.device)
+                yield number, self.base.logits(ids, mask, start, self.spec, dropout)
+
+    def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
+        """So many examples at a time."""
+        for first in range(0, len(examples), _SCORED_AT_A_TIME):
+            yield examples[first : first + _SCORED_AT_A_TIME]

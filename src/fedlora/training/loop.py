@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only loop that trains and the only one that scores, whatever the task and whatever the forward pass."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy
+import torch
+from torch import Tensor
+
+from fedlora.core.adapter import AdapterSpec, Start, Tensors, on_device
+from fedlora.core.metrics import Score, Scoring
+from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob
+from fedlora.core.seeds import stream_seed
+from fedlora.training.batches import batches
+from fedlora.training.client_fit import ClientFit, TrainSettings, rate_factor
+from fedlora.training.forward import Forward
+from fedlora.training.memory import Portions
+from fedlora.training.split import Indices, Owned
+from fedlora.training.task import Task
+from fedlora.training.tokens import Tokens
+
+
+class ModelTrainer:
+    """Trains and scores clients' adapters on a single resident base.
+
+    Every client has its own batches, mask, sides, optimiser and head; clients whose jobs share their passes get what
+    they would get alone, but for rounding.
+
+    Args:
+        forward: how the base makes logits.
+        task: what the logits are for.
+        settings: how clients train.
+        train: all training examples.
+        test: the server's test set.
+        owned: which of them are whose; who owns nothing can be scored on the test set alone.
+        seed: of the run.
+        rounds: of the run, for the schedule.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        task: Task,
+        settings: TrainSettings,
+        *,
+        train: Tokens,
+        test: Tokens,
+        owned: Mapping[str, Owned],
+        seed: int,
+        rounds: int,
+    ) -> None:
+        self._forward, self._task, self._settings = forward, task, settings
+        self._train, self._test = train, test
+        self._owned = owned
+        self._seed, self._rounds = seed, rounds
+        self._fit_portions = Portions(settings.micro_batch, "train.micro_batch")
+        self._score_portions = Portions(None, "the batch of a score")
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """The adapter that it trains."""
+        return self._forward.spec
+
+    @property
+    def scoring(self) -> Scoring:
+        """The metrics of its task."""
+        return self._task.scoring
+
+    @property
+    def head(self) -> Tensors:
+        """The base's dense parts, or those of the adapter that the run goes on from."""
+        start = self.spec.start
+        given = start.dense if start is not None else {}
+        return {name: given.get(name, resident).float() for name, resident in self._forward.base.head.items()}
+
+    def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
+        """Train each job on its client's own examples, as many in a pass as the forward takes."""
+        answers: list[Fitted | Failure] = []
+        for together in self._forward.passes(jobs, self._load, self._settings.dropout):
+            answers += self._fit_together(together)
+        return answers
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
+        """Score each job's model."""
+        return [self._score(job) for job in jobs]
+
+    def _load(self, job: FitJob) -> float:
+        """How many tokens a batch of a job has, about."""
+        examples = self._owned[job.client].train
+        return float(self._train.lengths[examples].mean()) * min(self._settings.batch_size, len(examples))
+
+    def _fit_together(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
+        fits = [self._begin(job) for job in jobs]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(self._seed, "dropout", *_stream(jobs[0])))
+            for step in range(max(len(fit.plan) for fit in fits)):
+                active = [fit for fit in fits if fit.is_active(step)]
+                if active:
+                    self._advance(active, step)
+        return [fit.answer() for fit in fits]
+
+    def _begin(self, job: FitJob) -> ClientFit:
+        fit, settings, client = job.fit, self._settings, self._owned[job.client]
+        duration = fit.duration or settings.duration
+        return ClientFit(
+            job,
+            client,
+            list(batches(client.train, settings.batch_size, duration, self._seed, _stream(job))),
+            head=dict(fit.start.adapter.dense) or dict(self.head),
+            head_trains=self.spec.head != "frozen",
+            settings=settings,
+            device=self._forward.device,
+        )
+
+    def _advance(self, fits: Sequence[ClientFit], step: int) -> None:
+        """One step of every fit."""
+        for fit in fits:
+            within = 0.0 if fit.job.fit.probe else step / len(fit.plan)
+            fit.set_rate(rate_factor(self._settings, (fit.job.round - 1 + within) / self._rounds))
+        largest = max(len(fit.plan[step]) for fit in fits)
+        losses = self._fit_portions.run(largest, partial(self._gradients, fits, step))
+        lost = {place for place, loss in enumerate(losses) if not math.isfinite(loss)}
+        for place in lost:
+            fits[place].diverged(step, losses[place])
+        if lost:  # gradients are sums over all tokens of a pass: make those of the others without it
+            rest = [fit for place, fit in enumerate(fits) if place not in lost]
+            return self._advance(rest, step) if rest else None
+        for fit, loss in zip(fits, losses, strict=True):
+            fit.step(step, loss)
+        return None
+
+    def _gradients(self, fits: Sequence[ClientFit], step: int, size: int) -> list[float]:
+        """Make the gradients of everyone's mean loss, at most `size` examples of each at a time; returns the losses."""
+        for fit in fits:
+            fit.forget_gradient()
+        starts, losses = [fit.start for fit in fits], [0.0] * len(fits)
+        for first in range(0, max(len(fit.plan[step]) for fit in fits), size):
+            parts = [fit.plan[step][first : first + size] for fit in fits]
+            total: Tensor | None = None
+            for number, logits in self._forward.logits(self._train, starts, parts, self._settings.dropout):
+                fit = fits[number]
+                targets = self._task.targets(self._train, parts[number], fit.client, self._forward.device)
+                loss = self._task.loss(logits, targets) / len(fit.plan[step])
+                losses[number] += float(loss.detach())
+                total = loss if total is None else total + loss
+            if total is not None and total.requires_grad:
+                total.backward()  # type: ignore[no-untyped-call]
+        return losses
+
+    def _score(self, job: ScoreJob) -> Score:
+        tokens, examples = self._part(job)
+        client = self._owned[job.client] if job.client is not None else None
+        order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
+        adapter, device = job.start.adapter, self._forward.device
+        start = on_device(replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head)), device)
+        score = Score(0)
+        with torch.inference_mode():
+            for piece in self._forward.pieces(tokens, order):
+                logits = self._score_portions.run(len(piece), partial(self._logits, tokens, piece, start))
+                targets = self._task.targets(tokens, piece, client, device)
+                score += Score(len(piece), self._task.sums(logits, targets, client))
+        return score
+
+    def _logits(self, tokens: Tokens, examples: Indices, start: Start, size: int) -> Tensor:
+        """The logits of some examples, `size` at a time."""
+        pieces = [examples[first : first + size] for first in range(0, len(examples), size)]
+        return torch.cat([logits for piece in pieces for _, logits in self._forward.logits(tokens, [start], [piece])])
+
+    def _part(self, job: ScoreJob) -> tuple[Tokens, Indices]:
+        """Where the examples of a score are, and which they are."""
+        if job.client is None and job.part == "test":
+            return self._test, numpy.arange(len(self._test))
+        if job.client is None:
+            nothing = numpy.arange(0)
+            return self._train, numpy.concatenate([nothing, *(client.validation for client in self._owned.values())])
+        client = self._owned[job.client]
+        return (self._train, client.validation) if job.part == "validation" else (self._test, client.test)
+
+
+def _stream(job: FitJob) -> tuple[str, int, str]:
+    """The name of the random stream of a job's batches; the dropout's begins with it."""
+    return ("probe batches" if job.fit.probe else "batches", job.round, job.client)
