@@ -190,7 +190,6 @@ def deal(config: Config, dataset: Dataset) -> Split:
         balanced=own.balanced,
         validation=own.validation,
         permuted=own.permuted,
-        time_limit=own.time_limit,
     )
     return split(dataset.train, dataset.test, settings, config.run.seed)
 

@@ -60,7 +60,6 @@ class SplitSection(Section):
     permuted: bool = Field(
         False, description="Every client has numbered the labels its own way: concepts differ, not only data."
     )
-    time_limit: float = Field(60.0, gt=0.0, description="Seconds after which a split that does not end is given up.")
 
 
 class ModelSection(Section):
