@@ -23,7 +23,7 @@ import numpy
 
 from fedlora.app.build import cores
 from fedlora.app.progress import quiet_libraries
-from fedlora.core.rounds import Client, Duration, Order
+from fedlora.core.rounds import Client, Order
 from fedlora.federation.local import LocalTransport
 from fedlora.methods.fedit import FedIT
 from fedlora.training.cohort import CohortTrainer
@@ -48,7 +48,7 @@ def seconds(base, clients, examples, length, rank, batch=16, client_batch=1, wor
     }
     method, spec = FedIT(), base.spec(rank, 2.0, head="shared")
     trainer = CohortTrainer(
-        base, spec, TrainSettings(Duration(epochs=1), batch_size=batch), train=tokens, test=tokens, owned=owned, seed=0,
+        base, spec, TrainSettings(epochs=1, batch_size=batch), train=tokens, test=tokens, owned=owned, seed=0,
         rounds=2, tokens_a_pass=10**9 if client_batch > 1 else 1024,
     )  # fmt: skip
     members = [Client(name, examples, rank) for name in owned]

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.adapter import BOTH, Start, fresh_adapter
-from fedlora.core.rounds import Duration, Fit, FitJob
+from fedlora.core.rounds import Fit, FitJob
 from fedlora.core.seeds import numpy_stream
 from fedlora.training.batches import padded
 from fedlora.training.cohort import CohortTrainer
@@ -67,7 +67,7 @@ def some_tokens(clients, each):
 
 
 def new_trainer(kind, base, tokens, owned, device, steps, **others):
-    settings = TrainSettings(Duration(steps=steps), batch_size=16, lr=5e-4)
+    settings = TrainSettings(steps=steps, batch_size=16, lr=5e-4)
     spec = base.spec(8, 2.0, head="shared")
     return kind(
         base, spec, settings, train=tokens, test=tokens, owned=owned, seed=0, rounds=10, device=device, **others

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import pytest
 from tiny_models import LABELS, owned_by, some_tokens, tiny_model, tokenizer
 
-from fedlora.core.rounds import Duration
 from fedlora.laws.book import LAWS
 from fedlora.laws.world import World
 from fedlora.methods import BUILT_IN, find_method
@@ -32,7 +31,7 @@ class OnModel(World):
         if same_data:
             owned = dict.fromkeys(owned, owned["c0"])
         tokens = some_tokens(sum(self.examples))
-        settings = TrainSettings(Duration(epochs=3), batch_size=8, lr=1e-3)  # twins draw the same batches
+        settings = TrainSettings(epochs=3, batch_size=8, lr=1e-3)  # twins draw the same batches
         return CohortTrainer(
             self.base, self.spec, settings, train=tokens, test=tokens, owned=owned, seed=self.seed, rounds=self.rounds
         )

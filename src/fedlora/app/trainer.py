@@ -2,16 +2,17 @@
 """The trainer that a config asks for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fedlora.app.config import Config
 from fedlora.core.adapter import AdapterSpec
-from fedlora.core.rounds import Duration
 from fedlora.methods.base import Method
 from fedlora.training.cohort import CohortTrainer
 from fedlora.training.model import Base
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
 from fedlora.training.tokens import Tokens
-from fedlora.training.trainer import PlainTrainer, TrainSettings
+from fedlora.training.trainer import PlainTrainer
 
 
 def new_trainer(
@@ -40,18 +41,6 @@ def new_trainer(
 
 
 def train_settings(config: Config, method: Method) -> TrainSettings:
-    """How clients train; the ratio of rates is the method's own where the config is silent."""
-    own = config.train
-    duration = Duration(steps=own.steps) if own.steps is not None else Duration(epochs=own.epochs or 1)
-    return TrainSettings(
-        duration=duration,
-        batch_size=own.batch_size,
-        micro_batch=own.micro_batch,
-        lr=own.lr,
-        lr_b_ratio=own.lr_b_ratio if own.lr_b_ratio is not None else method.lr_b_ratio,
-        optimizer=own.optimizer,
-        schedule=own.schedule,
-        warmup=own.warmup,
-        weight_decay=own.weight_decay,
-        dropout=own.dropout,
-    )
+    """How clients train; the ratio of rates is the method's where the config is silent."""
+    ratio = config.train.lr_b_ratio
+    return replace(config.train, lr_b_ratio=method.lr_b_ratio if ratio is None else ratio)

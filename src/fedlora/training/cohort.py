@@ -27,6 +27,7 @@ from fedlora.training.batches import batches
 from fedlora.training.maps import Addition, addition
 from fedlora.training.model import at_least_single
 from fedlora.training.packing import Pack, PackedEncoder, pack, packed_encoder
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 from fedlora.training.trainer import PlainTrainer, Trained, rate_factor
@@ -59,7 +60,7 @@ class CohortTrainer(PlainTrainer):
         tokens_a_pass: clients share a pass while their batches hold about so many tokens together.
     """
 
-    def __init__(self, *args: Any, tokens_a_pass: int = 1024, **named: Any) -> None:
+    def __init__(self, *args: Any, tokens_a_pass: int = TrainSettings.tokens_a_pass, **named: Any) -> None:
         super().__init__(*args, **named)
         self._tokens_a_pass = tokens_a_pass
         self._encoder = packed_encoder(self._base.model, self._padding)

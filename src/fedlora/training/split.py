@@ -3,7 +3,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy
 from numpy.typing import NDArray
@@ -11,25 +10,9 @@ from numpy.typing import NDArray
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.errors import DataError
 from fedlora.training.data import Texts
+from fedlora.training.settings import SplitSettings
 
-Kind = Literal["iid", "dirichlet", "pathological", "natural"]
 Indices = NDArray[numpy.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class SplitSettings:
-    """How examples are dealt to clients."""
-
-    kind: Kind = "dirichlet"
-    clients: int = 10
-    alpha: float = 0.5
-    """Dirichlet: small is skewed."""
-    balanced: bool = True
-    """Dirichlet: a client that has its share gets no more of the later classes."""
-    validation: float = 0.0
-    """Share of each client's examples that is set apart for choices such as the learning rate."""
-    permuted: bool = False
-    """Every client has numbered the labels its own way, a permutation drawn by its name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +26,7 @@ class Owned:
     test: Indices
     """Into the test set."""
     label_permutation: Indices | None = None
-    """Of each label, the number that this client calls it by; None: its own."""
+    """Of each label, the number that it has at this client; None: its number in the dataset."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
