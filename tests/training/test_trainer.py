@@ -306,7 +306,7 @@ def test_a_clients_own_names_are_its_labels_everywhere(tiny_base):
 
 def test_a_pull_towards_the_start(tiny_base):
     """By hand: SGD with a proximal term for two steps is SGD on the gradient plus mu times the way gone."""
-    settings = TrainSettings(duration=Duration(steps=2), batch_size=10, lr=0.1, optimizer="sgd")
+    settings = TrainSettings(steps=2, batch_size=10, lr=0.1, optimizer="sgd")
     trainer = trainer_of(tiny_base("bert"), settings, head="frozen")
     start, mu = begin(trainer), 0.7
     first = fit_one(trainer, start, OUTPUT, duration=Duration(steps=1))
