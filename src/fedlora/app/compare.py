@@ -80,8 +80,8 @@ def trials(config: Config, methods: Sequence[str], rates: Sequence[float], round
         tree["run"] = {**tree.get("run", {}), "rounds": rounds}
         tree["train"] = {**tree.get("train", {}), "lr": rate}
         tree["evaluate"] = {"every": 0, "part": "validation"}
-        own = folder / TRIALS / folder_name(method) / f"lr-{rate:g}"
-        result.append(Entry(f"{method}, lr {rate:g}", config.run.seed, make_config(tree), own))
+        home = folder / TRIALS / folder_name(method) / f"lr-{rate:g}"
+        result.append(Entry(f"{method}, lr {rate:g}", config.run.seed, make_config(tree), home))
     return result
 
 
@@ -120,9 +120,9 @@ def _of_method(config: Config, method: str) -> dict[str, Any]:
     """The config's own keys, for one of several methods."""
     tree: dict[str, Any] = config.model_dump(exclude_unset=True)
     kind = find_method(method)
-    own = config.method.options if method == config.method.name else {}
-    make_method(method, own)
-    tree["method"] = {"name": method, **own}
+    options = config.method.options if method == config.method.name else {}
+    make_method(method, options)
+    tree["method"] = {"name": method, **options}
     tree["run"] = {**tree.get("run", {}), "name": folder_name(method)}
     if config.clients.ranks and not kind.mixed_ranks and not kind.centralized:
         tree["clients"] = {key: value for key, value in tree["clients"].items() if key != "ranks"}
