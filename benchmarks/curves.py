@@ -23,14 +23,14 @@ import numpy
 
 from fedlora.app.build import cores
 from fedlora.app.progress import quiet_libraries
-from fedlora.core.rounds import Client, Duration, Order
+from fedlora.core.rounds import Client, Order
 from fedlora.federation.local import LocalTransport
 from fedlora.methods.fedit import FedIT
-from fedlora.training.client_fit import TrainSettings
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.generated import generated_base
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import load_base
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import Tokens
@@ -50,7 +50,7 @@ def seconds(base, clients, examples, length, rank, batch=16, client_batch=1, wor
     }
     method, spec = FedIT(), base.spec(rank, 2.0, head="shared")
     forward = fastest_forward(base, spec, tokens_a_pass=10**9 if client_batch > 1 else 1024)
-    settings = TrainSettings(Duration(epochs=1), batch_size=batch)
+    settings = TrainSettings(epochs=1, batch_size=batch)
     parts = {"train": tokens, "test": tokens, "owned": owned}
     trainer = ModelTrainer(forward, Classification(base.labels), settings, **parts, seed=0, rounds=2)
     members = [Client(name, examples, rank) for name in owned]

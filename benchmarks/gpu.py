@@ -23,14 +23,14 @@ from torch.nn import functional
 
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.adapter import BOTH, Start, fresh_adapter
-from fedlora.core.rounds import Duration, Fit, FitJob
+from fedlora.core.rounds import Fit, FitJob
 from fedlora.core.seeds import numpy_stream
 from fedlora.training.batches import padded
-from fedlora.training.client_fit import TrainSettings
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import Tokens
@@ -70,7 +70,7 @@ def some_tokens(clients, each):
 
 
 def new_trainer(forward, base, tokens, owned, device, steps, **others):
-    settings = TrainSettings(Duration(steps=steps), batch_size=16, lr=5e-4)
+    settings = TrainSettings(steps=steps, batch_size=16, lr=5e-4)
     spec = base.spec(8, 2.0, head="shared")
     return ModelTrainer(
         forward(base, spec, device, **others), Classification(base.labels), settings,

@@ -24,12 +24,13 @@ from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan, begin, federate
+from fedlora.federation.settings import EvaluateSettings
 from fedlora.methods import find_method
-from fedlora.training.client_fit import TrainSettings
 from fedlora.training.data import Columns, from_files, take_some
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import SplitSettings, split
 from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import tokenise
@@ -75,7 +76,7 @@ def main(data, folder, name, out, seed=0):
         rounds=ROUNDS,
     )
     clients = [Client(client, len(own.train), RANK) for client, own in dealt.clients.items()]
-    plan = Plan(ROUNDS, seed, evaluate_every=4)
+    plan = Plan(ROUNDS, seed, evaluate=EvaluateSettings(every=4))
     federation = Federation(method, spec, LocalTransport(clients, method, trainer), plan, trainer)
     result = {
         "method": name,

@@ -18,7 +18,8 @@ from results import WHEN, measured, svg
 
 from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
-from fedlora.app.sections import section_of
+from fedlora.app.sections import keys
+from fedlora.app.sections import sections as config_sections
 from fedlora.deploy.site_config import SiteConfig
 from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
@@ -34,9 +35,8 @@ def config_page():
     """Every key of the config with its type, default and meaning."""
     lines = [MADE, "# Config reference", "", "A TOML file of these sections; every key has a default that works."]
     lines += ["`--set section.key=value` changes one on the command line.", ""]
-    for name, field in Config.model_fields.items():
-        section = section_of(field.annotation)
-        heading = f"[[{name}]]" if get_origin(field.annotation) is list else f"[{name}]"
+    for name, (section, repeated) in config_sections(Config).items():
+        heading = f"[[{name}]]" if repeated else f"[{name}]"
         lines += [f"## {heading}", "", (section.__doc__ or "").splitlines()[0], ""]
         lines += ["| key | type | default | |", "|---|---|---|---|", *key_lines(section)]
         if name == "method":
@@ -54,24 +54,23 @@ def site_lines():
     """Every key of a site's own file."""
     yield "# A site's own file"
     yield "\nWhat `fedlora site` is given in a [deployment](deploy.md). Paths are seen from its folder.\n"
-    for name, field in SiteConfig.model_fields.items():
-        section = section_of(field.annotation)
+    for name, (section, _) in config_sections(SiteConfig).items():
         yield f"## [{name}] of a site\n\n{section.__doc__}\n\n| key | type | default | |\n|---|---|---|---|"
         yield from [*key_lines(section), ""]
 
 
 def key_lines(section):
     """A row for each key of a section."""
-    for key, own in section.model_fields.items():
-        default = "-" if own.default is None or own.is_required() else f"`{own.default!r}`".replace("'", '"')
-        yield f"| `{key}` | {type_words(own.annotation)} | {default} | {own.description} |"
+    for key in keys(section):
+        default = "-" if key.default is None else f"`{key.default!r}`".replace("'", '"')
+        yield f"| `{key.name}` | {type_words(key.type)} | {default} | {key.text} |"
 
 
 def type_words(annotation):
-    """A type in words: `whole number`, `one of a, b`, `list of text`."""
+    """A type in words, with its range: `whole number, at least 1`, `a or b`, `list of text`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return type_words(inner[0])
+        return ", ".join([type_words(inner[0]), *map(str, inner[1:])])
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in inner)
     if origin in (Union, UnionType):

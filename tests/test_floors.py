@@ -31,7 +31,7 @@ THIRD_PARTIES = {
     "core": {"torch", "numpy", "safetensors"},
     "methods": {"torch"},
     "training": {
-        "torch", "numpy", "safetensors", "transformers", "datasets", "peft", "flwr_datasets", "tokenizers", "pyarrow",
+        "torch", "numpy", "safetensors", "transformers", "datasets", "peft", "tokenizers", "pyarrow",
     },
     "federation": {"torch"},
     "laws": {"torch", "hypothesis"},

@@ -13,11 +13,12 @@ from fedlora.core.rounds import Client
 from fedlora.deploy.answers import read_hello
 from fedlora.deploy.connection import Arrival, DirectConnection
 from fedlora.deploy.messages import Message
-from fedlora.deploy.remote import AbsentError, Patience, RemoteTransport
+from fedlora.deploy.remote import AbsentError, RemoteTransport
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site_config import build_site, read_site
 from fedlora.deploy.sockets import read_key
 from fedlora.errors import ConfigError, PayloadError, RunFolderError
+from fedlora.federation.settings import DeploySettings
 
 METHODS = ("lora-a2", "fedsa", "flora")
 
@@ -345,7 +346,7 @@ def test_two_servers_in_one_second_number_their_orders_apart():
     from fedlora.deploy.members import Members
 
     remotes = [
-        RemoteTransport(DirectConnection({}), {}, "r", Patience(1), lambda clients: None, members=Members())
+        RemoteTransport(DirectConnection({}), {}, "r", DeploySettings(1), lambda clients: None, members=Members())
         for _ in range(2)
     ]
     assert remotes[0]._session < remotes[1]._session

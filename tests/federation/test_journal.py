@@ -14,6 +14,7 @@ from fedlora.federation import files
 from fedlora.federation.journal import Journal
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan, begin, federate
+from fedlora.federation.settings import ClientsSettings
 from fedlora.laws.standin import StandIn
 from fedlora.methods.fedsa import FedSA
 from fedlora.methods.flexlora import FlexLoRA
@@ -35,7 +36,7 @@ def run(method, folder, config=CONFIG):
     journal = opened(folder, config, files)
     trainer = StandIn(SPEC, 1)
     transport = LocalTransport(CLIENTS, method, trainer, client_batch=2, client_states=journal.client_states)
-    own = Federation(method, SPEC, transport, Plan(4, per_round=2), trainer)
+    own = Federation(method, SPEC, transport, Plan(4, clients=ClientsSettings(per_round=2)), trainer)
     for server, record in federate(own, journal.server or begin(own, trainer.head)):
         journal.commit(server, record)
     journal.finish({"rounds": len(journal.rounds())})

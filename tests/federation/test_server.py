@@ -15,6 +15,7 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import personal
 from fedlora.federation.sampling import participants
 from fedlora.federation.server import Federation, Plan, begin, federate
+from fedlora.federation.settings import ClientsSettings, EvaluateSettings
 from fedlora.laws.standin import SCORING, StandIn
 from fedlora.methods import BUILT_IN
 from fedlora.methods.fedit import FedIT
@@ -47,7 +48,7 @@ def test_sampling_is_named_by_seed_and_round():
 
 
 def test_only_the_drawn_take_part():
-    _, steps = run(FedIT(), per_round=2, evaluate_every=0)
+    _, steps = run(FedIT(), clients=ClientsSettings(per_round=2), evaluate=EvaluateSettings(every=0))
     for _, record in steps[:-1]:
         assert [c.status for c in record.clients] == ["accepted"] * 2
     last = steps[-1][1]
@@ -57,7 +58,7 @@ def test_only_the_drawn_take_part():
 
 
 def test_drop_outs_cost_nothing_and_the_weights_are_of_those_who_came():
-    _, steps = run(FedIT(), dropout=0.6, seed=4)
+    _, steps = run(FedIT(), clients=ClientsSettings(dropout=0.6), seed=4)
     gone = [c for _, record in steps for c in record.clients if c.status == "unreachable"]
     assert gone
     assert all(c.traffic.down == c.traffic.up == 0 for c in gone)
@@ -65,7 +66,7 @@ def test_drop_outs_cost_nothing_and_the_weights_are_of_those_who_came():
 
 
 def test_nobody_there_and_the_state_stays():
-    own, steps = run(FedIT(), dropout=0.9999, rounds=2)
+    own, steps = run(FedIT(), clients=ClientsSettings(dropout=0.9999), rounds=2)
     assert [record.accepted for _, record in steps] == [0, 0]
     begun = begin(own, own.scorer.head)
     assert steps[-1][0].state is not None
@@ -242,7 +243,7 @@ def test_sums_do_not_suffer_from_a_narrow_wire():
     spec = AdapterSpec(SHAPES, 2, 1.0, wire=torch.bfloat16)
     trainer = StandIn(spec, 1)
     transport = LocalTransport(many, FedIT(), trainer)
-    own = Federation(FedIT(), spec, transport, Plan(1, evaluate_every=0), trainer)
+    own = Federation(FedIT(), spec, transport, Plan(1, evaluate=EvaluateSettings(every=0)), trainer)
     sent = []
 
     class Listening(FedIT):
@@ -259,9 +260,9 @@ def test_sums_do_not_suffer_from_a_narrow_wire():
 
 
 def test_scores_taken_some_at_a_time_are_those_taken_at_once(monkeypatch):
-    _, at_once = run(LoRAA2(), evaluate_every=1)
+    _, at_once = run(LoRAA2(), evaluate=EvaluateSettings(every=1))
     monkeypatch.setattr(server_module, "_SCORED_AT_A_TIME", 4)
-    own = federation(LoRAA2(), evaluate_every=1)
+    own = federation(LoRAA2(), evaluate=EvaluateSettings(every=1))
     sizes, exchange = [], own.transport.exchange
 
     def counted(orders):

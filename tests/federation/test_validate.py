@@ -19,6 +19,7 @@ from fedlora.federation.collect import Collector
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import client_line
 from fedlora.federation.server import Federation, Plan, begin, federate
+from fedlora.federation.settings import ClientsSettings, EvaluateSettings
 from fedlora.federation.transport import decode_reply, encode_reply
 from fedlora.federation.validate import MOST_ENVELOPE, validate_encoded, validate_reply
 from fedlora.laws.standin import StandIn
@@ -40,7 +41,7 @@ def run(method, clients=CLIENTS, rounds=2, norm_limit=1e6, through_bytes=True, e
     spec = AdapterSpec(SHAPES, 2, 1.0, head="shared")
     trainer = StandIn(spec, seed=1)
     transport = LocalTransport(clients, method, trainer, through_bytes=through_bytes)
-    plan = Plan(rounds, norm_limit=norm_limit, evaluate_every=evaluate_every)
+    plan = Plan(rounds, clients=ClientsSettings(norm_limit=norm_limit), evaluate=EvaluateSettings(every=evaluate_every))
     own = Federation(method, spec, transport, plan, trainer)
     return list(federate(own, state or begin(own, trainer.head)))
 

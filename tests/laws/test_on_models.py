@@ -5,14 +5,13 @@ from dataclasses import dataclass, field
 import pytest
 from tiny_models import LABELS, owned_by, some_tokens, tiny_model, tokenizer
 
-from fedlora.core.rounds import Duration
 from fedlora.laws.book import LAWS
 from fedlora.laws.world import World
 from fedlora.methods import BUILT_IN, find_method
-from fedlora.training.client_fit import TrainSettings
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base, make_base
+from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.classification import Classification
 
 BY_NAME = {law.name: law for law in LAWS}
@@ -34,7 +33,7 @@ class OnModel(World):
         if same_data:
             owned = dict.fromkeys(owned, owned["c0"])
         tokens = some_tokens(sum(self.examples))
-        settings = TrainSettings(Duration(epochs=3), batch_size=8, lr=1e-3)  # twins draw the same batches
+        settings = TrainSettings(epochs=3, batch_size=8, lr=1e-3)  # twins draw the same batches
         forward = fastest_forward(self.base, self.spec)
         parts = {"train": tokens, "test": tokens, "owned": owned}
         return ModelTrainer(forward, Classification(LABELS), settings, **parts, seed=self.seed, rounds=self.rounds)

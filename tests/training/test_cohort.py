@@ -18,7 +18,6 @@ from fedlora.federation.client import serve
 from fedlora.federation.transport import join_head
 from fedlora.methods.base import State
 from fedlora.methods.lora_a2 import LoRAA2
-from fedlora.training.client_fit import TrainSettings
 from fedlora.training.forward import attention, packing
 from fedlora.training.forward.packed import PaddedInstead, fastest_forward
 from fedlora.training.forward.packing import pack, packed_encoder
@@ -26,6 +25,7 @@ from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base
 from fedlora.training.peft_files import write_model
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification
 
@@ -79,7 +79,7 @@ def test_a_block_of_unlike_clients_in_float64(kind):
     """Mixed ranks, masks, sides, penalties, merged updates, amounts and sizes in one pass: 1e-9 after 20 steps of AdamW."""
     base = base_of(kind)
     spec = base.spec(3, 2.0, head="shared")
-    settings = TrainSettings(Duration(steps=STEPS), batch_size=4, lr=1e-3, lr_b_ratio=5.0, weight_decay=0.1)
+    settings = TrainSettings(steps=STEPS, batch_size=4, lr=1e-3, lr_b_ratio=5.0, weight_decay=0.1)
     padded, packed = trainers(base, spec, settings, uneven(), tokens_a_pass=10**6)
     starts = [begun(spec, base, seed, rank) for seed, rank in ((1, 3), (2, 1), (3, 2), (4, 3))]
     draw = torch.Generator().manual_seed(9)
@@ -113,7 +113,7 @@ def test_other_kinds_in_float64(adapter_kind):
         spec = base.spec(4, 2.0, "vera", head="shared", projection=LowRank(pair.A.double(), pair.B.double()))
     else:
         spec = base.spec(1, 1.0, "dense", head="shared")
-    padded, packed = trainers(base, spec, TrainSettings(Duration(steps=5), batch_size=4, lr=1e-3), uneven())
+    padded, packed = trainers(base, spec, TrainSettings(steps=5, batch_size=4, lr=1e-3), uneven())
     start = Start(wide(fresh_adapter(spec, spec.rank, 1).with_dense(base.head)))
     jobs = [FitJob(f"c{k}", 1, Fit(start, BOTH)) for k in range(4)]
     agree(padded.fit(jobs), packed.fit(jobs), 1e-9)
@@ -123,7 +123,7 @@ def test_other_kinds_in_float64(adapter_kind):
 def test_the_same_losses_in_less_precision(dtype):
     base = base_of("bert", dtype)
     spec = base.spec(3, 2.0, head="shared")
-    padded, packed = trainers(base, spec, TrainSettings(Duration(steps=8), batch_size=4, lr=1e-3), uneven())
+    padded, packed = trainers(base, spec, TrainSettings(steps=8, batch_size=4, lr=1e-3), uneven())
     start = Start(fresh_adapter(spec, 3, 1).with_dense({name: own.float() for name, own in base.head.items()}))
     jobs = [FitJob(f"c{k}", 1, Fit(start, BOTH)) for k in range(4)]
     for left, right in zip(padded.fit(jobs), packed.fit(jobs), strict=True):
@@ -134,9 +134,7 @@ def test_a_client_whose_loss_is_lost_harms_nobody():
     """One client starts from numbers that overflow; the others' answers are those without it."""
     base = base_of("bert", torch.float32)
     spec = base.spec(3, 2.0, head="frozen")
-    _, packed = trainers(
-        base, spec, TrainSettings(Duration(steps=3), batch_size=4, lr=1e-3), uneven(), tokens_a_pass=10**6
-    )
+    _, packed = trainers(base, spec, TrainSettings(steps=3, batch_size=4, lr=1e-3), uneven(), tokens_a_pass=10**6)
     start = Start(fresh_adapter(spec, 3, 1))
     mad = replace(
         start, adapter=start.adapter.with_side("output", {m: t + 1e38 for m, t in start.adapter.output.items()})
@@ -223,7 +221,7 @@ def test_threads_share_one_base():
     """Three threads at once, many times: the bits of one after the other."""
     base = base_of("bert", torch.float32)
     spec = base.spec(3, 2.0, head="shared")
-    settings = TrainSettings(Duration(steps=6), batch_size=4, lr=1e-2)
+    settings = TrainSettings(steps=6, batch_size=4, lr=1e-2)
     _, packed = trainers(base, spec, settings, owned_by(40, 12))
     start = Start(fresh_adapter(spec, 3, 1).with_dense(base.head))
     jobs = [[FitJob(f"c{k}", 1, Fit(start, BOTH))] for k in range(12)]
@@ -246,7 +244,7 @@ def test_lora_a2_chooses_the_same_slots(kind):
     """Whole rounds, B and A: probe, choice, training; in float64 the choices are equal, and the uploads but for the wire's float32."""
     base = base_of(kind)
     spec = base.spec(2, 2.0, head="shared")
-    settings = TrainSettings(Duration(epochs=2), batch_size=4, lr=1e-3, lr_b_ratio=5.0)
+    settings = TrainSettings(epochs=2, batch_size=4, lr=1e-3, lr_b_ratio=5.0)
     both = trainers(base, spec, settings, uneven(), tokens_a_pass=10**6)
     method = LoRAA2()
     members = [Client(f"c{k}", examples, rank) for k, (examples, rank) in enumerate([(3, 2), (9, 1), (1, 2), (27, 1)])]

@@ -21,7 +21,7 @@ from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
 from fedlora.training.tokens import Tokens
 from fedlora.training.model import make_base
-from fedlora.training.client_fit import TrainSettings
+from fedlora.training.settings import TrainSettings
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.tasks.classification import Classification

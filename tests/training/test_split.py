@@ -1,14 +1,11 @@
 """Every example once, test parts by what clients really train on, and sentences where a split is impossible."""
 
-import time
-
 import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora.errors import DataError
-from fedlora.training import split as module
 from fedlora.training.data import Texts
 from fedlora.training.split import SplitSettings, centralized, deal_tests, largest_remainder, split
 
@@ -130,23 +127,21 @@ def test_pooled_is_everybody():
     assert (len(own.train), len(own.validation), own.test.tolist()) == (80, 20, list(range(50)))
 
 
-def test_a_split_that_spins_is_given_up(monkeypatch):
-    monkeypatch.setattr(module, "_partition", lambda *_: time.sleep(5))
-    with pytest.raises(DataError, match=r"did not end within 0\.1 seconds: raise split\.alpha or lower"):
-        split(texts(10, 2), texts(10, 2), SplitSettings(time_limit=0.1), 0)
-
-
 def test_more_clients_than_examples():
     with pytest.raises(DataError, match=r"split\.clients is 20, but there are only 10"):
         split(texts(10, 2), texts(10, 2), SplitSettings(clients=20), 0)
 
 
-def test_a_draw_that_lost_examples_is_refused(monkeypatch):
-    """flwr-datasets' Dirichlet draw divides by zero where every client is full; what it then deals is no split."""
-    whole = module._indices
-    monkeypatch.setattr(module, "_indices", lambda *own: [part[1:] for part in whole(*own)])
-    with pytest.raises(DataError, match="too small"):
-        split(texts(100, 5), texts(10, 5), SplitSettings("dirichlet", 5), 0)
+@pytest.mark.parametrize("alpha", [float("inf"), 1e308])
+def test_an_alpha_from_which_nothing_can_be_drawn(alpha):
+    with pytest.raises(DataError, match=r"split\.alpha is .*, from which no shares can be drawn: take"):
+        split(texts(100, 5), texts(10, 5), SplitSettings("dirichlet", 5, alpha), 0)
+
+
+def test_a_label_that_two_clients_cannot_share():
+    train = Texts(tuple("abcdefg"), numpy.array([0, 0, 1, 1, 2, 2, 3]))
+    with pytest.raises(DataError, match="label number 4 has only 1 training examples: leave it out"):
+        split(train, train, SplitSettings("pathological", 4), 0)
 
 
 def test_permuted_names_are_each_clients_own():
@@ -157,5 +152,5 @@ def test_permuted_names_are_each_clients_own():
     assert names == {client: own.label_permutation.tolist() for client, own in again.clients.items()}
     assert all(sorted(own) == list(range(10)) for own in names.values())
     assert len({tuple(own) for own in names.values()}) == 4
-    assert centralized(one).clients["all"].names is None
-    assert split(train, test, SplitSettings("iid", 4), 0).clients["c0"].names is None
+    assert centralized(one).clients["all"].label_permutation is None
+    assert split(train, test, SplitSettings("iid", 4), 0).clients["c0"].label_permutation is None

@@ -15,11 +15,12 @@ from fedlora.core.rounds import Duration, Failure, Fit, FitJob, ScoreJob
 from fedlora.core.seeds import numpy_stream
 from fedlora.training import loop
 from fedlora.training.batches import padded
-from fedlora.training.client_fit import TrainSettings, rate_factor
+from fedlora.training.client_fit import rate_factor
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.peft_files import write_peft
+from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.classification import Classification
 
 SCALE = 2.0
@@ -306,7 +307,7 @@ def test_a_clients_own_names_are_its_labels_everywhere(tiny_base):
 
 def test_a_pull_towards_the_start(tiny_base):
     """By hand: SGD with a proximal term for two steps is SGD on the gradient plus mu times the way gone."""
-    settings = TrainSettings(duration=Duration(steps=2), batch_size=10, lr=0.1, optimizer="sgd")
+    settings = TrainSettings(steps=2, batch_size=10, lr=0.1, optimizer="sgd")
     trainer = trainer_of(tiny_base("bert"), settings, head="frozen")
     start, mu = begin(trainer), 0.7
     first = fit_one(trainer, start, OUTPUT, duration=Duration(steps=1))

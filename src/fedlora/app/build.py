@@ -29,7 +29,7 @@ from fedlora.training.generated import generated_base, generated_dataset
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft
-from fedlora.training.split import Split, SplitSettings, centralized, split
+from fedlora.training.split import Split, centralized, split
 from fedlora.training.tokens import Tokens
 
 
@@ -143,15 +143,7 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
 
 def plan_of(config: Config) -> Plan:
     """How long, with whom, and how often to look."""
-    return Plan(
-        rounds=config.run.rounds,
-        seed=config.run.seed,
-        per_round=config.clients.per_round,
-        dropout=config.clients.dropout,
-        evaluate_every=config.evaluate.every,
-        part=config.evaluate.part,
-        norm_limit=config.clients.norm_limit,
-    )
+    return Plan(config.run.rounds, config.run.seed, config.clients, config.evaluate)
 
 
 def on_cpu(config: Config) -> bool:
@@ -183,17 +175,7 @@ def load_dataset(config: Config) -> Dataset:
 
 def deal(config: Config, dataset: Dataset) -> Split:
     """Who owns which example."""
-    own = config.split
-    settings = SplitSettings(
-        kind=own.kind,
-        clients=own.clients,
-        alpha=own.alpha,
-        balanced=own.balanced,
-        validation=own.validation,
-        permuted=own.permuted,
-        time_limit=own.time_limit,
-    )
-    return split(dataset.train, dataset.test, settings, config.run.seed)
+    return split(dataset.train, dataset.test, config.split, config.run.seed)
 
 
 def load_named_base(config: Config, labels: Sequence[str]) -> Base:

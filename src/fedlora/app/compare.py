@@ -8,13 +8,12 @@ stopped; one that fails stops no other.
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from fedlora.app.build import Resources, build, client_ranks, federation_scale, load
-from fedlora.app.config import Config, make_config, require_validation, resolved
+from fedlora.app.config import Config, MethodSection, require_validation, resolved
 from fedlora.app.inputs import inputs
 from fedlora.app.method import make_method
 from fedlora.app.pages import has_page, write_page
@@ -22,6 +21,7 @@ from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
 from fedlora.federation.journal import CONFIG, ENVIRONMENT, SUMMARY, require_same_config, require_same_inputs
 from fedlora.federation.record import RoundRecord
+from fedlora.federation.settings import EvaluateSettings
 from fedlora.methods import find_method
 from fedlora.training.data import Dataset
 
@@ -58,12 +58,11 @@ def entries(
     """
     result = []
     for number, method in itertools.product(range(seeds), methods):
-        seed = config.run.seed + number
-        tree = _of_method(config, method)
-        tree["run"] = {**tree.get("run", {}), "seed": seed}
+        seed, chosen = config.run.seed + number, _of_method(config, method)
+        chosen = replace(chosen, run=replace(chosen.run, seed=seed))
         if rates:
-            tree["train"] = {**tree.get("train", {}), "lr": rates[method]}
-        result.append(Entry(method, seed, make_config(tree), folder / folder_name(method) / f"seed-{seed}"))
+            chosen = replace(chosen, train=replace(chosen.train, lr=rates[method]))
+        result.append(Entry(method, seed, chosen, folder / folder_name(method) / f"seed-{seed}"))
     return result
 
 
@@ -76,12 +75,15 @@ def trials(config: Config, methods: Sequence[str], rates: Sequence[float], round
     require_validation(config)
     result = []
     for method, rate in itertools.product(methods, rates):
-        tree = _of_method(config, method)
-        tree["run"] = {**tree.get("run", {}), "rounds": rounds}
-        tree["train"] = {**tree.get("train", {}), "lr": rate}
-        tree["evaluate"] = {"every": 0, "part": "validation"}
-        home = folder / TRIALS / folder_name(method) / f"lr-{rate:g}"
-        result.append(Entry(f"{method}, lr {rate:g}", config.run.seed, make_config(tree), home))
+        chosen = _of_method(config, method)
+        trial = replace(
+            chosen,
+            run=replace(chosen.run, rounds=rounds),
+            train=replace(chosen.train, lr=rate),
+            evaluate=EvaluateSettings(every=0, part="validation"),
+        )
+        place = folder / TRIALS / folder_name(method) / f"lr-{rate:g}"
+        result.append(Entry(f"{method}, lr {rate:g}", config.run.seed, trial, place))
     return result
 
 
@@ -116,19 +118,17 @@ def _goodness(folder: Path) -> list[float]:
     return [value if metric["higher_is_better"] else -value for metric, value in values]
 
 
-def _of_method(config: Config, method: str) -> dict[str, Any]:
-    """The config's own keys, for one of several methods."""
-    tree: dict[str, Any] = config.model_dump(exclude_unset=True)
+def _of_method(config: Config, method: str) -> Config:
+    """The config for one of several methods."""
     kind = find_method(method)
     options = config.method.options if method == config.method.name else {}
     make_method(method, options)
-    tree["method"] = {"name": method, **options}
-    tree["run"] = {**tree.get("run", {}), "name": folder_name(method)}
+    chosen = replace(config, method=MethodSection(method, options), run=replace(config.run, name=folder_name(method)))
     if config.clients.ranks and not kind.mixed_ranks and not kind.centralized:
-        tree["clients"] = {key: value for key, value in tree["clients"].items() if key != "ranks"}
         scale = federation_scale(config, max(_mixed(config)), config.adapter.kind)
-        tree["adapter"] = {**tree.get("adapter", {}), "rank": mean_rank(config), "scale": scale}
-    return tree
+        adapter = replace(config.adapter, rank=mean_rank(config), scale=scale)
+        chosen = replace(chosen, clients=replace(config.clients, ranks=None), adapter=adapter)
+    return chosen
 
 
 def mean_rank(config: Config) -> int:

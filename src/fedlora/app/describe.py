@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Methods and verdicts in words: what `fedlora methods` and `fedlora check` print."""
 
-import ast
 import dataclasses
 import inspect
 import re
-import textwrap
-from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+from fedlora.core.settings import sentences
 from fedlora.errors import ConfigError
 from fedlora.methods import BUILT_IN
 from fedlora.methods.base import Method
@@ -37,7 +35,7 @@ def describe(kind: type[Method]) -> dict[str, Any]:
 
 def fields_of(kind: type[Method]) -> dict[str, dict[str, Any]]:
     """A method's or wrapper's own fields: type, default and meaning."""
-    docs = field_docs(kind)
+    docs = sentences(kind)
     return {
         field.name: {"type": str(field.type), "default": field.default, "doc": docs.get(field.name, "")}
         for field in dataclasses.fields(kind)
@@ -64,20 +62,6 @@ def sections(doc: str) -> dict[str, str]:
 def describe_all() -> list[dict[str, Any]]:
     """Every built-in method."""
     return [describe(kind) for kind in BUILT_IN.values()]
-
-
-def field_docs(kind: type) -> dict[str, str]:
-    """The docstring under each field, of the class and of those that it inherits from."""
-    docs: dict[str, str] = {}
-    for own in reversed(kind.__mro__):
-        if not dataclasses.is_dataclass(own):
-            continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(own))).body
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for field, text in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                docs[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return docs
 
 
 def print_methods() -> None:

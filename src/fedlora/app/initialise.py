@@ -2,6 +2,7 @@
 """A first config for somebody's own data, with what was found in them and a word on every key."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel
 
 from fedlora.app.config import Config
+from fedlora.app.sections import keys, sections
 from fedlora.errors import DataError
 from fedlora.training.tables import part_file, read_rows
 
@@ -130,23 +131,22 @@ def commented_config(path: Path, found: Found) -> str:
     ]
     for owner, count in found.owners.items():
         lines.append(f"# The column {owner!r} ({count} values) may say whose an example is: split.kind = 'natural'.")
-    for name, field in Config.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
+    for name, (section, repeated) in sections(Config).items():
+        if not repeated and name != "deploy":
             lines += ["", f"[{name}]  # {(section.__doc__ or '').splitlines()[0]}"]
             lines += _section(section, values.get(name, {}))
     lines += ["", "# [[wrap]]  # fedprox, clip, fedavgm or fedadam around the method; as many as you like", "# name ="]
     return "\n".join(lines) + "\n"
 
 
-def _section(section: type[BaseModel], values: dict[str, Any]) -> Sequence[str]:
+def _section(section: type, values: dict[str, Any]) -> Sequence[str]:
     lines = []
-    for key, field in section.model_fields.items():
-        lines.append(f"# {field.description}")
-        if key in values:
-            lines.append(_line(key, values[key]))
+    for key in keys(section):
+        lines += textwrap.wrap(key.text, 118, initial_indent="# ", subsequent_indent="# ")
+        if key.name in values:
+            lines.append(_line(key.name, values[key.name]))
         else:
-            lines.append(f"# {_line(key, field.default)}" if field.default is not None else f"# {key} =")
+            lines.append(f"# {_line(key.name, key.default)}" if key.default is not None else f"# {key.name} =")
     return lines
 
 

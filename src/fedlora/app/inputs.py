@@ -11,7 +11,7 @@ from fedlora.federation.journal import ENVIRONMENT, SPLIT
 from fedlora.training.model import Base
 from fedlora.training.peft_files import CONFIG, WEIGHTS
 
-_PACKAGES = ("fedlora", "torch", "transformers", "peft", "datasets", "flwr-datasets", "safetensors", "numpy")
+_PACKAGES = ("fedlora", "torch", "transformers", "peft", "datasets", "safetensors", "numpy")
 
 
 def inputs(config: Config, base: Base, digests: Mapping[str, str]) -> dict[str, dict[str, object]]:

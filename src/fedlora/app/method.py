@@ -5,9 +5,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from fedlora.app.config import WrapSection
+from fedlora.app.sections import require_value
 from fedlora.errors import ConfigError, MethodError, nearest
 from fedlora.methods import find_method
 from fedlora.methods.base import Method
@@ -49,10 +48,8 @@ def require_fields(kind: type[Method], place: str, name: str, options: Mapping[s
         if key not in known:
             hint = nearest(key, known) if known else f"{name} has no fields of its own."
             raise ConfigError(f"The config has an unknown key {place}.{key}: {hint}")
-    types = get_type_hints(kind)
+    types = get_type_hints(kind, include_extras=True)
     for key, value in options.items():
-        try:
-            TypeAdapter(types[key]).validate_python(value, strict=True)
-        except ValidationError as error:
-            said = error.errors()[0]["msg"]
-            raise MethodError(f"{place}.{key} is {value!r}; {said[0].lower()}{said[1:]}.") from error
+        wrong = require_value(types[key], value)
+        if wrong is not None:
+            raise MethodError(f"{place}.{key} is {value!r}; {wrong}.")

@@ -6,11 +6,9 @@ shares are kept (largest remainder). Worked back from the paper's totals, not co
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 from fedlora.core.seeds import numpy_stream
-
-Profile = Literal["uniform", "heavy-tail", "normal"]
+from fedlora.federation.settings import Profile
 
 PROFILES: Mapping[Profile, Mapping[int, int]] = {
     "uniform": {2: 6, 4: 6, 8: 6, 16: 6, 32: 6},

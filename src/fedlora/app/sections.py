@@ -1,22 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all configs have in common: TOML sections, dotted overrides, one sentence a mistake."""
+"""Sections of TOML checked against settings dataclasses: nothing unknown, nothing bent, one sentence a mistake.
 
+What a key may hold stands in the dataclass, see `fedlora.core.settings`. Here a pydantic model is derived from it,
+which checks; the caller gets the dataclass.
+"""
+
+import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from fedlora.core.settings import Range, sentences
 from fedlora.errors import ConfigError, nearest
 
-Sections = TypeVar("Sections", bound=BaseModel)
+Settings = TypeVar("Settings")
+
+_OPTIONS = "options"
+"""The field that takes all further keys of a section whose keys depend on its name, such as [method]."""
 
 
-class Section(BaseModel):
-    """A section: unknown keys are refused, values are not bent into another type."""
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a section, for the reference page and for a commented config."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    name: str
+    type: Any
+    """Its annotation, `Range`s included."""
+    default: Any
+    required: bool
+    text: str
+    """What it means, in a sentence or two."""
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -33,22 +53,58 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The config {path} is no TOML: {error}.") from error
 
 
-def checked(kind: type[Sections], tree: Mapping[str, Any]) -> Sections:
-    """Sections of some kind from nested mappings.
+def checked(kind: type[Settings], tree: Mapping[str, Any]) -> Settings:
+    """Settings of some kind from nested mappings.
 
     Raises:
         ConfigError: a key or a value is wrong.
     """
     try:
-        return kind.model_validate(tree)
+        model = _model(cast(Any, kind)).model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_sentence(error, kind)) from error
+    return cast(Settings, _made(kind, model))
 
 
-def section_of(annotation: Any) -> type[BaseModel]:
-    """The section that stands under a key: alone, in a list, or left out by default."""
-    inner = [own for own in get_args(annotation) if own is not type(None)]
-    return cast(type[BaseModel], inner[0] if inner else annotation)
+def require_value(annotation: Any, value: Any) -> str | None:
+    """What is wrong with a value, as the end of a sentence; None: it is of the type and in the range."""
+    try:
+        TypeAdapter(checked_type(annotation)).validate_python(value, strict=True)
+    except ValidationError as error:
+        return _expected(error.errors()[0]["msg"])
+    return None
+
+
+def keys(kind: type) -> list[Key]:
+    """The keys of a section, in order; those that depend on its name are left out."""
+    types, texts = get_type_hints(kind, include_extras=True), sentences(kind)
+    return [
+        Key(
+            field.name,
+            types[field.name],
+            None if _is_required(field) else _default(field),
+            _is_required(field),
+            texts.get(field.name, ""),
+        )
+        for field in _fields(kind)
+        if field.name != _OPTIONS
+    ]
+
+
+def sections(kind: type) -> dict[str, tuple[type, bool]]:
+    """Name -> the dataclass of each section of a config, and whether it may stand there several times."""
+    found = {}
+    for name, annotation in get_type_hints(kind).items():
+        inner = [argument for argument in get_args(annotation) if argument is not NoneType]
+        found[name] = (inner[0] if inner else annotation, get_origin(annotation) is list)
+    return found
+
+
+def tree_of(settings: Any) -> dict[str, Any]:
+    """Nested mappings from which `checked` makes the same settings, with every key; None where there is no value."""
+    tree = {field.name: _plain(getattr(settings, field.name)) for field in _fields(type(settings))}
+    options: dict[str, Any] = tree.pop(_OPTIONS, {})
+    return tree | options
 
 
 def override_key(tree: dict[str, Any], override: str) -> None:
@@ -65,29 +121,114 @@ def override_key(tree: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string
-    own = tree.setdefault(section, {})
-    if not isinstance(own, dict):
+    values = tree.setdefault(section, {})
+    if not isinstance(values, dict):
         raise ConfigError(f"--set {override!r}: {section} is no section of the config.")
-    own[name] = value
+    values[name] = value
 
 
-def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
+def checked_type(annotation: Any) -> Any:
+    """An annotation as pydantic reads it: ranges as its constraints, dataclasses as models, finite numbers only."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        ranges = [_constraint(given) for given in inner[1:] if isinstance(given, Range)]
+        return reduce(lambda whole, one: Annotated[whole, one], ranges, checked_type(inner[0]))
+    if origin in (Union, UnionType):
+        return reduce(or_, map(checked_type, inner))
+    if origin is list:
+        return list[checked_type(inner[0])]  # type: ignore[misc]
+    if annotation is float:
+        return Annotated[float, Field(allow_inf_nan=False)]
+    return _model(cast(Any, annotation)) if dataclasses.is_dataclass(annotation) else annotation
+
+
+def _constraint(given: Range) -> Any:
+    return Field(ge=given.at_least, gt=given.above, le=given.at_most, lt=given.below, min_length=given.entries)
+
+
+@cache
+def _model(kind: type) -> type[BaseModel]:
+    """The pydantic model that checks a section, or all sections."""
+    types = get_type_hints(kind, include_extras=True)
+    fields: dict[str, Any] = {}
+    for field in _fields(kind):
+        if field.name != _OPTIONS:
+            default = ... if _is_required(field) else Field(default_factory=_factory(field))
+            fields[field.name] = (checked_type(types[field.name]), default)
+    extra: Any = "allow" if any(field.name == _OPTIONS for field in _fields(kind)) else "forbid"
+    return create_model(
+        kind.__name__, __config__=ConfigDict(extra=extra, strict=True, protected_namespaces=()), **fields
+    )
+
+
+def _made(annotation: Any, value: Any) -> Any:
+    """A checked value with dataclasses in the place of models; what was left to its default is a dataclass already."""
+    if isinstance(value, list):
+        return [_made(annotation, entry) for entry in value]
+    if not isinstance(value, BaseModel):
+        return value
+    kind = next(inner for inner in (annotation, *get_args(annotation)) if dataclasses.is_dataclass(inner))
+    types = get_type_hints(kind)
+    values = {name: _made(types[name], getattr(value, name)) for name in type(value).model_fields}
+    if value.model_extra is not None:
+        values[_OPTIONS] = value.model_extra
+    return cast(Any, kind)(**values)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return tree_of(value)
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return _factory(field)()
+
+
+def _factory(field: "dataclasses.Field[Any]") -> Callable[[], Any]:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory
+    return lambda: field.default
+
+
+def _sentence(error: ValidationError, kind: type) -> str:
     """The first mistake, in words."""
-    first = error.errors()[0]
+    first, known = error.errors()[0], sections(kind)
     place = [str(part) for part in first["loc"]]
-    if len(place) > 1 and place[0] != "wrap":
+    if len(place) > 1 and not known.get(place[0], (None, False))[1]:
         place = place[:2]  # what follows says which of several types was tried, or where in a list
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
         if len(place) == 1:
-            return f"The config has an unknown section [{key}]: {nearest(key, kind.model_fields)}"
-        section = section_of(kind.model_fields[place[0]].annotation)
-        return f"The config has an unknown key {key}: {nearest(place[-1], section.model_fields)}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"The config is wrong: {message}."
-    shown = repr(first["input"])
-    return f"{key} is {shown if len(shown) < 80 else shown[:77] + '...'}; {_expected(message)}."
+            return f"The config has an unknown section [{key}]: {nearest(key, known)}"
+        return f"The config has an unknown key {key}: {nearest(place[-1], [k.name for k in keys(known[place[0]][0])])}"
+    if first["type"] == "missing" and len(place) > 1:
+        return f"{key} is not set, and it has no default: {_meaning(known[place[0]][0], place[-1])}"
+    if first["type"] == "missing":
+        return f"The config has no section [{key}], which it needs."
+    if first["type"] == "model_type":
+        return f"{key} is {_shown(first['input'])}; expected a section [{key}] with keys."
+    tried = dict.fromkeys(_expected(other["msg"]) for other in error.errors() if other["loc"][:2] == first["loc"][:2])
+    return f"{key} is {_shown(first['input'])}; {' or '.join(tried)}."
+
+
+def _meaning(kind: type, name: str) -> str:
+    return next(key.text for key in keys(kind) if key.name == name)
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) < 80 else shown[:77] + "..."
 
 
 def _expected(message: str) -> str:

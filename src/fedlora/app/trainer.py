@@ -2,15 +2,15 @@
 """The task and the trainer that a config asks for."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fedlora.app.config import Config
 from fedlora.core.adapter import AdapterSpec
-from fedlora.core.rounds import Duration
 from fedlora.methods.base import Method
-from fedlora.training.client_fit import TrainSettings
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
 from fedlora.training.task import Task
 from fedlora.training.tasks.classification import Classification
@@ -51,18 +51,6 @@ def new_trainer(
 
 
 def train_settings(config: Config, method: Method) -> TrainSettings:
-    """How clients train; the ratio of rates is the method's own where the config is silent."""
-    train = config.train
-    duration = Duration(steps=train.steps) if train.steps is not None else Duration(epochs=train.epochs or 1)
-    return TrainSettings(
-        duration=duration,
-        batch_size=train.batch_size,
-        micro_batch=train.micro_batch,
-        lr=train.lr,
-        lr_b_ratio=train.lr_b_ratio if train.lr_b_ratio is not None else method.lr_b_ratio,
-        optimizer=train.optimizer,
-        schedule=train.schedule,
-        warmup=train.warmup,
-        weight_decay=train.weight_decay,
-        dropout=train.dropout,
-    )
+    """How clients train; the ratio of rates is the method's where the config is silent."""
+    ratio = config.train.lr_b_ratio
+    return replace(config.train, lr_b_ratio=method.lr_b_ratio if ratio is None else ratio)

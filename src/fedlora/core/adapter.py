@@ -16,6 +16,7 @@ from torch import Tensor
 from fedlora.core.kinds import Kind, Shape, Side, added, fresh_side, slot_axis
 from fedlora.core.lowrank import LowRank, delta, pad
 from fedlora.core.seeds import torch_stream
+from fedlora.core.settings import AboveZero, Positive
 
 Sides = frozenset[Side]
 Tensors = Mapping[str, Tensor]
@@ -28,6 +29,33 @@ NEITHER: Sides = frozenset()
 SIDES: tuple[Side, Side] = ("input", "output")
 
 HeadMode = Literal["shared", "frozen", "private"]
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """The adapter, which is what is trained."""
+
+    kind: Kind = "lora"
+    """lora: two low-rank factors for each linear map; vera: two vectors for each map over one frozen random pair;
+    dense: every parameter (full fine-tuning)."""
+    rank: Positive = 8
+    """Rank or budget of every client; ignored where clients.ranks is set, whose largest is taken then."""
+    alpha: AboveZero = 16.0
+    """Numerator of the LoRA scale, which is alpha / rank (rslora: alpha / square root of the rank)."""
+    scaling: Literal["classic", "rslora"] = "classic"
+    """classic: the scale is alpha / rank; rslora: alpha / square root of the rank."""
+    scale: AboveZero | None = None
+    """The LoRA scale itself, instead of alpha and scaling."""
+    targets: list[str] | None = None
+    """The linear maps to adapt, by the ends of their names, such as ["query", "value"]; by default every linear map of
+    the layers."""
+    layers: list[int] | None = None
+    """Numbers of the layers to adapt, counted from 0; by default all."""
+    head: HeadMode = "shared"
+    """The classification head; shared: trained and averaged like the adapter; frozen: left as it was initialised;
+    private: trained and kept by each client."""
+    start: str | None = None
+    """A PEFT folder with an adapter to start from; by default a fresh one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

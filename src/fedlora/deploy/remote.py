@@ -19,22 +19,13 @@ from fedlora.deploy.members import Members
 from fedlora.deploy.messages import Message, decode_message, encode_message
 from fedlora.deploy.shared import difference, shared_digest
 from fedlora.errors import ConfigError, FedloraError, PayloadError, UserError
+from fedlora.federation.settings import DeploySettings
 from fedlora.federation.transport import encode_order
 
 _POLL = 1.0
 """Seconds that a connection is asked to wait for something to come."""
 _UNKNOWN, _FLOOR, _TIMES, _PAST = 3600.0, 30.0, 3.0, 5
 """The deadline: at first; at least; so many times the slowest answer of so many exchanges."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Whom to wait for, and how long; see [deploy] in the config."""
-
-    sites: int
-    wait: float = 300.0
-    deadline: float | None = None
-    quorum: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +63,7 @@ class RemoteTransport:
         connection: Connection,
         shared: Mapping[str, str],
         run: str,
-        patience: Patience,
+        patience: DeploySettings,
         check_client: Callable[[Sequence[Client]], None],
         *,
         members: Members,

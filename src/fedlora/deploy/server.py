@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedlora.app.build import Experiment, adapter_spec, build, load_named_base, plan_of
-from fedlora.app.config import Config, DeploySection
+from fedlora.app.config import Config
 from fedlora.app.method import make_method, wrapped
 from fedlora.app.results import ownership
 from fedlora.app.run import Run
@@ -17,7 +17,7 @@ from fedlora.app.trainer import new_trainer
 from fedlora.core.rounds import Client
 from fedlora.deploy.connection import Connection
 from fedlora.deploy.members import Members, read_members
-from fedlora.deploy.remote import Patience, RemoteTransport
+from fedlora.deploy.remote import RemoteTransport
 from fedlora.deploy.shared import require_deployable, shared_part
 from fedlora.errors import ConfigError, DataError
 from fedlora.federation.files import append_lines, write_json
@@ -25,6 +25,7 @@ from fedlora.federation.journal import SPLIT, SUMMARY
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, last_orders
+from fedlora.federation.settings import DeploySettings
 from fedlora.training.data import Columns, from_rows
 from fedlora.training.digests import example_digests
 from fedlora.training.model import Base
@@ -89,7 +90,7 @@ def run_server(
     run.write_page()  # last: nobody waits for it, and no site goes without its model where it fails
 
 
-def _simulated(config: Config) -> tuple[Experiment, Patience]:
+def _simulated(config: Config) -> tuple[Experiment, DeploySettings]:
     """A simulation's parts, with its clients elsewhere."""
     own = build(config)
     experiment = Experiment(
@@ -103,10 +104,10 @@ def _simulated(config: Config) -> tuple[Experiment, Patience]:
         origin=own.origin,
         files={SPLIT: ownership(own)},
     )
-    return experiment, Patience(len(own.transport.roster()))
+    return experiment, DeploySettings(sites=len(own.transport.roster()))
 
 
-def _deployed(config: Config, own: DeploySection) -> tuple[Experiment, Patience]:
+def _deployed(config: Config, own: DeploySettings) -> tuple[Experiment, DeploySettings]:
     """The server's parts: a base to know its maps and to score with, and no examples but its own test file."""
     require_deployable(config, "the shared config")
     method = wrapped(make_method(config.method.name, config.method.options), config.wrap)
@@ -127,7 +128,7 @@ def _deployed(config: Config, own: DeploySection) -> tuple[Experiment, Patience]
         digests=example_digests(no_tokens(), test, unknown),
         origin="",
     )
-    return experiment, Patience(own.sites, own.wait, own.deadline, own.quorum)
+    return experiment, own
 
 
 def _note(folder: Path, remote: RemoteTransport, run: str) -> None:

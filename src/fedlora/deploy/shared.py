@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.app.config import Config
+from fedlora.app.sections import tree_of
 from fedlora.errors import ConfigError
 from fedlora.training.model import Base
 from fedlora.training.peft_files import WEIGHTS
@@ -45,7 +46,7 @@ def shared_part(config: Config, base: Base) -> dict[str, str]:
 
     Paths differ from machine to machine, so what they lead to is named by its content.
     """
-    tree: dict[str, Any] = config.model_dump(mode="json")
+    tree = tree_of(config)
     found: dict[str, Any] = {"fedlora": version("fedlora")}
     for section in ("adapter", "train", "model"):
         keys = tree[section].items()

@@ -1,54 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site's own config: what stays at the site, and where the shared part is."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy
-from pydantic import Field
 
 from fedlora.app.build import Resources, Simulation, build, load_dataset, load_named_base
-from fedlora.app.config import ClientsSection, Config, Positive, SplitSection, read_config
-from fedlora.app.sections import Section, checked, read_tree
+from fedlora.app.config import Config, RunSettings, read_config
+from fedlora.app.sections import checked, read_tree, tree_of
 from fedlora.core.rounds import Client
+from fedlora.core.settings import Positive, Range
 from fedlora.core.text import is_plain
 from fedlora.deploy.messages import MOST_NAME
 from fedlora.deploy.shared import require_deployable
 from fedlora.errors import ConfigError
+from fedlora.federation.settings import ClientsSettings
 from fedlora.training.data import Dataset
-from fedlora.training.split import Split, SplitSettings, split
+from fedlora.training.settings import DataSettings, SplitSettings
+from fedlora.training.split import Split, split
 from fedlora.training.tokens import tokenise
 
 
-class SiteSection(Section):
+@dataclass(frozen=True)
+class SiteSettings:
     """The site. Paths are seen from the folder of this file."""
 
-    name: str = Field(min_length=1, description="What the site is called in the federation.")
-    shared: str = Field("federation.toml", description="The shared config.")
-    folder: str = Field("private", description="Where the site keeps what it never sends, and its own adapter.")
-    address: str | None = Field(
-        None, description="Where it listens on this machine: a file, or 127.0.0.1:PORT; FOLDER/site.socket by default."
-    )
-    key: str | None = Field(None, description="The file with the socket's key, made by the site; FOLDER/site.key.")
-    rank: Positive | None = Field(None, description="Its rank or budget; by default the federation's largest.")
-    device: str = Field("cpu", description="Where the base computes here.")
-    micro_batch: Positive | None = Field(None, description="Examples a forward pass.")
-    base: str | None = Field(None, description="Where the base is here, if not where the shared config says.")
+    name: Annotated[str, Range(entries=1)]
+    """Name of the site in the federation."""
+    shared: str = "federation.toml"
+    """The shared config."""
+    folder: str = "private"
+    """Where the site keeps what it never sends, and its own adapter."""
+    address: str | None = None
+    """Where it listens on this machine: a file, or 127.0.0.1:PORT; FOLDER/site.socket by default."""
+    key: str | None = None
+    """The file with the socket's key, made by the site; FOLDER/site.key by default."""
+    rank: Positive | None = None
+    """Its rank or budget; by default the federation's largest."""
+    device: str = RunSettings.device
+    """Where the model computes here: cpu, cuda, cuda:1, ..."""
+    micro_batch: Positive | None = None
+    """Examples in a forward pass, to save memory; by default the whole batch."""
+    base: str | None = None
+    """Where the base is here, if not where the shared config says."""
 
 
-class SiteData(Section):
+@dataclass(frozen=True)
+class SiteData:
     """Its labelled texts; all labels stand in the shared config."""
 
-    path: str = Field(description="A file, or a folder with train.* and test.*.")
-    text: str = Field("text", description="The column with the text.")
-    label: str = Field("label", description="The column with the label.")
-    test_share: float = Field(0.2, gt=0.0, lt=1.0, description="Of a single file, the share that becomes the test set.")
+    path: str
+    """A file, or a folder with train.* and test.*."""
+    text: str = DataSettings.text
+    """The column with the text."""
+    label: str = DataSettings.label
+    """The column with the label."""
+    test_share: Annotated[float, Range(above=0.0, below=1.0)] = DataSettings.test_share
+    """Where the data are a single file: the share of its examples that becomes the test set."""
 
 
-class SiteConfig(Section):
+@dataclass(frozen=True)
+class SiteConfig:
     """All of it."""
 
-    site: SiteSection
+    site: SiteSettings
     data: SiteData
 
 
@@ -67,14 +84,14 @@ def read_site(path: Path) -> SiteConfig:
     address = own.address or str(folder / "site.socket")
     if own.address and ":" not in own.address:
         address = str(home / own.address)
-    places = {
+    places: dict[str, Any] = {
         "shared": str(home / own.shared),
         "folder": str(folder),
         "address": address,
         "key": str(home / own.key if own.key else folder / "site.key"),
     }
-    data = given.data.model_copy(update={"path": str(home / given.data.path)})
-    return SiteConfig(site=own.model_copy(update=places), data=data)
+    data = replace(given.data, path=str(home / given.data.path))
+    return SiteConfig(site=replace(own, **places), data=data)
 
 
 def build_site(own: SiteConfig) -> Simulation:
@@ -107,17 +124,15 @@ def site_client(simulation: Simulation, given: SiteConfig) -> Client:
 
 def _localised(shared: Config, own: SiteConfig) -> Config:
     """The shared config with this machine's paths and sizes."""
-    data = {"source": "files", **own.data.model_dump(), "train_examples": None, "test_examples": None}
-    model = {"base": own.site.base} if own.site.base else {}
-    return shared.model_copy(
-        update={
-            "data": shared.data.model_copy(update=data),
-            "model": shared.model.model_copy(update=model),
-            "run": shared.run.model_copy(update={"device": own.site.device}),
-            "train": shared.train.model_copy(update={"micro_batch": own.site.micro_batch}),
-            "split": SplitSection.model_validate({"validation": shared.split.validation}),
-            "clients": ClientsSection.model_validate({"client_batch": 1}),
-        }
+    here, model = own.site, shared.model
+    return replace(
+        shared,
+        data=replace(shared.data, source="files", train_examples=None, test_examples=None, **tree_of(own.data)),
+        model=replace(model, base=here.base or model.base),
+        run=replace(shared.run, device=here.device),
+        train=replace(shared.train, micro_batch=here.micro_batch),
+        split=SplitSettings(validation=shared.split.validation),
+        clients=ClientsSettings(client_batch=1),
     )
 
 

@@ -16,11 +16,12 @@ import torch
 from fedlora.core.adapter import AdapterSpec, HeadMode, Start, Tensors
 from fedlora.core.metrics import Score
 from fedlora.core.payload import Payload, branch, cast_floats, integer_at, tensors_at
-from fedlora.core.rounds import Client, Failure, Order, Reply, ScoreJob, TestPart, Trainer
+from fedlora.core.rounds import Client, Failure, Order, Reply, ScoreJob, Trainer
 from fedlora.core.schema import ReplySchema, UploadSchema
 from fedlora.federation.collect import Collector
 from fedlora.federation.record import ClientRecord, RoundRecord, blank_record, personal
 from fedlora.federation.sampling import drops_out, participants
+from fedlora.federation.settings import ClientsSettings, EvaluateSettings
 from fedlora.federation.transport import Transport, join_head
 from fedlora.federation.validate import validate_reply
 from fedlora.methods.base import Method, State
@@ -35,16 +36,8 @@ class Plan:
 
     rounds: int
     seed: int = 0
-    per_round: int | None = None
-    """Clients drawn for a round; None: all."""
-    dropout: float = 0.0
-    """Probability that a drawn client cannot be reached."""
-    evaluate_every: int = 1
-    """Score after every so many rounds, and after the last; 0: only after the last."""
-    part: TestPart = "test"
-    """Which examples to score on; choices are made on the validation part."""
-    norm_limit: float | None = 1e6
-    """The largest Euclidean norm of an upload; a longer one is refused. None: any finite one."""
+    clients: ClientsSettings = field(default_factory=ClientsSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,12 +115,12 @@ def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, R
         DivergedError: a client's loss was not finite; the state before that round is the last one yielded.
         FedloraError: every client of a round failed.
     """
-    plan = federation.plan
+    plan, every = federation.plan, federation.plan.evaluate.every
     for round in range(server.round + 1, plan.rounds + 1):
         started = time.perf_counter()
         server, trained = _train(federation, server, round)
         middle = time.perf_counter()
-        due = round == plan.rounds or (plan.evaluate_every > 0 and round % plan.evaluate_every == 0)
+        due = round == plan.rounds or (every > 0 and round % every == 0)
         record = RoundRecord(round, tuple(trained), due, federation.scorer.scoring)
         if due:
             record = _evaluate(federation, server, record)
@@ -151,22 +144,22 @@ def _order(federation: Federation, server: Server, client: Client, kind: Literal
         schema = _reply_schema(federation, server, client, head)
     else:
         schema = ReplySchema(UploadSchema(), {}, torch.float32, scoring=federation.scorer.scoring)
-    return Order(kind, round, client, cast_floats(payload, federation.spec.wire), federation.plan.part, schema)
+    return Order(kind, round, client, cast_floats(payload, federation.spec.wire), federation.plan.evaluate.part, schema)
 
 
 def _reply_schema(federation: Federation, server: Server, client: Client, head: Tensors) -> ReplySchema:
     """What the upload of the next round must keep to: what the method expects, and the head where it is shared."""
     expected = federation.method.upload_schema(server.state, client, federation.spec, server.round + 1)
     heads = {name: tuple(tensor.shape) for name, tensor in head.items()}
-    return ReplySchema(expected, heads, federation.spec.wire, federation.plan.norm_limit)
+    return ReplySchema(expected, heads, federation.spec.wire, federation.plan.clients.norm_limit)
 
 
 def _train(federation: Federation, server: Server, round: int) -> tuple[Server, list[ClientRecord]]:
     """One round of training: dispatch, exchange, aggregate."""
     plan = federation.plan
-    per_round = None if federation.method.full_participation(server.state, round) else plan.per_round
+    per_round = None if federation.method.full_participation(server.state, round) else plan.clients.per_round
     chosen = participants(_roster(federation, server), per_round, plan.seed, round)
-    reached = [c for c in chosen if not drops_out(c.id, plan.dropout, plan.seed, round)]
+    reached = [c for c in chosen if not drops_out(c.id, plan.clients.dropout, plan.seed, round)]
     orders = [_order(federation, server, client, "train") for client in reached]
     collector = Collector(orders)
     uploads = collector.uploads(federation.transport.exchange(orders))
@@ -222,7 +215,7 @@ def _global_score(federation: Federation, server: Server, scores: Mapping[str, S
     model = global_model(federation, server)
     if model is None:
         return None
-    (score,) = federation.scorer.score([ScoreJob(None, model, federation.plan.part)])
+    (score,) = federation.scorer.score([ScoreJob(None, model, federation.plan.evaluate.part)])
     return None if isinstance(score, Failure) or not score.examples else score
 
 

@@ -26,6 +26,7 @@ from fedlora.federation.client_states import HeldClientStates
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, Plan, Server, begin, federate
+from fedlora.federation.settings import EvaluateSettings
 from fedlora.federation.transport import Transport
 from fedlora.laws.standin import StandIn
 from fedlora.methods.base import Method
@@ -257,7 +258,7 @@ def play(
     """
     spec = world.spec
     trainer = Watched(world.trainer(same_data))
-    plan = Plan(world.rounds, world.seed, evaluate_every=0)
+    plan = Plan(world.rounds, world.seed, evaluate=EvaluateSettings(every=0))
     absent = frozenset((t, name(k)) for t, k in world.absent)
     lost = frozenset((t, name(k)) for t, k in world.lost)
 

@@ -3,8 +3,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,30 +11,9 @@ from torch import Tensor
 from fedlora.core.adapter import Adapter, Start, Tensors, on_device
 from fedlora.core.kinds import Side
 from fedlora.core.penalties import penalty
-from fedlora.core.rounds import Duration, Failure, Fit, FitJob, Fitted
+from fedlora.core.rounds import Failure, Fit, FitJob, Fitted
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices, Owned
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """How a client trains."""
-
-    duration: Duration = field(default_factory=lambda: Duration(epochs=1))
-    batch_size: int = 16
-    """Examples an optimiser step."""
-    micro_batch: int | None = None
-    """Examples a forward pass; None: the whole batch. Changes memory, not results beyond rounding."""
-    lr: float = 5e-4
-    lr_b_ratio: float = 1.0
-    """The rate of B over the rate of A."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Over the whole run, by the global round."""
-    warmup: float = 0.0
-    """Share of the run in which the rate rises from zero."""
-    weight_decay: float = 0.0
-    dropout: float = 0.0
-    """On the adapters' inputs; the base itself always runs without."""
 
 
 def rate_factor(settings: TrainSettings, progress: float) -> float:
@@ -86,9 +64,10 @@ class ClientFit:
         self.start = Start(Adapter(A, B, dense, adapter.kind), merged)
         self._head_trains = head_trains
         dense_kind = adapter.kind == "dense"  # it has one side, which is no B
+        ratio = 1.0 if dense_kind else settings.lr_b_ratio or 1.0
         groups = [
             (A.values() if "input" in fit.sides else (), settings.lr),
-            (B.values() if "output" in fit.sides else (), settings.lr * (1.0 if dense_kind else settings.lr_b_ratio)),
+            (B.values() if "output" in fit.sides else (), settings.lr * ratio),
             (dense.values() if head_trains else (), settings.lr),
         ]
         parameters = [{"params": list(some), "lr": rate, "initial": rate} for some, rate in groups if list(some)]

@@ -15,9 +15,10 @@ from fedlora.core.metrics import Score, Scoring
 from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob
 from fedlora.core.seeds import stream_seed
 from fedlora.training.batches import batches
-from fedlora.training.client_fit import ClientFit, TrainSettings, rate_factor
+from fedlora.training.client_fit import ClientFit, rate_factor
 from fedlora.training.forward import Forward
 from fedlora.training.memory import Portions
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices, Owned
 from fedlora.training.task import Task
 from fedlora.training.tokens import Tokens

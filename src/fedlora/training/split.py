@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who owns which example: splits over clients, validation parts, and test parts that fit them."""
 
-import threading
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy
 from numpy.typing import NDArray
@@ -13,27 +10,9 @@ from numpy.typing import NDArray
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.errors import DataError
 from fedlora.training.data import Texts
+from fedlora.training.settings import SplitSettings
 
-Kind = Literal["iid", "dirichlet", "pathological", "natural"]
 Indices = NDArray[numpy.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class SplitSettings:
-    """How examples are dealt to clients."""
-
-    kind: Kind = "dirichlet"
-    clients: int = 10
-    alpha: float = 0.5
-    """Dirichlet: small is skewed."""
-    balanced: bool = True
-    """Dirichlet: a client that has its share gets no more of the later classes."""
-    validation: float = 0.0
-    """Share of each client's examples that is set apart for choices such as the learning rate."""
-    permuted: bool = False
-    """Every client has numbered the labels its own way, a permutation drawn by its name."""
-    time_limit: float = 60.0
-    """Seconds after which a split that does not come to an end is given up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +26,7 @@ class Owned:
     test: Indices
     """Into the test set."""
     label_permutation: Indices | None = None
-    """Of each label, the number that this client calls it by; None: its own."""
+    """Of each label, the number that it has at this client; None: its number in the dataset."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +45,9 @@ def split(train: Texts, test: Texts, settings: SplitSettings, seed: int) -> Spli
     """Deal training examples to clients, then test examples by the labels that they got.
 
     Raises:
-        DataError: the split is impossible, or did not come to an end in time.
+        DataError: the split is impossible with these data.
     """
-    dealt = _in_time(lambda: _partition(train, settings, seed), settings)
+    dealt = _partition(train, settings, seed)
     owned = {client: _cut(indices, settings.validation, client, seed) for client, indices in dealt.items()}
     empty = tuple(sorted(client for client, (training, _) in owned.items() if not len(training)))
     present = {client: owned[client] for client in sorted(owned) if client not in empty}
@@ -140,102 +119,82 @@ def largest_remainder(counts: NDArray[numpy.int64], total: int) -> NDArray[numpy
     return shares
 
 
-def _in_time(work: Callable[[], dict[str, Indices]], settings: SplitSettings) -> dict[str, Indices]:
-    """The result of `work`, or a sentence if it does not end. The thread is left behind: it owns nothing."""
-    outcome: list[dict[str, Indices] | BaseException] = []
-
-    def attempt() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    thread.join(settings.time_limit)
-    if not outcome:
-        raise DataError(
-            f"The {settings.kind} split over {settings.clients} clients (alpha {settings.alpha}) did not end "
-            f"within {settings.time_limit:g} seconds: raise split.alpha or lower split.clients."
-        )
-    if isinstance(outcome[0], DataError):
-        raise outcome[0]
-    if isinstance(outcome[0], BaseException):
-        raise DataError(
-            f"The {settings.kind} split over {settings.clients} clients is not possible with these data: {outcome[0]}"
-        ) from outcome[0]
-    return outcome[0]
-
-
 def _partition(train: Texts, settings: SplitSettings, seed: int) -> dict[str, Indices]:
+    """Client -> indices of its examples, sorted."""
     if settings.kind == "natural":
         return _natural(train)
     if settings.clients > len(train):
         raise DataError(f"split.clients is {settings.clients}, but there are only {len(train)} training examples.")
-    if settings.kind == "pathological":
-        return _pairs(train.labels, settings.clients)
-    from flwr_datasets import partitioner as flower
-
     if settings.kind == "iid":
-        partitioner = flower.IidPartitioner(settings.clients)
         order = numpy_stream(seed, "split").permutation(len(train))
-        parts = _indices(partitioner, train.labels[order])
-        return _named([numpy.sort(order[part]) for part in parts])
-    partitioner = flower.DirichletPartitioner(
-        settings.clients,
-        "label",
-        alpha=float(settings.alpha),
-        min_partition_size=0,
-        self_balancing=settings.balanced,
-        seed=stream_seed(seed, "split") % 2**32,
-    )
-    parts = _indices(partitioner, train.labels)
-    if len(numpy.unique(numpy.concatenate(parts))) != len(train):
-        raise DataError(f"the draw left the numbers (alpha {settings.alpha} is too small); raise split.alpha")
-    return _named(parts)
+        return _named(numpy.array_split(order, settings.clients))
+    if settings.kind == "pathological":
+        return _named(_pairs(train.labels, settings.clients))
+    return _named(_dirichlet(train.labels, settings, seed))
 
 
-def _pairs(labels: Indices, clients: int) -> dict[str, Indices]:
+def _dirichlet(labels: Indices, settings: SplitSettings, seed: int) -> list[Indices]:
+    """Deal each label by shares that are drawn from a symmetric Dirichlet distribution, label after label.
+
+    The draws are those of flwr-datasets' `DirichletPartitioner` (with `self_balancing` where `balanced`), which the
+    tests compare. Where every client with room draws a share of exactly zero, the last client takes the label.
+
+    Raises:
+        DataError: alpha is so large that no shares can be drawn.
+    """
+    draws = numpy.random.default_rng(stream_seed(seed, "split") % 2**32)
+    parts: list[list[Indices]] = [[] for _ in range(settings.clients)]
+    counts = numpy.zeros(settings.clients, dtype=numpy.int64)
+    for label in numpy.unique(labels):
+        examples = numpy.flatnonzero(labels == label)
+        shares = draws.dirichlet(numpy.full(settings.clients, float(settings.alpha)))
+        if not numpy.isclose(shares.sum(), 1.0):
+            raise DataError(f"split.alpha is {settings.alpha:g}, from which no shares can be drawn: take, say, 0.5.")
+        if settings.balanced:
+            shares[counts > len(labels) / settings.clients] = 0.0
+            total = numpy.cumsum(shares)[-1]  # added one by one, as in the reference: no other order gives its bits
+            shares = shares / total if total > 0.0 else numpy.zeros_like(shares)
+        ends = (numpy.cumsum(shares) * len(examples)).astype(numpy.int64)[:-1]
+        for client, part in enumerate(numpy.split(examples, ends)):
+            parts[client].append(part)
+            counts[client] += len(part)
+    return [numpy.concatenate(own) for own in parts]
+
+
+def _pairs(labels: Indices, clients: int) -> list[Indices]:
     """Clients 2k-1 and 2k share the classes 2k-1 and 2k half and half, and own no other class."""
-    from flwr_datasets import partitioner as flower
-
     classes = len(numpy.unique(labels))
     if clients % 2 or clients > classes:
         raise DataError(
             f"split.clients is {clients}: pathological pairs need an even number of clients, at most the number "
-            f"of labels ({classes})"
+            f"of labels ({classes})."
         )
     parts: list[Indices] = []
     for pair in range(clients // 2):
-        own = numpy.flatnonzero(labels // 2 == pair)
-        both = flower.PathologicalPartitioner(2, "label", 2, class_assignment_mode="deterministic", shuffle=False)
-        parts += [own[half] for half in _indices(both, labels[own])]
-    return _named(parts)
+        halves: list[list[Indices]] = [[], []]
+        for label in (2 * pair, 2 * pair + 1):
+            examples = numpy.flatnonzero(labels == label)
+            if len(examples) < 2:
+                raise DataError(
+                    f"split.kind is 'pathological', which deals each label to two clients, but label number "
+                    f"{label + 1} has only {len(examples)} training examples: leave it out, or choose another split."
+                )
+            for half, part in zip(halves, numpy.array_split(examples, 2), strict=True):
+                half.append(part)
+        parts += [numpy.concatenate(half) for half in halves]
+    return parts
 
 
 def _natural(train: Texts) -> dict[str, Indices]:
-    from flwr_datasets import partitioner as flower
-
     if train.groups is None:
-        raise DataError("split.kind is 'natural', but no column names the owner: set split.column")
+        raise DataError("split.kind is 'natural', but no column names the owner: set split.column.")
     names, codes = numpy.unique(numpy.array(train.groups), return_inverse=True)
-    parts = _indices(flower.NaturalIdPartitioner("label"), codes.astype(numpy.int64))
+    order = numpy.argsort(codes, kind="stable")
+    parts = numpy.split(order, numpy.cumsum(numpy.bincount(codes))[:-1])
     return {str(name): part for name, part in zip(names, parts, strict=True)}
-
-
-def _indices(partitioner: Any, labels: Indices) -> list[Indices]:
-    """Which rows each partition of flwr-datasets holds."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    partitioner.dataset = datasets.Dataset.from_dict({"label": labels, "row": numpy.arange(len(labels))})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        parts = [partitioner.load_partition(number) for number in range(partitioner.num_partitions)]
-        return [numpy.sort(numpy.array(part["row"], dtype=numpy.int64)) for part in parts]
 
 
 def _named(parts: Sequence[Indices]) -> dict[str, Indices]:
     """Clients called c0, c1, ... with as many digits as the last one needs."""
     digits = len(str(len(parts) - 1))
-    return {f"c{number:0{digits}d}": part for number, part in enumerate(parts)}
+    return {f"c{number:0{digits}d}": numpy.sort(part) for number, part in enumerate(parts)}

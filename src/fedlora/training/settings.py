@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What data, base and training are set to: the sections [data], [split], [model] and [train] of a config."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fedlora.core.rounds import Duration
+from fedlora.core.settings import AboveZero, Positive, Range, Share
+from fedlora.errors import ConfigError
+
+SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The labelled texts."""
+
+    source: Literal["generated", "files", "hub"] = "generated"
+    """generated: an artificial task that needs no files; files: a file or folder on disk; hub: a dataset of the
+    Hugging Face hub."""
+    path: str | None = None
+    """files: a file, or a folder with train.* and test.* (jsonl, json, csv, tsv, parquet; plain or .gz). hub: the
+    dataset's name."""
+    text: str = "text"
+    """The column with the text."""
+    label: str = "label"
+    """The column with the label."""
+    labels: list[str] | None = None
+    """All labels in order; by default those of the training examples, sorted."""
+    test_share: Annotated[float, Range(above=0.0, below=1.0)] = 0.2
+    """Where the data are a single file: the share of its examples that becomes the test set."""
+    train_examples: Positive | None = None
+    """Use only this many training examples, drawn at random by the seed."""
+    test_examples: Positive | None = None
+    """Use only this many test examples, drawn at random by the seed."""
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How the training examples are distributed over the clients of a simulation."""
+
+    kind: SplitKind = "dirichlet"
+    """iid: every client gets a random sample; dirichlet: the clients' label frequencies differ, as strongly as alpha
+    says; pathological: every client has two labels, which it shares with one other client; natural: a column of the
+    data names the client."""
+    clients: Positive = 10
+    """Number of clients; natural: ignored, there are as many as the column has values."""
+    alpha: AboveZero = 0.5
+    """dirichlet: the concentration. The smaller it is, the more the clients' labels differ: 100 is nearly iid, 0.1
+    leaves most clients a few labels."""
+    balanced: bool = True
+    """dirichlet: a client that already has its equal share of examples gets none of the labels that are dealt later,
+    which keeps the clients' sizes similar."""
+    column: str | None = None
+    """natural: the column that names the client to whom an example belongs."""
+    validation: Share = 0.0
+    """Share of each client's training examples that is set apart for choices such as the learning rate."""
+    permuted: bool = False
+    """Give each client its own random permutation of the labels, so that the same text means another class at another
+    client (concept shift)."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The base model, whose weights stay frozen."""
+
+    base: str = "generated"
+    """generated: a small artificial encoder that needs no download; or a folder with an encoder or decoder; or the
+    name of a model on the Hugging Face hub."""
+    task: Literal["classify"] = "classify"
+    """What the model is trained for; classify: one label for each text."""
+    max_length: Positive = 128
+    """Longer texts are cut after this many tokens."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Data type of the base's weights."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a client trains in a round."""
+
+    epochs: Positive | None = None
+    """Passes over the client's training examples a round; by default 1."""
+    steps: Positive | None = None
+    """Optimiser steps a round, instead of epochs."""
+    batch_size: Positive = 16
+    """Examples in an optimiser step."""
+    micro_batch: Positive | None = None
+    """Examples in a forward pass, to save memory; by default the whole batch. Changes results by rounding only."""
+    tokens_a_pass: Positive = 1024
+    """Clients are trained in one forward pass until their batches together hold about this many tokens; a GPU does
+    best with many more. Changes results by rounding only."""
+    lr: AboveZero = 5e-4
+    """Learning rate."""
+    lr_b_ratio: AboveZero | None = None
+    """Learning rate of B divided by that of A; by default what the method recommends (lora-a2: 5, others: 1)."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """The optimiser of the clients; its state is not kept from one round to the next."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls over all rounds of the run: not at all, or linearly or by a cosine to zero."""
+    warmup: Share = 0.0
+    """Share of the run in which the learning rate rises linearly from zero."""
+    weight_decay: Annotated[float, Range(at_least=0.0)] = 0.0
+    """Weight decay; adamw: decoupled from the gradient."""
+    dropout: Share = 0.0
+    """Dropout probability on the inputs of the adapters; the base model itself runs without dropout."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise ConfigError("The config is wrong: train.epochs and train.steps are both given: leave one out.")
+
+    @property
+    def duration(self) -> Duration:
+        """How long a client trains where the method says nothing else."""
+        return Duration(steps=self.steps) if self.steps is not None else Duration(epochs=self.epochs or 1)
