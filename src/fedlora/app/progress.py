@@ -154,7 +154,7 @@ def print_table(folders: Sequence[Path], console: Console) -> None:
 def opening(simulation: Simulation) -> list[str]:
     """What is about to run, in a few lines."""
     config, split, spec = simulation.config, simulation.split, simulation.spec
-    sizes = sorted(len(own.train) for own in split.clients.values())
+    sizes = sorted(len(owned.train) for owned in split.clients.values())
     ranks = sorted({client.rank for client in simulation.transport.roster()})
     lines = [
         f"{config.method.name} on {simulation.dataset.origin}: {len(sizes)} clients with {sizes[0]} to {sizes[-1]} "

@@ -42,9 +42,9 @@ def ownership(experiment: Experiment) -> dict[str, object]:
     """
     clients = {}
     if isinstance(experiment, Simulation):
-        for client, own in experiment.split.clients.items():
-            counts = experiment.dataset.label_counts(own.train)
-            clients[client] = {"labels": counts, "validation": len(own.validation), "test": len(own.test)}
+        for client, owned in experiment.split.clients.items():
+            counts = experiment.dataset.label_counts(owned.train)
+            clients[client] = {"labels": counts, "validation": len(owned.validation), "test": len(owned.test)}
     return {
         **inputs(experiment.config, experiment.base, experiment.digests)[SPLIT],
         "clients": clients,
@@ -102,12 +102,12 @@ def _export_personal(
     simulation: Simulation, model: Start | None, server: Server, folder: Path, summary: Mapping[str, object]
 ) -> None:
     federation = simulation.federation
-    for client in sorted(federation.transport.roster(), key=lambda own: own.id):
-        own = client_model(simulation, server, client)
-        if model is not None and _same_model(model, own, simulation.spec):
+    for client in sorted(federation.transport.roster(), key=lambda member: member.id):
+        personal = client_model(simulation, server, client)
+        if model is not None and _same_model(model, personal, simulation.spec):
             continue
         home = folder if federation.method.centralized else client_folder(folder, client.id)
-        export(simulation, own, home / place(simulation, own), summary, client)
+        export(simulation, personal, home / place(simulation, personal), summary, client)
 
 
 def place(experiment: Experiment, model: Start) -> str:

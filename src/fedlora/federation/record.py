@@ -122,9 +122,9 @@ class RoundRecord:
     @property
     def loss(self) -> float | None:
         """Training loss, the mean over accepted clients weighted by their examples."""
-        own = [(c.examples, c.loss) for c in self.clients if c.status == "accepted" and c.loss is not None]
-        total = sum(examples for examples, _ in own)
-        return sum(examples * loss for examples, loss in own) / total if total else None
+        told = [(c.examples, c.loss) for c in self.clients if c.status == "accepted" and c.loss is not None]
+        total = sum(examples for examples, _ in told)
+        return sum(examples * loss for examples, loss in told) / total if total else None
 
     @property
     def traffic(self) -> Traffic:

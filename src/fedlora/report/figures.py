@@ -78,7 +78,8 @@ def _curve(group: Group, part: str, key: str, against: str) -> list[tuple[float,
             if line[part] and key in line[part]:
                 x = sent if against == "bytes_up" else float(line["round"])
                 by_round.setdefault(line["round"], []).append((x, line[part][key]))
-    points = [(statistics.fmean(x for x, _ in own), [y for _, y in own]) for _, own in sorted(by_round.items())]
+    rounds = [pairs for _, pairs in sorted(by_round.items())]
+    points = [(statistics.fmean(x for x, _ in pairs), [y for _, y in pairs]) for pairs in rounds]
     return [point for point in points if against == "round" or point[0] > 0]
 
 
@@ -91,8 +92,8 @@ def client_scores(groups: Sequence[Group], title: str) -> str | None:
     for number, group in enumerate(groups):
         for run in group.runs:
             scored = run.last_scored()
-            own = [line for line in run.clients if line["round"] == scored and line["score"] is not None]
-            for line in some(sorted(own, key=lambda line: float(line["score"])), _MOST_DOTS):
+            scores = [line for line in run.clients if line["round"] == scored and line["score"] is not None]
+            for line in some(sorted(scores, key=lambda line: float(line["score"])), _MOST_DOTS):
                 gid = f"client{len(tips)}"
                 height = number + 0.22 * _spread_of(line["client"])
                 (dot,) = axes.plot(

@@ -21,9 +21,11 @@ _LONGEST_SLANTED = 24
 """Characters of a name below a map."""
 
 
-def label_map(run: RunData, title: str) -> str:
-    """How many training examples of each label each client owns."""
+def label_map(run: RunData, title: str) -> str | None:
+    """How many training examples of each label each client owns; None where examples have no labels."""
     labels = run.split["labels"]
+    if not labels:
+        return None
     all_clients = list(run.split["clients"])
     clients = some(all_clients, max(1, _MOST_CELLS // len(labels)))
     values = {
@@ -39,15 +41,15 @@ def label_map(run: RunData, title: str) -> str:
 def slot_map(run: RunData, side: str, title: str) -> str | None:
     """LoRA-A2's choices by layer and map: the mean number of chosen slots a client, in the side's last round."""
     chosen = _choices(run, side)
-    modules = list(dict.fromkeys(module for own in chosen.values() for module in own))
+    modules = list(dict.fromkeys(module for slots_of in chosen.values() for module in slots_of))
     if not modules:
         return None
     places = {module: _place(module) for module in modules}
     layers = sorted({layer for layer, _ in places.values()})
     kinds = list(dict.fromkeys(kind for _, kind in sorted(places.values())))
     counts: Counter[tuple[int, str]] = Counter()
-    for own in chosen.values():
-        for module, slots in own.items():
+    for slots_of in chosen.values():
+        for module, slots in slots_of.items():
             counts[places[module]] += len(slots)
     values = {(layers.index(layer), kinds.index(kind)): n / len(chosen) for (layer, kind), n in counts.items()}
     tips = {(x, y): f"layer {layers[x]}, {kinds[y]}: {value:.1f} slots a client" for (x, y), value in values.items()}
@@ -57,8 +59,8 @@ def slot_map(run: RunData, side: str, title: str) -> str | None:
 def overlap_map(run: RunData, side: str, title: str) -> str | None:
     """The Jaccard similarity of every two clients' chosen slots, in the side's last round."""
     chosen = {
-        client: {(module, slot) for module, slots in own.items() for slot in slots}
-        for client, own in _choices(run, side).items()
+        client: {(module, slot) for module, slots in slots_of.items() for slot in slots}
+        for client, slots_of in _choices(run, side).items()
     }
     if len(chosen) < 2 or not any(chosen.values()):
         return None
@@ -83,17 +85,21 @@ def _across(columns: str, shown: Sequence[str], all_clients: Sized) -> str:
 
 def _choices(run: RunData, side: str) -> Mapping[str, Mapping[str, Set[int]]]:
     """Client -> module -> chosen slots, in the last round in which the side trained."""
-    own = [line for line in run.clients if line["notes"].get("side") == side and line["status"] == "accepted"]
-    last = max((line["round"] for line in own), default=None)
+    lines = [line for line in run.clients if line["notes"].get("side") == side and line["status"] == "accepted"]
+    last = max((line["round"] for line in lines), default=None)
     known = run.environment.get("modules", ())
-    return {line["client"]: _told_slots(line["notes"], known) for line in own if line["round"] == last}
+    return {line["client"]: _told_slots(line["notes"], known) for line in lines if line["round"] == last}
 
 
 def _told_slots(notes: Mapping[str, Any], known: Sequence[str]) -> Mapping[str, Set[int]]:
     """What a client says that it chose of the run's modules. It can say anything; what makes no sense is left out."""
     told = notes.get("slots")
     entries = {module: told[module] for module in known if module in told} if isinstance(told, Mapping) else {}
-    return {m: set(own) for m, own in entries.items() if isinstance(own, list) and own and set(map(type, own)) == {int}}
+    return {module: set(slots) for module, slots in entries.items() if _are_numbers(slots)}
+
+
+def _are_numbers(slots: object) -> bool:
+    return isinstance(slots, list) and set(map(type, slots)) == {int}
 
 
 def _place(module: str) -> tuple[int, str]:

@@ -124,19 +124,19 @@ def draw(groups: Sequence[Group]) -> list[Drawn]:
             None if first.deployed else heat_maps.label_map(first, "labels of the clients"),
         ),
     ]
-    for own in groups:
-        run = own.runs[0]
+    for row in groups:
+        run = row.runs[0]
         for side, letter in (("output", "B"), ("input", "A")):
             drawn.append(
                 _drawn(
-                    f"{own.label}: chosen slots of {letter}",
+                    f"{row.label}: chosen slots of {letter}",
                     f"Mean over clients, last round that trained {letter}, seed {run.seed}.",
                     heat_maps.slot_map(run, side, f"chosen slots of {letter} by layer and map"),
                 )
             )
             drawn.append(
                 _drawn(
-                    f"{own.label}: slots in common, {letter}",
+                    f"{row.label}: slots in common, {letter}",
                     "Jaccard similarity of every two clients' choices in that round.",
                     heat_maps.overlap_map(run, side, f"overlap of chosen slots of {letter}"),
                 )
@@ -157,16 +157,18 @@ def _title(groups: Sequence[Group]) -> str:
 def _about(runs: Sequence[RunData]) -> str:
     run = runs[0]
     split, data = run.config["split"], run.config["data"]
-    sizes = sorted(sum(own["labels"]) for own in run.split["clients"].values())
+    labels = f"{len(run.split['labels'])} labels, " if run.split["labels"] else ""
+    sizes = sorted({line["client"]: line["examples"] for line in run.clients}.values())
     if run.deployed:
-        sizes = sorted({line["client"]: line["examples"] for line in run.clients}.values())
         name, dealt = "Data of the sites' own", "each at its owner"
     else:
         skew = f" (alpha {split['alpha']:g})" if split["kind"] == "dirichlet" else ""
         name = data["source"] if data["source"] == "generated" else Path(str(data["path"])).name
         dealt = f"{split['kind']} split{skew}"
+    if labels and not run.deployed:
+        sizes = sorted(sum(counts["labels"]) for counts in run.split["clients"].values())
     return (
-        f"{name}, {len(run.split['labels'])} labels, {len(sizes)} clients with {sizes[0]} to {sizes[-1]} training "
+        f"{name}, {labels}{len(sizes)} clients with {sizes[0]} to {sizes[-1]} training "
         f"examples, {dealt}, base {run.environment['base']}, head {run.config['adapter']['head']}, "
         f"{len(runs)} run(s)."
     )

@@ -71,12 +71,12 @@ def read_runs(paths: Iterable[Path]) -> list[RunData]:
     """
     folders: list[Path] = []
     for path in paths:
-        found = sorted(own.parent for own in path.rglob("config.toml")) if path.is_dir() else []
-        found = [own for own in found if _has_round(own)]
-        found = [own for own in found if own == path or not _is_trial(own)]
+        found = sorted(folder.parent for folder in path.rglob("config.toml")) if path.is_dir() else []
+        found = [folder for folder in found if _has_round(folder)]
+        found = [folder for folder in found if folder == path or not _is_trial(folder)]
         if not found:
             raise RunFolderError(f"{path} holds no run with a finished round: expected a folder with rounds.jsonl.")
-        folders += [own for own in found if own not in folders]
+        folders += [folder for folder in found if folder not in folders]
     runs = [_read(folder) for folder in folders]
     for run in runs[1:]:
         if run.task.headline.name != runs[0].task.headline.name:
@@ -102,7 +102,7 @@ def _is_trial(folder: Path) -> bool:
 def group(runs: Sequence[RunData]) -> list[Group]:
     """Runs by label, in the order in which labels appear."""
     labels = list(dict.fromkeys(run.label for run in runs))
-    return [Group(own, tuple(run for run in runs if run.label == own)) for own in labels]
+    return [Group(name, tuple(run for run in runs if run.label == name)) for name in labels]
 
 
 def label(runs: Sequence[RunData]) -> list[RunData]:
@@ -112,12 +112,12 @@ def label(runs: Sequence[RunData]) -> list[RunData]:
     """
     labelled = []
     for run in runs:
-        others = [_keys(own) for own in runs if own.method == run.method]
-        named = dict.fromkeys(key for own in others for key in own)
-        keys = [key for key in named if len({str(own.get(key)) for own in others}) > 1]
+        others = [_keys(other) for other in runs if other.method == run.method]
+        named = dict.fromkeys(key for keys_of in others for key in keys_of)
+        keys = [key for key in named if len({str(keys_of.get(key)) for keys_of in others}) > 1]
         told = ", ".join(f"{key.partition('.')[2]} {_keys(run).get(key, 'none')}" for key in keys)
         if len(keys) > _MOST_KEYS:
-            distinct = list(dict.fromkeys(str(own) for own in others))
+            distinct = list(dict.fromkeys(str(keys_of) for keys_of in others))
             told = f"config {1 + distinct.index(str(_keys(run)))}"
         labelled.append(replace(run, label=f"{run.method} ({told})" if told else run.method))
     return labelled
@@ -131,7 +131,7 @@ def _keys(run: RunData) -> dict[str, Any]:
         if isinstance(keys, dict):
             flat |= {f"{section}.{key}": value for key, value in keys.items()}
         else:  # [[wrap]]
-            flat[f"{section}.{section}"] = ", ".join(str(own["name"]) for own in keys)
+            flat[f"{section}.{section}"] = ", ".join(str(entry["name"]) for entry in keys)
     return {key: value for key, value in flat.items() if key not in silent}
 
 

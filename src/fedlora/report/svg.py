@@ -50,8 +50,8 @@ def new_figure(width: float = 4.5, height: float = 3.1, axes: int = 1) -> tuple[
         figure = Figure(figsize=(width, height), layout="constrained")
         drawn = [figure.add_subplot(1, axes, number + 1) for number in range(axes)]
     figure.patch.set_alpha(0.0)
-    for own in drawn:
-        own.patch.set_alpha(0.0)
+    for panel in drawn:
+        panel.patch.set_alpha(0.0)
     return figure, drawn
 
 
@@ -78,10 +78,10 @@ def to_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> st
         root.remove(metadata)
     used = set(re.findall(rb"(?:url\(#|href=\"#)([^)\"]+)", stream.getvalue()))
     for element in root.iter():
-        own = element.get("id", "")
-        if own in tips:
-            ElementTree.SubElement(element, f"{{{_SVG}}}title").text = shortened(tips[own], _LONGEST_TIP)
-        if own and own.encode() not in used:
+        gid = element.get("id", "")
+        if gid in tips:
+            ElementTree.SubElement(element, f"{{{_SVG}}}title").text = shortened(tips[gid], _LONGEST_TIP)
+        if gid and gid.encode() not in used:
             del element.attrib["id"]
     for size in ("width", "height"):
         root.attrib.pop(size, None)

@@ -47,8 +47,8 @@ def visible_tree(tree: Any) -> Any:
     if isinstance(tree, str):
         return visible(tree)
     if isinstance(tree, dict):
-        return {visible(key): visible_tree(own) for key, own in tree.items()}
-    return [visible_tree(own) for own in tree] if isinstance(tree, list) else tree
+        return {visible(key): visible_tree(branch) for key, branch in tree.items()}
+    return [visible_tree(branch) for branch in tree] if isinstance(tree, list) else tree
 
 
 def shortened(text: str, most: int) -> str:

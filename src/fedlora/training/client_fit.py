@@ -64,12 +64,10 @@ class ClientFit:
         self.start = Start(Adapter(A, B, dense, adapter.kind), merged)
         self._head_trains = head_trains
         dense_kind = adapter.kind == "dense"  # it has one side, which is no B
+        ratio = 1.0 if dense_kind else settings.lr_b_ratio or 1.0
         groups = [
             (A.values() if "input" in fit.sides else (), settings.lr),
-            (
-                B.values() if "output" in fit.sides else (),
-                settings.lr * (1.0 if dense_kind else (settings.lr_b_ratio or 1.0)),
-            ),
+            (B.values() if "output" in fit.sides else (), settings.lr * ratio),
             (dense.values() if head_trains else (), settings.lr),
         ]
         parameters = [{"params": list(some), "lr": rate, "initial": rate} for some, rate in groups if list(some)]

@@ -58,8 +58,8 @@ class Base:
     def spec(self, rank: int, scale: float, kind: Kind = "lora", **others: Any) -> AdapterSpec:
         """The adapter of this base; a dense one has every parameter but the head's."""
         if kind == "dense":
-            own = {name: tuple(p.shape) for name, p in self.model.named_parameters() if name not in self.head}
-            return AdapterSpec(own, rank, scale, kind, **others)
+            shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters() if name not in self.head}
+            return AdapterSpec(shapes, rank, scale, kind, **others)
         return AdapterSpec(self.shapes, rank, scale, kind, **others)
 
     def logits(self, ids: Tensor, mask: Tensor, start: Start, spec: AdapterSpec, dropout: float = 0.0) -> Tensor:
@@ -180,7 +180,7 @@ def make_base(
     below = {id(parameter) for parameter in encoder_of(model).parameters()}
     lacking = set(missing)
     named = dict(model.named_parameters())
-    head = {key: own for key, own in named.items() if id(own) not in below or key in lacking}
+    head = {key: parameter for key, parameter in named.items() if id(parameter) not in below or key in lacking}
     for map_name in maps:
         if any(key in lacking for key in (f"{map_name}.weight", f"{map_name}.bias")):
             raise ModelError(f"model.base {name!r} has no weights for {map_name}: this checkpoint is another model's.")
@@ -189,11 +189,11 @@ def make_base(
         tokenizer=tokenizer,
         name=name,
         labels=tuple(labels),
-        head={key: own.detach().clone() for key, own in head.items()},
+        head={key: tensor.detach().clone() for key, tensor in head.items()},
         shapes={map_name: map_shape(module) for map_name, module in maps.items()},
         transposed=frozenset(map_name for map_name, module in maps.items() if not isinstance(module, nn.Linear)),
-        fingerprint=_fingerprint({key: own for key, own in named.items() if key not in head}),
-        head_fingerprint=_fingerprint({key: own for key, own in head.items() if key not in lacking}),
+        fingerprint=_fingerprint({key: parameter for key, parameter in named.items() if key not in head}),
+        head_fingerprint=_fingerprint({key: parameter for key, parameter in head.items() if key not in lacking}),
         tokenizer_fingerprint=_tokenizer_fingerprint(tokenizer),
     )
 
@@ -215,8 +215,8 @@ def _padding(name: str, tokenizer: Any) -> int:
     """
     if tokenizer.pad_token_id is None:
         last = tokenizer("a")["input_ids"][-1]
-        free = [own for own in (tokenizer.unk_token, tokenizer.eos_token) if own is not None]
-        free = [own for own in free if tokenizer.convert_tokens_to_ids(own) != last]
+        free = [token for token in (tokenizer.unk_token, tokenizer.eos_token) if token is not None]
+        free = [token for token in free if tokenizer.convert_tokens_to_ids(token) != last]
         if not free:
             raise ModelError(f"model.base {name!r} has no padding token: give its tokenizer a pad_token.")
         tokenizer.pad_token = free[0]

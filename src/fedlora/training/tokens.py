@@ -64,8 +64,8 @@ def tokenise_once(texts: Texts, tokenizer: Any, fingerprint: str, max_length: in
     """
     digest = hashlib.sha256(f"{fingerprint} {max_length}\n".encode())
     for text in texts.texts:
-        own = text.encode("utf-8", "surrogatepass")
-        digest.update(len(own).to_bytes(8, "little") + own)
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
     try:
         folder = made_once(f"tokens/{digest.hexdigest()}", partial(_write, texts, tokenizer, max_length))
         starts = numpy.load(folder / "starts.npy")
@@ -78,9 +78,9 @@ def tokenise_once(texts: Texts, tokenizer: Any, fingerprint: str, max_length: in
 def _write(texts: Texts, tokenizer: Any, max_length: int, folder: Path) -> None:
     lengths = []
     with (folder / "ids").open("wb") as file:
-        for ids, own in _encoded(texts, tokenizer, max_length):
+        for ids, count in _encoded(texts, tokenizer, max_length):
             file.write(ids.tobytes())
-            lengths.append(own)
+            lengths.append(count)
     numpy.save(folder / "starts.npy", _starts(numpy.concatenate(lengths)))
 
 

@@ -21,6 +21,7 @@ from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.maps import addition
 from fedlora.training.model import Base, at_least_single
+from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
@@ -32,7 +33,9 @@ class PaddedInstead(UserWarning):
     """A base whose sequences cannot be packed."""
 
 
-def fastest_forward(base: Base, spec: AdapterSpec, device: str = "cpu", tokens_a_pass: int = 1024) -> Forward:
+def fastest_forward(
+    base: Base, spec: AdapterSpec, device: str = "cpu", tokens_a_pass: int = TrainSettings.tokens_a_pass
+) -> Forward:
     """The packed forward where the base's sequences can be packed, else, with a warning, the padded one.
 
     Args:
@@ -60,7 +63,7 @@ class PackedForward:
     spec: AdapterSpec
     encoder: PackedEncoder
     device: str = "cpu"
-    tokens_a_pass: int = 1024
+    tokens_a_pass: int = TrainSettings.tokens_a_pass
 
     def passes(self, jobs: Sequence[FitJob], load: Callable[[FitJob], float], dropout: float) -> Iterator[list[FitJob]]:
         """Jobs in order, cut where a pass is full; what needs a pass of its own has one."""
