@@ -42,7 +42,7 @@ def test_init_finds_text_label_and_owners_and_the_config_runs(table, fedlora, sm
     for section, field in Config.model_fields.items():
         for key in getattr(field.annotation, "model_fields", ()):
             assert f"{key} =" in text, f"{section}.{key} is not told"
-    assert "[[wrap]]" in text
+    assert "[[stage]]" in text
     words = ("--set", "run.rounds=1", "--set", f"model.base={small / 'base'}", "--set", "split.clients=3")
     assert fedlora("run", out, "--out", tmp_path / "run", *words)[0] == 0
     assert "already exists" in fedlora("init", table, "--out", out)[2]

@@ -22,7 +22,6 @@ from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
 from fedlora.federation.journal import CONFIG, SUMMARY, require_same_config, require_same_inputs
 from fedlora.federation.record import RoundRecord
-from fedlora.methods import find_method
 from fedlora.training.data import Dataset
 
 TRIALS = "rates"
@@ -107,12 +106,11 @@ def best_rates(runs: Sequence[Entry]) -> dict[str, float]:
 def _of_method(config: Config, method: str) -> dict[str, Any]:
     """The config's own keys, for one of several methods."""
     tree: dict[str, Any] = config.model_dump(exclude_unset=True)
-    kind = find_method(method)
     own = config.method.options if method == config.method.name else {}
-    make_method(method, own)
+    facts = make_method(method, own).facts
     tree["method"] = {"name": method, **own}
     tree["run"] = {**tree.get("run", {}), "name": folder_name(method)}
-    if config.clients.ranks and not kind.mixed_ranks and not kind.centralized:
+    if config.clients.ranks and not facts.mixed_ranks and not facts.centralized:
         tree["clients"] = {key: value for key, value in tree["clients"].items() if key != "ranks"}
         scale = federation_scale(config, max(_mixed(config)), config.adapter.kind)
         tree["adapter"] = {**tree.get("adapter", {}), "rank": mean_rank(config), "scale": scale}

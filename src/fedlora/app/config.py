@@ -158,16 +158,18 @@ class MethodSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class WrapSection(BaseModel):
-    """A wrapper around the method; the first stands innermost. Written as [[wrap]], once each."""
+class StageSection(BaseModel):
+    """A stage between method and wire; the first one stands next to the method. Written as [[stage]], once each."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    name: str = Field(description="fedprox, clip, fedavgm or fedadam; further keys are the wrapper's own fields.")
+    name: str = Field(
+        description="fedprox, clip, fedavgm, fedadam, or path/to/file.py:Class; further keys are the stage's fields."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
-        """The wrapper's own fields."""
+        """The stage's fields."""
         return dict(self.model_extra or {})
 
 
@@ -214,7 +216,7 @@ class Config(Section):
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
     method: MethodSection = Field(default_factory=lambda: MethodSection.model_validate({}))
     evaluate: EvaluateSection = Field(default_factory=lambda: EvaluateSection.model_validate({}))
-    wrap: list[WrapSection] = Field(default_factory=list)
+    stage: list[StageSection] = Field(default_factory=list)
     deploy: DeploySection | None = None
 
 
@@ -246,6 +248,8 @@ def make_config(tree: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: a key or a value is wrong.
     """
+    if "wrap" in tree:
+        raise ConfigError("The config has a section [[wrap]], which is called [[stage]] now: rename it; its keys stay.")
     return checked(Config, tree)
 
 

@@ -75,7 +75,7 @@ def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first mistake, in words."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
-    if len(place) > 1 and place[0] != "wrap":
+    if len(place) > 1 and place[0] != "stage":
         place = place[:2]  # what follows says which of several types was tried, or where in a list
     key = ".".join(place)
     if first["type"] == "extra_forbidden":

@@ -48,7 +48,7 @@ def train_settings(config: Config, method: Method) -> TrainSettings:
         batch_size=own.batch_size,
         micro_batch=own.micro_batch,
         lr=own.lr,
-        lr_b_ratio=own.lr_b_ratio if own.lr_b_ratio is not None else method.lr_b_ratio,
+        lr_b_ratio=own.lr_b_ratio if own.lr_b_ratio is not None else method.facts.lr_b_ratio,
         optimizer=own.optimizer,
         schedule=own.schedule,
         warmup=own.warmup,

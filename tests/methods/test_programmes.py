@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from fedlora.methods.wrap import Clip, FedAdam, FedAvgM, FedProx
 
 from fedlora.core.adapter import BOTH, INPUT, OUTPUT, AdapterSpec
 from fedlora.core.penalties import Proximal, Tail
@@ -21,7 +22,6 @@ from fedlora.methods.hetlora import HetLoRA
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.rolora import RoLoRA
-from fedlora.methods.wrap import Clip, FedAdam, FedAvgM, FedProx
 
 SHAPES = {"a": (5, 7), "b": (6, 4)}
 SPEC = AdapterSpec(SHAPES, 3, 1.0)
