@@ -120,17 +120,24 @@ def _scored(jobs: Sequence[FitJob], answers: Sequence[Fitted | Failure], trainer
 def _advance(run: _Run, fitted: Fitted | None, pipeline: Pipeline, spec: AdapterSpec) -> None:
     """Take one coroutine to its next fit, or to its end."""
     try:
+        run.served = _resume(run, fitted, pipeline, spec)
+    except UserError:
+        raise
+    except Exception as error:
+        run.served = Served(_failure(run.order, error))
+
+
+def _resume(run: _Run, fitted: Fitted | None, pipeline: Pipeline, spec: AdapterSpec) -> Served | None:
+    """The end of a coroutine; None: it asks for another fit."""
+    try:
         if fitted is None:
             run.fit = next(run.programme)
         else:
             run.fitted, run.steps = fitted, run.steps + fitted.steps
             run.fit = run.programme.send(fitted)
     except StopIteration as stop:
-        run.served = _finish(run, stop.value, pipeline, spec)
-    except UserError:
-        raise
-    except Exception as error:
-        run.served = Served(_failure(run.order, error))
+        return _finish(run, stop.value, pipeline, spec)
+    return None
 
 
 def _finish(run: _Run, end: tuple[Outcome, Tensors], pipeline: Pipeline, spec: AdapterSpec) -> Served:
