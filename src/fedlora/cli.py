@@ -14,6 +14,7 @@ import typer
 from fedlora.errors import FedloraError, RunFolderError, UserError
 
 if TYPE_CHECKING:
+    from fedlora.federation.stages.base import Stage
     from fedlora.methods.base import Method
 
 app = typer.Typer(
@@ -63,24 +64,27 @@ def methods(
 
 @app.command()
 def check(
-    method: Annotated[str | None, typer.Argument(help="A built-in method, or file.py:Class; all by default.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A built-in method or stage, or file.py:Class; all methods by default.")
+    ] = None,
     examples: Annotated[int, typer.Option(min=1, help="Worlds to try a law on.")] = 25,
 ) -> None:
-    """Hold a method against the law book: law, held or broken, smallest counter-example."""
+    """Hold a method or a stage against the law book: law, held or broken, smallest counter-example."""
     from fedlora.app.describe import print_verdicts
-    from fedlora.methods import BUILT_IN, find_method
+    from fedlora.app.method import find_subject
+    from fedlora.methods import BUILT_IN
 
-    kinds = [find_method(method)] if method else list(BUILT_IN.values())
+    kinds = [find_subject(name)] if name else list(BUILT_IN.values())
     broken = [kind.name for kind in kinds if not print_verdicts(_with_defaults(kind), examples)]
     if broken:
         raise FedloraError(f"broken laws: {', '.join(broken)}")
 
 
-def _with_defaults(kind: "type[Method]") -> "Method":
+def _with_defaults(kind: "type[Method] | type[Stage]") -> "Method | Stage":
     try:
         return kind()
     except TypeError as error:
-        raise UserError(f"Method {kind.__name__} needs arguments: give its fields defaults.") from error
+        raise UserError(f"{kind.__name__} needs arguments: give its fields defaults.") from error
 
 
 @app.command()

@@ -40,12 +40,12 @@ def test_init_finds_text_label_and_owners_and_the_config_runs(table, fedlora, sm
     from fedlora.app.sections import keys, sections
 
     read_config(out)
-    told = {name: section for name, (section, _) in sections(Config).items() if name not in ("deploy", "wrap")}
+    told = {name: section for name, (section, _) in sections(Config).items() if name not in ("deploy", "stage")}
     assert len(told) == 9
     for name, section in told.items():
         for key in keys(section):
             assert f"\n{key.name} =" in text or f"\n# {key.name} =" in text, f"{name}.{key.name} is not told"
-    assert "[[wrap]]" in text
+    assert "[[stage]]" in text
     words = ("--set", "run.rounds=1", "--set", f"model.base={small / 'base'}", "--set", "split.clients=3")
     assert fedlora("run", out, "--out", tmp_path / "run", *words)[0] == 0
     assert "already exists" in fedlora("init", table, "--out", out)[2]

@@ -33,7 +33,7 @@ def lines(path):
 @pytest.mark.parametrize("method", BUILT_IN)
 def test_every_method_runs_and_leaves_its_folder(config, fedlora, tmp_path, method):
     out = tmp_path / "out"
-    mixed = BUILT_IN[method].mixed_ranks
+    mixed = BUILT_IN[method]().facts.mixed_ranks
     path = config(method={"name": method}, clients={"ranks": [1, 3]} if mixed else {})
     code, said, err = fedlora("run", path, "--out", out)
     assert (code, err) == (0, "")
@@ -48,7 +48,7 @@ def test_every_method_runs_and_leaves_its_folder(config, fedlora, tmp_path, meth
     assert [own["round"] for own in rounds] == [1, 2]
     assert len(lines(out / "timings.jsonl")) == 2
     assert summary["personal"]["count"] + summary["personal"]["empty"] == (1 if method == "central" else 3)
-    exact = BUILT_IN[method].exact
+    exact = BUILT_IN[method]().facts.exact
     assert (summary["global"] is None) == (exact == "none" and method != "central")
     whole = method in ("full", "flora", "fedex")  # on maps this small a merged update is dense after a round
     assert (out / ("model" if whole else "adapter")).is_dir() == (exact != "none" or method == "central")
@@ -143,7 +143,7 @@ def test_a_method_of_the_users_own(config, fedlora, tmp_path):
     file.write_text(
         "from dataclasses import dataclass\nfrom typing import ClassVar\n"
         "from fedlora.methods.fedit import FedIT\n\n@dataclass(frozen=True)\nclass Mine(FedIT):\n"
-        '    name: ClassVar[str] = "mine"\n    mixed_ranks: ClassVar[bool] = False\n    strength: int = 1\n'
+        '    name: ClassVar[str] = "mine"\n    strength: int = 1\n'
     )
     code, _, err = fedlora("run", config(method={"name": f"{file}:Mine", "strength": 3}), "--out", tmp_path / "out")
     assert (code, err) == (0, "")

@@ -92,7 +92,7 @@ def world(ground, tmp_path):
     """Writes the files of a federation."""
 
     def write(method, rounds=2, folder=tmp_path, **sections):
-        ranks = RANKS if BUILT_IN[method].mixed_ranks else dict.fromkeys(RANKS, 4)
+        ranks = RANKS if BUILT_IN[method]().facts.mixed_ranks else dict.fromkeys(RANKS, 4)
         dataset = generated_dataset(1, 1)
         common = {
             "run": {"rounds": rounds, "name": "grove", **sections.pop("run", {})},
@@ -102,7 +102,7 @@ def world(ground, tmp_path):
             "method": {"name": method, **sections.pop("method", {})},
         }
         data = {"labels": list(dataset.labels)}
-        validation = {"validation": 0.2} if BUILT_IN[method]().needs_validation() else {}
+        validation = {"validation": 0.2} if BUILT_IN[method]().facts.needs_validation else {}
         simulated = {
             **common,
             "data": {"source": "files", "path": str(ground / "all"), **data},

@@ -5,7 +5,7 @@ from tests.deploy.conftest import journal_state, lines
 
 from fedlora.methods import BUILT_IN
 
-DEPLOYABLE = [name for name, method in BUILT_IN.items() if not method.centralized]
+DEPLOYABLE = [name for name, method in BUILT_IN.items() if not method().facts.centralized]
 COUNTED = ("round", "client", "examples", "rank", "bytes_down", "bytes_up", "parameters_up", "loss", "score", "status")
 
 

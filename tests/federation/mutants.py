@@ -23,11 +23,13 @@ import torch
 
 from fedlora.core.metrics import Score
 from fedlora.core.payload import cast_floats, from_bytes, to_bytes, walk_tensors
-from fedlora.core.rounds import Client, Order, Reply, Upload
+from fedlora.core.rounds import Client, Order, Reply
 from fedlora.core.schema import ReplySchema, UploadSchema
+from fedlora.core.update import Update
 from fedlora.errors import PayloadError
 from fedlora.federation import validate
-from fedlora.federation.transport import decode_reply, encode_reply, split_head
+from fedlora.federation.pipeline import Pipeline
+from fedlora.federation.transport import decode_reply, encode_reply
 from fedlora.laws.standin import SCORING
 from fedlora.laws.world import World, play
 from fedlora.methods.fedit import FedIT
@@ -73,14 +75,14 @@ def cases():
         ("pruned", HetLoRA(), "lora", "shared", "float32"),
         ("score", Replicate(promote=0.5, start_rank=2), "lora", "frozen", "float32"),
     ):
-        ranks = (3, 2) if method.mixed_ranks and kind == "lora" else (2, 2)
+        ranks = (3, 2) if method.facts.mixed_ranks and kind == "lora" else (2, 2)
         nobody = frozenset()
-        run = play(method, World(SHAPES, ranks, (5, 4), 3, nobody, nobody, 1.0, head, wire, 1, kind))
+        run = play(Pipeline(method), World(SHAPES, ranks, (5, 4), 3, nobody, nobody, 1.0, head, wire, 1, kind))
         for (round, client), reply in run.transport.replies.items():
             order, _ = run.exchange(round, client)
             found.append(Case(rule, method, run.servers[round - 1].state, order, *encode_reply(reply)))
     for client in ("c0", "c1", "c2"):
-        schema = ReplySchema(UploadSchema(), {}, torch.float32, scoring=SCORING)
+        schema = ReplySchema(UploadSchema(), scoring=SCORING)
         asked = Order("evaluate", 3, Client(client, 5, 2), {}, schema=schema)
         reply = Reply(client, 3, score=Score(9, {"close": 4, "loss": 3.25}))
         found.append(Case("score alone", None, None, asked, *encode_reply(reply)))
@@ -541,12 +543,13 @@ def harm(case, envelope, payload, reply):
     except Exception as error:
         wrong = f"the judge cannot read it: {type(error).__name__}: {error}"
     if wrong is None and case.method is not None:
-        adapter, _ = split_head(cast_floats(reply.payload, torch.float32))
+        content = case.order.schema.content
         try:
-            state = case.method.aggregate(case.state, iter([Upload(case.order.client, adapter)]), case.order.round)
+            update = Update.from_payload(case.order.client, cast_floats(reply.payload, torch.float32), content)
+            state = case.method.aggregate(case.state, iter([update]), case.order.round)
         except Exception as error:
             return f"the method cannot aggregate it: {type(error).__name__}: {error}"
-        own = [*state.adapter.input.values(), *state.adapter.output.values(), *walk_tensors(state.extra)]
+        own = walk_tensors(state.to_payload())
         if not all(bool(tensor.isfinite().all()) for tensor in own):
             wrong = "the server's state is no longer finite"
     return wrong

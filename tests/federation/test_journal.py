@@ -13,6 +13,7 @@ from fedlora.errors import RunFolderError
 from fedlora.federation import files
 from fedlora.federation.journal import Journal
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.federation.settings import ClientsSettings
 from fedlora.laws.standin import StandIn
@@ -35,8 +36,8 @@ def run(method, folder, config=CONFIG):
     files = {"environment.json": {"base_fingerprint": "b"}, "split.json": {"digests": {"train": "t"}}}
     journal = opened(folder, config, files)
     trainer = StandIn(SPEC, 1)
-    transport = LocalTransport(CLIENTS, method, trainer, client_batch=2, client_states=journal.client_states)
-    own = Federation(method, SPEC, transport, Plan(4, clients=ClientsSettings(per_round=2)), trainer)
+    transport = LocalTransport(CLIENTS, Pipeline(method), trainer, client_batch=2, client_states=journal.client_states)
+    own = Federation(Pipeline(method), SPEC, transport, Plan(4, clients=ClientsSettings(per_round=2)), trainer)
     for server, record in federate(own, journal.server or begin(own, trainer.head)):
         journal.commit(server, record)
     journal.finish({"rounds": len(journal.rounds())})

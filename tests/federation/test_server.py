@@ -12,6 +12,7 @@ from fedlora.errors import DivergedError, FedloraError
 from fedlora.federation import server as server_module
 from fedlora.federation.client_states import HeldClientStates
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.record import personal
 from fedlora.federation.sampling import participants
 from fedlora.federation.server import Federation, Plan, begin, federate
@@ -30,8 +31,8 @@ CLIENTS = tuple(Client(f"c{k}", 3 + k, 2) for k in range(6))
 def federation(method, trainer=None, head="shared", clients=CLIENTS, **plan):
     spec = AdapterSpec(SHAPES, 2, 1.0, head=head)
     trainer = trainer or StandIn(spec, seed=1)
-    transport = LocalTransport(clients, method, trainer)
-    return Federation(method, spec, transport, Plan(**{"rounds": 3, **plan}), trainer)
+    transport = LocalTransport(clients, Pipeline(method), trainer)
+    return Federation(Pipeline(method), spec, transport, Plan(**{"rounds": 3, **plan}), trainer)
 
 
 def run(method, **others):
@@ -137,8 +138,9 @@ class SendsNonsense(FedIT):
         outcome = yield from super().client(payload, kept, client, spec, round)
         if client.id != "c4":
             return outcome
-        nonsense = {m: t / 0 for m, t in outcome.payload["input"].items()}
-        return replace(outcome, payload={**outcome.payload, "input": nonsense})
+        sides = outcome.update.sides
+        nonsense = {m: t / 0 for m, t in sides["input"].items()}
+        return replace(outcome, update=replace(outcome.update, sides={**sides, "input": nonsense}))
 
 
 def test_numbers_that_are_not_finite_are_refused():
@@ -168,14 +170,14 @@ def test_a_client_that_lost_its_memory_says_so_and_gets_everything(method):
 def test_heads_are_treated_once_for_all_methods():
     for name, kind in BUILT_IN.items():
         method = kind()
-        if "lora" not in method.kinds:
+        if "lora" not in method.facts.kinds:
             continue
         for mode in ("shared", "frozen", "private"):
             own, steps = run(method, head=mode)
             server, record = steps[-1]
-            effective = method.head_mode(own.spec)
+            effective = method.facts.head_mode(own.spec)
             assert effective == ("private" if name in ("local", "central") and mode == "shared" else mode)
-            moved = not server.head["head"].equal(own.scorer.head["head"])
+            moved = not server.state.head["head"].equal(own.scorer.head["head"])
             assert moved == (effective == "shared")
             assert all((c.head_bytes_up > 0) == (effective == "shared") for c in record.clients)
             heads = [m[-1].head for m in own.transport.client_states.all().values()]
@@ -194,11 +196,11 @@ def test_the_shared_head_is_the_weighted_mean():
     total = sum(c.examples for c in CLIENTS)
     for client in CLIENTS:
         _, target = own.scorer._data(client.id)
-        h = begun.head["head"]
+        h = begun.state.head["head"]
         for _ in range(2):
             h = h - own.scorer.rate * (h - target)
         expected += client.examples / total * h
-    torch.testing.assert_close(server.head["head"], expected)
+    torch.testing.assert_close(server.state.head["head"], expected)
 
 
 def test_personal_scores_by_hand():
@@ -228,8 +230,8 @@ def test_a_narrow_wire_halves_the_floats_both_ways():
     traffic = []
     for wire in (torch.float32, torch.bfloat16):
         trainer = StandIn(AdapterSpec(SHAPES, 2, 1.0, head="shared", wire=wire), 1)
-        transport = LocalTransport(CLIENTS, FedIT(), trainer)
-        own = Federation(FedIT(), trainer.spec, transport, Plan(3), trainer)
+        transport = LocalTransport(CLIENTS, Pipeline(FedIT()), trainer)
+        own = Federation(Pipeline(FedIT()), trainer.spec, transport, Plan(3), trainer)
         steps = list(federate(own, begin(own, trainer.head)))
         traffic.append(steps[-1][1].traffic)
     floats = len(CLIENTS) * (2 * (7 + 5 + 4 + 6) + 3)  # both sides at rank 2, and the head
@@ -242,19 +244,19 @@ def test_sums_do_not_suffer_from_a_narrow_wire():
     many = tuple(Client(f"c{k:03d}", 1, 2) for k in range(300))
     spec = AdapterSpec(SHAPES, 2, 1.0, wire=torch.bfloat16)
     trainer = StandIn(spec, 1)
-    transport = LocalTransport(many, FedIT(), trainer)
-    own = Federation(FedIT(), spec, transport, Plan(1, evaluate=EvaluateSettings(every=0)), trainer)
+    transport = LocalTransport(many, Pipeline(FedIT()), trainer)
+    own = Federation(Pipeline(FedIT()), spec, transport, Plan(1, evaluate=EvaluateSettings(every=0)), trainer)
     sent = []
 
     class Listening(FedIT):
-        def aggregate(self, state, uploads, round):
-            sent.extend(uploads)
+        def aggregate(self, state, updates, round):
+            sent.extend(updates)
             return super().aggregate(state, iter(sent), round)
 
-    own = replace(own, method=Listening())
+    own = replace(own, pipeline=Pipeline(Listening()))
     (server, _), *_ = federate(own, begin(own, trainer.head))
     for module in SHAPES:
-        exact = sum(u.payload["input"][module].double() for u in sent) / 300
+        exact = sum(u.sides["input"][module].double() for u in sent) / 300
         error = (server.state.adapter.input[module].double() - exact).abs().max()
         assert float(error) < 1e-7 * (1 + float(exact.abs().max()))
 

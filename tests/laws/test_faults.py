@@ -5,16 +5,18 @@ is likely to have. `FAULTS` is the list: the law, the fault, and what is wrong w
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import pytest
 import torch
 
-from fedlora.core.adapter import BOTH, INPUT, OUTPUT, SIDES, Adapter
+from fedlora.core.adapter import BOTH, INPUT, OUTPUT, SIDES
 from fedlora.core.lowrank import LowRank, compress, stack
-from fedlora.core.payload import tensors_at
 from fedlora.core.schema import UploadSchema, whole_sides
+from fedlora.core.slots import whole
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
+from fedlora.federation.stages.clip import Clip
+from fedlora.federation.stages.server_optimizer import FedAvgM
 from fedlora.laws import book
 from fedlora.laws.book import LAWS
 from fedlora.laws.check import check_law
@@ -29,10 +31,10 @@ from fedlora.methods.flexlora import FlexLoRA
 from fedlora.methods.flora import FLoRA
 from fedlora.methods.hetlora import HetLoRA
 from fedlora.methods.lora_a2 import LoRAA2
+from fedlora.methods.reducers import HeadMean, SlotSum, factors
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.rolora import RoLoRA
-from fedlora.methods.sides import send, sum_uploads
-from fedlora.methods.wrap import FedAvgM
+from fedlora.methods.sides import send
 from fedlora.methods.zeropad import ZeroPad
 
 
@@ -67,13 +69,11 @@ class SendsB(FedSA):
     """(d) The private side travels with the shared one."""
 
     def upload(self, start, trained, kept, round):
-        up, keep = super().upload(start, trained, kept, round)
-        return {**up, "also": trained.adapter.output}, keep
+        _, keep = super().upload(start, trained, kept, round)
+        return whole(trained.adapter), keep
 
     def upload_schema(self, state, client, spec, round):
-        wholes = super().upload_schema(state, client, spec, round).wholes[0]
-        also = whole_sides(spec, OUTPUT, self.dispatched_ranks(state, client))["output"]
-        return UploadSchema(({**wholes, "also": also},))
+        return UploadSchema((whole_sides(spec, BOTH, self.dispatched_ranks(state, client)),))
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class RedrawsA(FFA):
 class RemembersOutside(FedIT):
     """(f) Carries momentum in an attribute that no checkpoint holds."""
 
-    def aggregate(self, state, uploads, round):
-        new = super().aggregate(state, uploads, round)
+    def aggregate(self, state, updates, round):
+        new = super().aggregate(state, updates, round)
         past = getattr(self, "_momentum", None)
         object.__setattr__(self, "_momentum", new.adapter.output)
         if past is None:
@@ -113,8 +113,8 @@ class RemembersOutside(FedIT):
 class NoWeights(FedIT):
     """(c) Every client counts the same."""
 
-    def aggregate(self, state, uploads, round):
-        even = (replace(u, client=replace(u.client, examples=1)) for u in uploads)
+    def aggregate(self, state, updates, round):
+        even = (replace(u, client=replace(u.client, examples=1)) for u in updates)
         return super().aggregate(state, even, round)
 
 
@@ -122,8 +122,8 @@ class NoWeights(FedIT):
 class WeightsTwice(FedIT):
     """(c) Weights are applied a second time."""
 
-    def aggregate(self, state, uploads, round):
-        squared = (replace(u, client=replace(u.client, examples=u.client.examples**2)) for u in uploads)
+    def aggregate(self, state, updates, round):
+        squared = (replace(u, client=replace(u.client, examples=u.client.examples**2)) for u in updates)
         return super().aggregate(state, squared, round)
 
 
@@ -131,15 +131,17 @@ class WeightsTwice(FedIT):
 class OnlyTheFirst(FFA):
     """(c) A misspelt accumulator: every client but the first is dropped."""
 
-    def aggregate(self, state, uploads, round):
-        return super().aggregate(state, iter([next(iter(uploads))]), round)
+    def aggregate(self, state, updates, round):
+        return super().aggregate(state, iter([next(iter(updates))]), round)
 
 
 @dataclass(frozen=True)
 class ClaimsTooMuch(FedIT):
     """The average of A and B apart, declared exact."""
 
-    exact: ClassVar = "update"
+    @property
+    def facts(self):
+        return replace(super().facts, exact="update")
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,8 @@ class ScaleTwice(FFA):
 class Transposed(FlexLoRA):
     """(b) The singular vectors change places: right in shape only where a map is square."""
 
-    def aggregate(self, state, uploads, round):
-        new = super().aggregate(state, uploads, round).adapter
+    def advance(self, state, total, round):
+        new = super().advance(state, total, round).adapter
         A = {m: new.output[m].T if new.output[m].shape[0] == A.shape[1] else A for m, A in new.input.items()}
         B = {m: new.input[m].T if new.output[m].shape[0] == A.shape[1] else new.output[m] for m, A in A.items()}
         return move_to(state, {"input": A, "output": B})
@@ -165,8 +167,8 @@ class Transposed(FlexLoRA):
 class HalfTheRoot(FlexLoRA):
     """The root of the singular values goes to one side and to no other: the product is lost."""
 
-    def aggregate(self, state, uploads, round):
-        sent = [(u.weight, Adapter(*(tensors_at(u.payload, s) for s in SIDES))) for u in uploads]
+    def aggregate(self, state, updates, round):
+        sent = [(u.weight, factors(u)) for u in updates]
         total = sum(weight for weight, _ in sent)
         best = {
             m: compress(stack([(w / total, own.pair(m)) for w, own in sent]), r)
@@ -189,10 +191,10 @@ class OwnPhase(RoLoRA):
         slots = self.dispatched_ranks(state, client)
         return UploadSchema((whole_sides(spec, OUTPUT, slots), whole_sides(spec, INPUT, slots)))
 
-    def aggregate(self, state, uploads, round):
-        sent = list(uploads)
+    def aggregate(self, state, updates, round):
+        sent = list(updates)
         for side in SIDES:
-            own = [u for u in sent if tensors_at(u.payload, side)]
+            own = [u for u in sent if u.sides.get(side)]
             if own:
                 state = super().aggregate(state, iter(own), 1 if side == "output" else 2)
                 changed = {**state.extra["changed"], side: round}
@@ -204,8 +206,7 @@ class OwnPhase(RoLoRA):
 class LosesUnowned(ZeroPad):
     """A slot that nobody sent becomes zero on both sides and is dead for ever."""
 
-    def aggregate(self, state, uploads, round):
-        sums = sum_uploads(state.adapter, uploads, BOTH)
+    def advance(self, state, sums, round):
         mean = {s: {m: t.float() for m, t in sums.mean(s).items()} for s in SIDES}
         return move_to(state, mean)
 
@@ -237,8 +238,7 @@ class PerModule(LoRAA2):
 class Sums(FedIT):
     """The sum instead of the mean."""
 
-    def aggregate(self, state, uploads, round):
-        sums = sum_uploads(state.adapter, uploads, BOTH)
+    def advance(self, state, sums, round):
         return move_to(state, {s: {m: t.float() for m, t in sums.totals[s].items()} for s in SIDES})
 
 
@@ -306,19 +306,19 @@ class UnevenTwins(FAIR):
 class TwoHeads(HetLoRA):
     """Weights by norm, declared as weights by examples."""
 
-    def example_weighted(self):
-        return True
+    @property
+    def facts(self):
+        return replace(super().facts, example_weighted=True)
 
 
 @dataclass(frozen=True)
 class MomentsOutside(FedAvgM):
     """(f) Keeps the momentum of the server in an attribute instead of the state."""
 
-    def aggregate(self, state, uploads, round):
-        past = getattr(self, "_past", None)
-        new = super().aggregate(state if past is None else replace(state, extra=past), uploads, round)
-        object.__setattr__(self, "_past", new.extra)
-        return replace(new, extra={**new.extra, "moments": state.extra["moments"]})
+    def step(self, before, after, kept):
+        state, keep = super().step(before, after, getattr(self, "_past", kept))
+        object.__setattr__(self, "_past", keep)
+        return state, kept
 
 
 class CountsOnlyTheData(LocalTransport):
@@ -360,22 +360,78 @@ class SaysTheOtherSide(RoLoRA):
 class ScoreUnsaid(FedIT):
     """A number travels that nobody was told of."""
 
-    def upload(self, start, trained, kept, round):
-        up, keep = super().upload(start, trained, kept, round)
-        return {**up, "score": 0.5}, keep
+    def client(self, payload, kept, client, spec, round):
+        outcome = yield from super().client(payload, kept, client, spec, round)
+        return replace(outcome, update=replace(outcome.update, numbers={"score": 0.5}))
 
 
 def with_an_open_door(method, world):
     """The door's law, over a door that lets everything in."""
-    own = book.admit
-    book.admit = lambda reply, order: reply
+    own = book.validate_reply
+    book.validate_reply = lambda reply, order: reply
     try:
         book.upload_validation(method, world)
     finally:
-        book.admit = own
+        book.validate_reply = own
+
+
+@dataclass(frozen=True)
+class LeavesTheHead(Clip):
+    """Clips the sides and lets the head through as it came."""
+
+    def incoming(self, update, start):
+        clipped = super().incoming(replace(update, head={}), start)
+        return replace(clipped, head=update.head)
+
+
+@dataclass(frozen=True)
+class DropsTheHead(Clip):
+    """Forgets the head on the way."""
+
+    def incoming(self, update, start):
+        return replace(super().incoming(update, start), head={})
+
+
+@dataclass(frozen=True)
+class ForgetsTheHeadsCentre(Pipeline):
+    """Behind stages, takes the mean of the heads, whatever the method says."""
+
+    def aggregate(self, state, updates, round):
+        sent, heads = list(updates), HeadMean()
+        for update in sent:
+            heads.add(update)
+        after = super().aggregate(state, iter(sent), round)
+        return replace(after, head=heads.total() or state.head) if self.stages else after
+
+
+@dataclass(frozen=True)
+class ForgetsTheReducer(Pipeline):
+    """Behind stages, adds up slot by slot, whatever the method says."""
+
+    def aggregate(self, state, updates, round):
+        if not self.stages:
+            return super().aggregate(state, updates, round)
+        sums = SlotSum(state.adapter)
+        for update in updates:
+            sums.add(update)
+        return self.method.advance(state, sums.total(), round)
+
+
+@dataclass(frozen=True)
+class AsksTwice(ZeroPad):
+    """Asks for the rank of a client that has it already: half of half is dispatched."""
+
+    def dispatched_ranks(self, state, client):
+        return dict.fromkeys(state.adapter.output, self.rank(state, client))
 
 
 FAULTS = [
+    ("stages", lambda: Pipeline(FedIT(), (LeavesTheHead(norm=0.05),))),
+    ("stages", lambda: Pipeline(LoRAA2(pool_rank=3), (LeavesTheHead(norm=0.01),))),
+    ("stages", lambda: Pipeline(FedIT(), (DropsTheHead(norm=0.05),))),
+    ("hooks", lambda: ForgetsTheHeadsCentre(FedIT(centre="median"))),
+    ("hooks", lambda: ForgetsTheReducer(FedIT(centre="trimmed", trim=0.4))),
+    ("ranks once", AsksTwice),
     ("agreement", ChangesWhatItReceives),
     ("agreement", LeaksB),
     ("order", LeaksB),
@@ -403,7 +459,7 @@ FAULTS = [
     ("exactness", TransposedFold),
     ("idempotence", UnevenTwins),
     ("weights", TwoHeads),
-    ("resume", lambda: MomentsOutside(FedIT())),
+    ("resume", lambda: Pipeline(FedIT(), (MomentsOutside(),))),
     ("validation", PrunesUnsaid),
     ("validation", SaysTheOtherSide),
     ("validation", ScoreUnsaid),
@@ -413,7 +469,9 @@ FAULTS = [
 @pytest.mark.parametrize(("name", "fault"), FAULTS, ids=lambda own: getattr(own, "__name__", own))
 def test_planted_fault_is_caught(name, fault):
     law = next(law for law in LAWS if law.name == name)
-    verdict = check_law(fault(), law, examples=60)
+    subject = fault()
+    pipeline = subject if isinstance(subject, Pipeline) else Pipeline(subject)
+    verdict = check_law(pipeline, law, examples=60)
     assert verdict.held is False, f"{name} did not catch {fault.__name__}: {fault.__doc__}"
     assert "modules [" in verdict.example  # the smallest world is told
     assert "Error:" not in verdict.example  # caught by what the law says, not by breaking down
@@ -421,12 +479,12 @@ def test_planted_fault_is_caught(name, fault):
 
 def test_wrongly_counted_bytes_are_caught():
     law = next(law for law in LAWS if law.name == "bytes")
-    assert check_law(FedIT(), replace(law, check=counted_by_formula)).held is False
+    assert check_law(Pipeline(FedIT()), replace(law, check=counted_by_formula)).held is False
 
 
 def test_an_open_door_is_caught():
     law = next(law for law in LAWS if law.name == "validation")
-    verdict = check_law(FedIT(), replace(law, check=with_an_open_door))
+    verdict = check_law(Pipeline(FedIT()), replace(law, check=with_an_open_door))
     assert verdict.held is False
     assert "let in with something that nobody asked for" in verdict.example
 

@@ -2,6 +2,10 @@
 
 import pytest
 
+from fedlora.federation.pipeline import Pipeline
+from fedlora.federation.stages.clip import Clip
+from fedlora.federation.stages.proximal import FedProx
+from fedlora.federation.stages.server_optimizer import FedAdam, FedAvgM
 from fedlora.laws.book import LAWS
 from fedlora.laws.check import check_law
 from fedlora.methods import BUILT_IN
@@ -12,10 +16,9 @@ from fedlora.methods.full import Full
 from fedlora.methods.hetlora import HetLoRA
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.methods.replicate import Replicate
-from fedlora.methods.wrap import Clip, FedAdam, FedAvgM, FedProx
 from fedlora.methods.zeropad import ZeroPad
 
-SETTINGS = [cls() for cls in BUILT_IN.values()] + [
+METHODS = [cls() for cls in BUILT_IN.values()] + [
     LoRAA2(pool_rank=3),
     LoRAA2(denominator="owners"),
     LoRAA2(pool_rank=3, criterion="sensitivity"),
@@ -27,26 +30,30 @@ SETTINGS = [cls() for cls in BUILT_IN.values()] + [
     Replicate(promote=0.5, start_rank=1),
     Replicate(centre="median"),
     FedIT(centre="trimmed", trim=0.4),
-    FedProx(FedSA(), mu=0.5),
-    FedProx(LoRAA2(pool_rank=3)),
-    Clip(FedIT(), norm=0.05),
-    Clip(LoRAA2(pool_rank=3), norm=0.01),
-    Clip(HetLoRA(), norm=0.05),
-    FedAvgM(ZeroPad()),
-    FedAvgM(Full()),
-    FedAdam(LoRAA2(pool_rank=3)),
-    FedAdam(FedSA()),
-    FedAvgM(FedProx(Clip(FFA()))),
 ]
+BEHIND_STAGES = [
+    Pipeline(FedSA(), (FedProx(mu=0.5),)),
+    Pipeline(LoRAA2(pool_rank=3), (FedProx(),)),
+    Pipeline(FedIT(), (Clip(norm=0.05),)),
+    Pipeline(LoRAA2(pool_rank=3), (Clip(norm=0.01),)),
+    Pipeline(HetLoRA(), (Clip(norm=0.05),)),
+    Pipeline(FedIT(centre="median"), (Clip(norm=0.05),)),
+    Pipeline(ZeroPad(), (FedAvgM(),)),
+    Pipeline(Full(), (FedAvgM(),)),
+    Pipeline(LoRAA2(pool_rank=3), (FedAdam(),)),
+    Pipeline(FedSA(), (FedAdam(),)),
+    Pipeline(FFA(), (Clip(), FedProx(), FedAvgM())),
+]
+SETTINGS = [*map(Pipeline, METHODS), *BEHIND_STAGES]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
-@pytest.mark.parametrize("method", SETTINGS, ids=repr)
-def test_law(method, law):
-    verdict = check_law(method, law, examples=12)
+@pytest.mark.parametrize("pipeline", SETTINGS, ids=lambda own: repr((own.method, *own.stages)))
+def test_law(pipeline, law):
+    verdict = check_law(pipeline, law, examples=12)
     assert verdict.held is not False, verdict.example
 
 
 def test_every_law_applies_to_some_method():
     for law in LAWS:
-        assert any(law.applies(method) for method in SETTINGS), law.name
+        assert any(law.applies(pipeline) for pipeline in SETTINGS), law.name

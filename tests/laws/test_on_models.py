@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from tiny_models import LABELS, owned_by, some_tokens, tiny_model, tokenizer
 
+from fedlora.federation.pipeline import Pipeline
 from fedlora.laws.book import LAWS
 from fedlora.laws.world import World
 from fedlora.methods import BUILT_IN, find_method
@@ -15,7 +16,7 @@ from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.classification import Classification
 
 BY_NAME = {law.name: law for law in LAWS}
-METHODS = [kind for kind in map(find_method, BUILT_IN) if "lora" in kind.kinds]
+METHODS = [kind for kind in map(find_method, BUILT_IN) if "lora" in kind().facts.kinds]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class OnModel(World):
 def world(kind, method):
     base = make_base(tiny_model(kind), tokenizer(), kind, LABELS)
     assert (kind == "gpt2") == bool(base.transposed)
-    ranks = (2, 1, 3) if method.mixed_ranks else (2, 2, 2)
+    ranks = (2, 1, 3) if method.facts.mixed_ranks else (2, 2, 2)
     usual = {
         "shapes": tuple(base.shapes.values()), "ranks": ranks, "examples": (4, 4, 4), "rounds": 3,
         "absent": frozenset({(2, 0)}), "lost": frozenset({(1, 2)}), "scale": 2.0, "head": "shared",
@@ -55,8 +56,8 @@ def world(kind, method):
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)
 def test_law_on_conv1d(kind, name):
     method, law = kind(), BY_NAME[name]
-    if law.applies(method):
-        law.check(method, world("gpt2", method))
+    if law.applies(Pipeline(method)):
+        law.check(Pipeline(method), world("gpt2", method))
 
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)

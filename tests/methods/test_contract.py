@@ -33,10 +33,10 @@ def test_unequal_ranks_where_they_cannot_be():
     with pytest.raises(MethodError, match=r"Client c1 has rank 1 but fedit takes one rank for all \(2\)"):
         FedIT().check_federation(SPEC, clients)
     for name, kind in BUILT_IN.items():
-        if "lora" not in kind.kinds:
+        if "lora" not in kind().facts.kinds:
             with pytest.raises(MethodError, match=f"adapter.kind is 'lora' but {name} takes"):
                 kind().check_federation(SPEC, clients)
-        elif kind.mixed_ranks:
+        elif kind().facts.mixed_ranks:
             kind().check_federation(SPEC, clients)
         else:
             with pytest.raises(MethodError, match=name):

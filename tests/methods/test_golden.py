@@ -13,7 +13,8 @@ import torch
 
 from fedlora.core.adapter import Adapter
 from fedlora.core.lowrank import delta
-from fedlora.core.rounds import Client, Upload
+from fedlora.core.rounds import Client
+from fedlora.core.update import Update
 from fedlora.methods.base import State
 from fedlora.methods.fair import FAIR
 from fedlora.methods.fedex import FedEx
@@ -39,7 +40,11 @@ CHANGED = {"changed": {"input": 0, "output": 0}}
 
 
 def two(first, second):
-    return iter([Upload(Client("c0", 1, 2), first), Upload(Client("c1", 3, 2), second)])
+    return iter([sent(Client("c0", 1, 2), first), sent(Client("c1", 3, 2), second)])
+
+
+def sent(client, sides):
+    return Update.from_payload(client, {"adapter": sides})
 
 
 def both(A, B):
@@ -99,10 +104,10 @@ def test_rolora_moves_a_in_even_rounds():
 
 def test_ffa_with_missing_slots():
     """Client 2 sends slot 0 only. All: slot 1 moves by 1/4 [0; 2]; owners: by the whole of it."""
-    sent = ({"output": {"m": B1}}, {"output": {"m": B2[:, :1]}})
-    new = FFA().aggregate(State(OLD, CHANGED), two(*sent), 1).adapter
+    uploads = ({"output": {"m": B1}}, {"output": {"m": B2[:, :1]}})
+    new = FFA().aggregate(State(OLD, CHANGED), two(*uploads), 1).adapter
     expect(new, [[8.0, 8.0], [8.0, 8.0]], [[8.5, 8.0], [11.0, 8.5]])
-    new = FFA(denominator="owners").aggregate(State(OLD, CHANGED), two(*sent), 1).adapter
+    new = FFA(denominator="owners").aggregate(State(OLD, CHANGED), two(*uploads), 1).adapter
     expect(new, [[8.0, 8.0], [8.0, 8.0]], [[8.5, 8.0], [11.0, 10.0]])
 
 
@@ -125,7 +130,7 @@ def test_flexlora():
 
 def test_local():
     state = State(OLD)
-    assert Local().aggregate(state, two({}, {}), 1) is state
+    assert Local().aggregate(state, two({}, {}), 1).adapter is state.adapter
 
 
 EYE = torch.eye(2)
@@ -173,9 +178,9 @@ def test_florist():
 
     The first singular value holds 12.5^2 / (12.5^2 + 12^2) = 0.52 of the energy: enough for 0.5, not for 0.6.
     """
-    sent = (both(A1[:1], B1[:, :1]), both(A2, B2))
+    uploads = (both(A1[:1], B1[:, :1]), both(A2, B2))
     for energy, product in ((0.5, [12.5, 0.0]), (0.6, [12.5, 12.0])):
-        new = FLoRIST(energy=energy).aggregate(State(OLD), two(*sent), 1).adapter
+        new = FLoRIST(energy=energy).aggregate(State(OLD), two(*uploads), 1).adapter
         assert new.ranks() == {"m": 1 if energy == 0.5 else 2}
         torch.testing.assert_close(delta(new.pair("m")), torch.diag(torch.tensor(product)))
 
@@ -245,7 +250,7 @@ def test_vera_by_fedit():
 
 def test_a_median_of_three_goes_by_heads():
     """Entry by entry of I, 4 J and 0: 0 everywhere, however many examples anybody has."""
-    third = Upload(Client("c2", 99, 2), both(torch.zeros(2, 2), torch.zeros(2, 2)))
+    third = sent(Client("c2", 99, 2), both(torch.zeros(2, 2), torch.zeros(2, 2)))
     new = FedIT(centre="median").aggregate(State(OLD), iter([*two(both(A1, B1), both(A2, B2)), third]), 1).adapter
     expect(new, [[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]])
     new = FedIT(centre="median").aggregate(State(OLD), two(both(A1, B1), both(A2, B2)), 1).adapter

@@ -8,7 +8,8 @@ import torch
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, effective, fresh_adapter, parameters
 from fedlora.core.lowrank import compress, delta, stack
 from fedlora.core.payload import tensors_at
-from fedlora.core.rounds import Client, Fit, Fitted, Upload
+from fedlora.core.rounds import Client, Fit, Fitted
+from fedlora.core.update import Update
 from fedlora.methods.base import State
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
@@ -97,9 +98,9 @@ def test_lora_a2_keeps_exactly_the_budget_over_the_whole_model(round):
     assert min(chosen.values()) < 2 < max(chosen.values()) <= 16
     with pytest.raises(StopIteration) as stop:
         programme.send(Fitted(Start(probe.start.adapter.with_side(side, moved)), 1, 0.0))
-    sent = stop.value.value.payload[side]
-    assert sum(entry["slots"].numel() for entry in sent.values()) == 144
-    assert {m: entry["slots"].numel() for m, entry in sent.items()} == {m: n for m, n in chosen.items() if n}
+    sent = stop.value.value.update.sides[side]
+    assert sum(entry.slots.numel() for entry in sent.values()) == 144
+    assert {m: entry.slots.numel() for m, entry in sent.items()} == {m: n for m, n in chosen.items() if n}
 
 
 def drawn(seed, rank, spec=SMALL):
@@ -112,7 +113,7 @@ def drawn(seed, rank, spec=SMALL):
 def uploads_of(adapters, weights, sides=("input", "output")):
     for number, (adapter, n) in enumerate(zip(adapters, weights, strict=True)):
         client = Client(f"c{number}", n, max(adapter.ranks().values()))
-        yield Upload(client, {side: adapter.side(side) for side in sides})
+        yield Update(client, {side: adapter.side(side) for side in sides})
 
 
 def test_the_error_of_fedit_is_the_covariance():
@@ -188,7 +189,8 @@ def test_lora_a2_moves_a_slot_by_the_owners_share_of_their_mean():
         {"output": {"b": {"slots": torch.tensor([0]), "values": torch.ones(6, 1)}}},
     ]
     uploads = (
-        Upload(Client(f"c{k}", n, 1), payload) for k, (n, payload) in enumerate(zip([2, 1, 5], sent, strict=True))
+        Update.from_payload(Client(f"c{k}", n, 1), {"adapter": payload})
+        for k, (n, payload) in enumerate(zip([2, 1, 5], sent, strict=True))
     )
     B = method.aggregate(state, uploads, 1).adapter.output
     share, mean = 3 / 8, (2 * 1 + 1 * 4) / 3

@@ -15,6 +15,7 @@ from fedlora.core.payload import walk_tensors
 from fedlora.core.penalties import Proximal, Tail
 from fedlora.core.rounds import Client, Duration, Failure, Fit, FitJob, Order, ScoreJob
 from fedlora.federation.client import serve
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.transport import join_head
 from fedlora.methods.base import State
 from fedlora.methods.lora_a2 import LoRAA2
@@ -254,7 +255,7 @@ def test_lora_a2_chooses_the_same_slots(kind):
             state = State(begun(spec, base, 5, 16).adapter.with_dense({}))
         payloads = [join_head(method.dispatch(state, client, round), base.head) for client in members]
         orders = [Order("train", round, own, payload) for own, payload in zip(members, payloads, strict=True)]
-        one, other = ([own.answer for own in serve(orders, {}, method, trainer)] for trainer in both)
+        one, other = ([own.answer for own in serve(orders, {}, Pipeline(method), trainer)] for trainer in both)
         for left, right in zip(one, other, strict=True):
             assert left.notes["slots"] == right.notes["slots"]
             assert sum(map(len, left.notes["slots"].values())) == len(base.shapes) * members[int(left.client[1])].rank

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fedlora.app.config import Config, require_validation
-from fedlora.app.method import make_method, wrapped
+from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
 from fedlora.app.trainer import make_task, new_trainer
 from fedlora.core.adapter import AdapterSpec, Tensors
@@ -109,11 +109,12 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     Raises:
         UserError: with one sentence about what does not fit.
     """
-    method = wrapped(make_method(config.method.name, config.method.options), config.wrap)
-    if config.evaluate.part == "validation" or method.needs_validation():
+    pipeline = make_pipeline(config)
+    method, facts = pipeline.method, pipeline.facts
+    if config.evaluate.part == "validation" or facts.needs_validation:
         require_validation(config)
     own = resources or load(config)
-    dealt = centralized(own.split) if method.centralized else own.split
+    dealt = centralized(own.split) if facts.centralized else own.split
     ranks = client_ranks(config, len(dealt.clients), method)
     spec = adapter_spec(config, own.base, max(ranks), method)
     trainer = new_trainer(config, own.base, spec, method, train=own.train, test=own.test, owned=dealt.clients)
@@ -121,7 +122,7 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
     transport = LocalTransport(
         clients,
-        method,
+        pipeline,
         trainer,
         client_batch=config.clients.client_batch or (1 if on_cpu(config) else 16),
         workers=1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores(),
@@ -130,7 +131,7 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
         config=config,
         base=own.base,
         spec=spec,
-        federation=Federation(method, spec, transport, plan_of(config), trainer),
+        federation=Federation(pipeline, spec, transport, plan_of(config), trainer),
         head=trainer.head,
         split=dealt,
         digests=own.digests,
@@ -207,7 +208,7 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
         ModelError: a start that does not fit.
     """
     own = config.adapter
-    kind = next(iter(method.kinds)) if len(method.kinds) == 1 else own.kind
+    kind = next(iter(method.facts.kinds)) if len(method.facts.kinds) == 1 else own.kind
     smallest = min(min(shape) for shape in base.shapes.values())
     if kind == "lora" and rank > smallest:
         raise ConfigError(
@@ -250,6 +251,6 @@ def client_ranks(config: Config, clients: int, method: Method) -> list[int]:
         return [config.adapter.rank] * clients
     if isinstance(given, str):
         given = profile_ranks(given, config.split.clients, config.run.seed)
-    if method.centralized:
+    if method.facts.centralized:
         return [max(given)] * clients
     return [given[number % len(given)] for number in range(clients)]

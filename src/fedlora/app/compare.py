@@ -22,7 +22,6 @@ from fedlora.errors import ConfigError, FedloraError
 from fedlora.federation.journal import CONFIG, ENVIRONMENT, SUMMARY, require_same_config, require_same_inputs
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.settings import EvaluateSettings
-from fedlora.methods import find_method
 from fedlora.training.data import Dataset
 
 TRIALS = "rates"
@@ -120,11 +119,10 @@ def _goodness(folder: Path) -> list[float]:
 
 def _of_method(config: Config, method: str) -> Config:
     """The config for one of several methods."""
-    kind = find_method(method)
     options = config.method.options if method == config.method.name else {}
-    make_method(method, options)
+    facts = make_method(method, options).facts
     chosen = replace(config, method=MethodSection(method, options), run=replace(config.run, name=folder_name(method)))
-    if config.clients.ranks and not kind.mixed_ranks and not kind.centralized:
+    if config.clients.ranks and not facts.mixed_ranks and not facts.centralized:
         scale = federation_scale(config, max(_mixed(config)), config.adapter.kind)
         adapter = replace(config.adapter, rank=mean_rank(config), scale=scale)
         chosen = replace(chosen, clients=replace(config.clients, ranks=None), adapter=adapter)

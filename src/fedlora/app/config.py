@@ -46,13 +46,13 @@ class MethodSection:
 
 
 @dataclass(frozen=True)
-class WrapSection:
-    """A wrapper around the method; the first stands innermost. Written as [[wrap]], once each."""
+class StageSection:
+    """A stage between method and wire; the first one stands next to the method. Written as [[stage]], once each."""
 
     name: str
-    """fedprox, clip, fedavgm or fedadam; further keys are the wrapper's own fields."""
+    """fedprox, clip, fedavgm, fedadam, or path/to/file.py:Class; further keys are the stage's fields."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The wrapper's own fields."""
+    """The stage's fields."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Config:
     train: TrainSettings = field(default_factory=TrainSettings)
     method: MethodSection = field(default_factory=MethodSection)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
-    wrap: list[WrapSection] = field(default_factory=list)
+    stage: list[StageSection] = field(default_factory=list)
     deploy: DeploySettings | None = None
 
 
@@ -100,6 +100,8 @@ def make_config(tree: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: a key or a value is wrong.
     """
+    if "wrap" in tree:
+        raise ConfigError("The config has a section [[wrap]], which is called [[stage]] now: rename it; its keys stay.")
     return checked(Config, tree)
 
 

@@ -12,34 +12,35 @@ from rich.padding import Padding
 
 from fedlora.core.settings import sentences
 from fedlora.errors import ConfigError
+from fedlora.federation.stages.base import Stage
 from fedlora.methods import BUILT_IN
 from fedlora.methods.base import Method
 
 
 def describe(kind: type[Method]) -> dict[str, Any]:
-    """A method's facts, the sections of its docstring and its fields."""
-    doc = inspect.getdoc(kind) or ""
+    """The facts of a method with its defaults, the sections of its docstring and its fields."""
+    doc, facts = inspect.getdoc(kind) or "", kind().facts
     return {
         "name": kind.name,
         "summary": doc.splitlines()[0] if doc else "",
-        "mixed_ranks": kind.mixed_ranks,
-        "exact": kind.exact,
-        "private_sides": sorted(kind.private),
-        "kinds": sorted(kind.kinds),
-        "centralized": kind.centralized,
-        "lr_b_ratio": kind.lr_b_ratio,
+        "mixed_ranks": facts.mixed_ranks,
+        "exact": facts.exact,
+        "private_sides": sorted(facts.private_sides),
+        "kinds": sorted(facts.kinds),
+        "consumes": facts.consumes,
+        "centralized": facts.centralized,
+        "lr_b_ratio": facts.lr_b_ratio,
         "fields": fields_of(kind),
         "doc": doc,
     }
 
 
-def fields_of(kind: type[Method]) -> dict[str, dict[str, Any]]:
-    """A method's or wrapper's own fields: type, default and meaning."""
+def fields_of(kind: type[Method] | type[Stage]) -> dict[str, dict[str, Any]]:
+    """A method's or stage's fields: type, default and meaning."""
     docs = sentences(kind)
     return {
         field.name: {"type": str(field.type), "default": field.default, "doc": docs.get(field.name, "")}
         for field in dataclasses.fields(kind)
-        if field.name != "inner"
     }
 
 
@@ -80,17 +81,18 @@ def print_methods() -> None:
             console.print(Padding(escape(text), (0, 0, 0, 13)))
 
 
-def print_verdicts(method: Method, examples: int) -> bool:
-    """Check a method law by law and print what became of each; whether all held."""
+def print_verdicts(subject: Method | Stage, examples: int) -> bool:
+    """Check a method or a stage law by law and print what became of each; whether all held."""
     try:
-        from fedlora.laws.check import check_method
+        from fedlora.laws.check import check_method, check_stage
     except ModuleNotFoundError as error:
         raise ConfigError("The law book needs Hypothesis: pip install 'fedlora[check]'.") from error
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{method.name}  ({examples} worlds a law)")
+    console.print(f"{subject.name}  ({examples} worlds a law)")
     held = True
-    for verdict in check_method(method, examples):
+    verdicts = check_method(subject, examples) if isinstance(subject, Method) else check_stage(subject, examples)
+    for verdict in verdicts:
         word, colour = {True: ("held", "green"), False: ("broken", "red"), None: ("-", "dim")}[verdict.held]
         console.print(f"  {verdict.law:18}[{colour}]{word:8}[/]{verdict.statement}")
         if verdict.held is False:

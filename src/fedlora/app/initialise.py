@@ -135,7 +135,7 @@ def commented_config(path: Path, found: Found) -> str:
         if not repeated and name != "deploy":
             lines += ["", f"[{name}]  # {(section.__doc__ or '').splitlines()[0]}"]
             lines += _section(section, values.get(name, {}))
-    lines += ["", "# [[wrap]]  # fedprox, clip, fedavgm or fedadam around the method; as many as you like", "# name ="]
+    lines += ["", "# [[stage]]  # fedprox, clip, fedavgm or fedadam behind the method; as many as you like", "# name ="]
     return "\n".join(lines) + "\n"
 
 

@@ -1,16 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The method that a config names, with its fields and its wrappers."""
+"""The method and the stages that a config names, with their fields."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, get_type_hints
 
-from fedlora.app.config import WrapSection
+from fedlora.app.config import Config
 from fedlora.app.sections import require_value
 from fedlora.errors import ConfigError, MethodError, nearest
-from fedlora.methods import find_method
+from fedlora.federation.pipeline import Pipeline
+from fedlora.federation.stages import STAGES, find_stage
+from fedlora.federation.stages.base import Stage
+from fedlora.methods import BUILT_IN, find_method
 from fedlora.methods.base import Method
-from fedlora.methods.wrap import WRAPPERS
+from fedlora.methods.files import class_in_file
+
+
+def make_pipeline(config: Config) -> Pipeline:
+    """The config's method with its stages, the first one next to the method.
+
+    Raises:
+        MethodError: no such method or stage, a value that a field does not take, or a stage that makes no sense with
+            this method.
+        ConfigError: a field that one of them does not have.
+    """
+    stages = tuple(make_stage(stage.name, stage.options) for stage in config.stage)
+    return Pipeline(make_method(config.method.name, config.method.options), stages)
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
@@ -25,25 +40,39 @@ def make_method(name: str, options: Mapping[str, Any]) -> Method:
     return kind(**options)
 
 
-def wrapped(method: Method, wraps: Sequence[WrapSection]) -> Method:
-    """A method with its wrappers around it, the first innermost.
+def make_stage(name: str, options: Mapping[str, Any]) -> Stage:
+    """A stage with its fields.
 
     Raises:
-        ConfigError: no such wrapper, or a field that it does not have.
-        MethodError: a value that a field does not take, or a wrapper that does not go around this method.
+        MethodError: no such stage, or a value that a field does not take.
+        ConfigError: a field that it does not have.
     """
-    for own in wraps:
-        if own.name not in WRAPPERS:
-            raise ConfigError(f"There is no wrapper {own.name!r}: {nearest(own.name, WRAPPERS)}")
-        kind = WRAPPERS[own.name]
-        require_fields(kind, f"wrap {own.name}", own.name, own.options)
-        method = kind(inner=method, **own.options)
-    return method
+    kind = find_stage(name)
+    require_fields(kind, f"stage {name}", name, options)
+    return kind(**options)
 
 
-def require_fields(kind: type[Method], place: str, name: str, options: Mapping[str, Any]) -> None:
-    """Refuse a field that a method or wrapper does not have, or a value that it does not take."""
-    known = {field.name for field in dataclasses.fields(kind)} - {"inner"}
+def find_subject(name: str) -> type[Method] | type[Stage]:
+    """The class of a method or of a stage, by a built-in name or as `path/to/file.py:Class`.
+
+    Raises:
+        MethodError: there is no such method, stage, file or class.
+    """
+    if ":" in name:
+        found = class_in_file(name, object, "Method or Stage")
+        if issubclass(found, Method | Stage):
+            return found
+        raise MethodError(
+            f"{name!r} is neither a fedlora Method nor a fedlora Stage: make it a subclass of one of them."
+        )
+    if name in BUILT_IN or name in STAGES:
+        return find_stage(name) if name in STAGES else find_method(name)
+    raise MethodError(f"There is no method or stage {name!r}: {nearest(name, [*BUILT_IN, *STAGES])}")
+
+
+def require_fields(kind: type[Method] | type[Stage], place: str, name: str, options: Mapping[str, Any]) -> None:
+    """Refuse a field that a method or stage does not have, or a value that it does not take."""
+    known = {field.name for field in dataclasses.fields(kind)}
     for key in options:
         if key not in known:
             hint = nearest(key, known) if known else f"{name} has no fields of its own."

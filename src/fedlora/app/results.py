@@ -106,7 +106,7 @@ def _export_personal(
         personal = client_model(simulation, server, client)
         if model is not None and _same_model(model, personal, simulation.spec):
             continue
-        home = folder if federation.method.centralized else client_folder(folder, client.id)
+        home = folder if federation.pipeline.facts.centralized else client_folder(folder, client.id)
         export(simulation, personal, home / place(simulation, personal), summary, client)
 
 
@@ -124,7 +124,7 @@ def client_model(simulation: Simulation, server: Server, client: Client) -> Star
     client_state = simulation.transport.client_states.latest(client.id)
     sent = cast_floats(method.dispatch(server.state, known, server.round + 1), federation.spec.wire)
     start = method.receive(cast_floats(sent, torch.float32), client_state.kept if client_state else {}, known, spec)
-    heads = {"shared": server.head, "private": client_state.head if client_state else {}, "frozen": {}}
+    heads = {"shared": server.state.head, "private": client_state.head if client_state else {}, "frozen": {}}
     return Start(start.adapter.with_dense(heads[federation.head_mode]), start.merged)
 
 

@@ -53,4 +53,4 @@ def new_trainer(
 def train_settings(config: Config, method: Method) -> TrainSettings:
     """How clients train; the ratio of rates is the method's where the config is silent."""
     ratio = config.train.lr_b_ratio
-    return replace(config.train, lr_b_ratio=method.lr_b_ratio if ratio is None else ratio)
+    return replace(config.train, lr_b_ratio=method.facts.lr_b_ratio if ratio is None else ratio)

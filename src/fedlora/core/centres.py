@@ -33,7 +33,7 @@ class SlotCentres:
 
     def mean(self, side: Side) -> dict[str, Tensor]:
         """The centre over all clients, a slot that a client did not send counting as zero."""
-        return {module: self._centre(own.sort(dim=0).values) for module, own in self.values[side].items()}
+        return {module: centre_of(stacked, self.trim) for module, stacked in self.values[side].items()}
 
     def owners_mean(self, side: Side) -> dict[str, Tensor]:
         """The centre over the clients that sent the slot; zero where nobody did."""
@@ -45,7 +45,7 @@ class SlotCentres:
                 if bool(who.any()):
                     same = (sent == (who[:, None] if sent.ndim == 2 else who)).all(dim=0)
                     mask = along(self.kind, side, same)
-                    centre = torch.where(mask, self._centre(own[who].sort(dim=0).values), centre)
+                    centre = torch.where(mask, centre_of(own[who], self.trim), centre)
             result[module] = centre
         return result
 
@@ -54,11 +54,17 @@ class SlotCentres:
         owned = {module: sent.any(dim=0).double() for module, sent in self.sent[side].items()}
         return keep_where(self.kind, side, owned, new, old)
 
-    def _centre(self, ascending: Tensor) -> Tensor:
-        """The mean of what is left between the cuts."""
-        count = ascending.shape[0]
-        cut = (count - 1) // 2 if self.trim is None else min(int(self.trim * count), (count - 1) // 2)
-        return ascending[cut : count - cut].mean(dim=0)
+
+def centre_of(stacked: Tensor, trim: float | None) -> Tensor:
+    """The mean of what is left between the cuts, coordinate by coordinate.
+
+    Args:
+        stacked: what every client sent, (clients, *shape).
+        trim: the share that is cut off at each end; None: all but the middle.
+    """
+    ascending, count = stacked.sort(dim=0).values, stacked.shape[0]
+    cut = (count - 1) // 2 if trim is None else min(int(trim * count), (count - 1) // 2)
+    return ascending[cut : count - cut].mean(dim=0)
 
 
 def slot_centres(like: Adapter, parts: Iterable[Part], trim: float | None) -> SlotCentres:

@@ -138,19 +138,6 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Upload:
-    """An accepted reply, as a method's `aggregate` sees it: factors only, no head."""
-
-    client: Client
-    payload: Payload
-
-    @property
-    def weight(self) -> float:
-        """n_k; w_k is this over the sum of all accepted."""
-        return float(self.client.examples)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class ClientState:
     """What a client keeps from one round to its next."""
 
@@ -159,16 +146,19 @@ class ClientState:
     kept: Payload
     """Whatever the method's client half wants back."""
     head: Tensors = field(default_factory=dict)
-    """The client's own head, where heads are private."""
+    """The client's head, where heads are private."""
+    stages: Payload = field(default_factory=dict)
+    """Place in the chain -> what that stage's client half wants back."""
 
     def to_payload(self) -> Payload:
         """The client state as a tree that survives to bytes and back."""
-        return {"round": self.round, "kept": self.kept, "head": self.head}
+        return {"round": self.round, "kept": self.kept, "head": self.head, "stages": self.stages}
 
     @staticmethod
     def from_payload(payload: Payload) -> "ClientState":
         """The inverse of `to_payload`."""
-        return ClientState(integer_at(payload, "round"), branch(payload, "kept"), tensors_at(payload, "head"))
+        head, stages = tensors_at(payload, "head"), branch(payload, "stages")
+        return ClientState(integer_at(payload, "round"), branch(payload, "kept"), head, stages)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

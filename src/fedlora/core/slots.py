@@ -10,11 +10,12 @@ send different slots, `slot_sums` adds up every slot over those who sent it and 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import SIDES, Adapter, Tensors
+from fedlora.core.adapter import BOTH, SIDES, Adapter, Sides, Tensors
 from fedlora.core.kinds import Kind, Side, slot_axis
 from fedlora.errors import PayloadError
 
@@ -29,13 +30,16 @@ class Sparse:
     """The slots themselves: (k, d_in) of an input side, (d_out, k) of an output side."""
 
 
+Content = Literal["values", "changes"]
+"""Whether a client sends what it trained, or by how much that differs from its start."""
+
 Part = Mapping[Side, Mapping[str, Tensor | Sparse]]
 """What one client contributes: of each side it sends, per module, its first slots or chosen ones."""
 
 
-def whole(adapter: Adapter) -> Part:
-    """A client that contributes all of an adapter."""
-    return {side: adapter.side(side) for side in SIDES}
+def whole(adapter: Adapter, sides: Sides = BOTH) -> Part:
+    """A client that contributes all of some sides of an adapter."""
+    return {side: adapter.side(side) for side in SIDES if side in sides}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

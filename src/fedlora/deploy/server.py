@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedlora.app.build import Experiment, adapter_spec, build, load_named_base, plan_of
 from fedlora.app.config import Config
-from fedlora.app.method import make_method, wrapped
+from fedlora.app.method import make_pipeline
 from fedlora.app.results import ownership
 from fedlora.app.run import Run
 from fedlora.app.trainer import new_trainer
@@ -110,19 +110,20 @@ def _simulated(config: Config) -> tuple[Experiment, DeploySettings]:
 def _deployed(config: Config, own: DeploySettings) -> tuple[Experiment, DeploySettings]:
     """The server's parts: a base to know its maps and to score with, and no examples but its own test file."""
     require_deployable(config, "the shared config")
-    method = wrapped(make_method(config.method.name, config.method.options), config.wrap)
-    if method.centralized:
+    pipeline = make_pipeline(config)
+    method = pipeline.method
+    if pipeline.facts.centralized:
         raise ConfigError(f"method.name is {method.name!r}, which needs everyone's data in one place: choose another.")
     base = load_named_base(config, config.data.labels or ())
     spec = adapter_spec(config, base, config.adapter.rank, method)
     test = _test_tokens(config, base)
     trainer = new_trainer(config, base, spec, method, train=test, test=test, owned={})  # it scores alone
-    nobody, unknown = LocalTransport((), method, trainer), Split({}, (), 0)
+    nobody, unknown = LocalTransport((), pipeline, trainer), Split({}, (), 0)
     experiment = Experiment(
         config=config,
         base=base,
         spec=spec,
-        federation=Federation(method, spec, nobody, plan_of(config), trainer),
+        federation=Federation(pipeline, spec, nobody, plan_of(config), trainer),
         head=trainer.head,
         split=unknown,
         digests=example_digests(no_tokens(), test, unknown),

@@ -53,7 +53,7 @@ def shared_part(config: Config, base: Base) -> dict[str, str]:
         found |= {f"{section}.{key}": value for key, value in keys if key not in _OWN.get(section, ())}
     found |= {f"run.{key}": tree["run"][key] for key in ("seed", "rounds", "wire")}
     found |= {f"method.{key}": value for key, value in tree["method"].items()}
-    found |= {f"wrap.{number}.{key}": value for number, own in enumerate(tree["wrap"]) for key, value in own.items()}
+    found |= {f"stage.{n}.{key}": value for n, stage in enumerate(tree["stage"]) for key, value in stage.items()}
     found["data.labels"] = tree["data"]["labels"]
     found["split.validation"] = tree["split"]["validation"]
     if config.deploy is not None:
@@ -64,6 +64,11 @@ def shared_part(config: Config, base: Base) -> dict[str, str]:
     file, colon, kind = config.method.name.rpartition(":")
     if colon:
         found["method.name"], found["method file"] = f"{Path(file).name}:{kind}", _digest(Path(file))
+    for number, stage in enumerate(config.stage):
+        file, colon, kind = stage.name.rpartition(":")
+        if colon:
+            found[f"stage.{number}.name"] = f"{Path(file).name}:{kind}"
+            found[f"stage.{number} file"] = _digest(Path(file))
     return {key: json.dumps(value) for key, value in sorted(found.items())}
 
 

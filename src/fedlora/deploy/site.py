@@ -96,9 +96,9 @@ class Site:
         self._last = (int(number[0]), int(number[1]))
         client_states = self._client_states(message.envelope["run"])
         held = self._held(client_states, order)
-        method, trainer = self._simulation.federation.method, self._simulation.trainer
+        pipeline, trainer = self._simulation.federation.pipeline, self._simulation.trainer
         started = time.perf_counter()
-        (served,) = serve([order], {self.client.id: held} if held else {}, method, trainer)
+        (served,) = serve([order], {self.client.id: held} if held else {}, pipeline, trainer)
         print(f"round {order.round}: {order.kind}, {time.perf_counter() - started:.1f} s", flush=True)
         if isinstance(served.answer, Failure):
             return self._failed(number, served.answer)
@@ -113,7 +113,7 @@ class Site:
         order, run = self._order(message), message.envelope["run"]
         client_state = self._held(self._client_states(run), order)
         simulation = self._simulation
-        model = personal_model(order, client_state, simulation.federation.method, simulation.spec)
+        model = personal_model(order, client_state, simulation.federation.pipeline, simulation.spec)
         target = self._home(run) / place(simulation, model)
         part = target.with_name(f".{target.name}.part")
         for old in (part, target):

@@ -3,7 +3,8 @@
 
 Each client's half of the method is a coroutine. `serve` advances all of them to their next `Fit`, answers
 all pending fits in one call of the trainer, and goes on until all are done. Heads are handled here, once
-for all methods: put under every fit, and kept or sent by the federation's head mode.
+for all methods: put under every fit, and kept or made part of the update by the federation's head mode. Whatever is
+sent has gone through the stages, the head included.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -25,8 +26,9 @@ from fedlora.core.rounds import (
     Trainer,
 )
 from fedlora.errors import StateLostError, UserError
-from fedlora.federation.transport import join_head, split_head
-from fedlora.methods.base import Method, Outcome
+from fedlora.federation.pipeline import Pipeline
+from fedlora.federation.transport import split_head
+from fedlora.methods.base import Outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +45,8 @@ class _Run:
     """One client's coroutine on its way."""
 
     order: Order
+    stages: Payload
+    """What the stages kept in the client's last round."""
     programme: Generator[Fit, Fitted, tuple[Outcome, Tensors]]
     fit: Fit | None = None
     fitted: Fitted | None = None
@@ -53,7 +57,7 @@ class _Run:
 def serve(
     orders: Sequence[Order],
     client_states: Mapping[str, ClientState],
-    method: Method,
+    pipeline: Pipeline,
     trainer: Trainer,
 ) -> list[Served]:
     """Carry out a client batch of orders, at most one a client.
@@ -62,7 +66,7 @@ def serve(
         orders: of either kind.
         client states: by client, the newest client state that is older than the order's round (for an evaluation:
             the newest).
-        method: the same object that the server has.
+        pipeline: the same method and stages that the server has.
         trainer: answers fits and scores.
 
     Returns:
@@ -71,28 +75,29 @@ def serve(
     served: dict[int, Served] = {}
     training = [index for index, order in enumerate(orders) if order.kind == "train"]
     evaluating = [index for index, order in enumerate(orders) if order.kind == "evaluate"]
-    runs = [_begin(orders[index], client_states, method, trainer.spec) for index in training]
-    _train(runs, method, trainer)
+    runs = [_begin(orders[index], client_states, pipeline, trainer.spec) for index in training]
+    _train(runs, pipeline, trainer)
     served.update((i, run.served) for i, run in zip(training, runs, strict=True) if run.served)
-    scored = _evaluate([orders[index] for index in evaluating], client_states, method, trainer)
+    scored = _evaluate([orders[index] for index in evaluating], client_states, pipeline, trainer)
     served.update(zip(evaluating, scored, strict=True))
     return [served[index] for index in range(len(orders))]
 
 
-def _begin(order: Order, client_states: Mapping[str, ClientState], method: Method, spec: AdapterSpec) -> _Run:
-    return _Run(order, _programme(order, client_states.get(order.client.id), method, spec))
+def _begin(order: Order, client_states: Mapping[str, ClientState], pipeline: Pipeline, spec: AdapterSpec) -> _Run:
+    held = client_states.get(order.client.id)
+    return _Run(order, held.stages if held else {}, _programme(order, held, pipeline, spec))
 
 
-def _train(runs: Sequence[_Run], method: Method, trainer: Trainer) -> None:
+def _train(runs: Sequence[_Run], pipeline: Pipeline, trainer: Trainer) -> None:
     for run in runs:
-        _advance(run, None, method, trainer.spec)
+        _advance(run, None, pipeline, trainer.spec)
     while pending := [run for run in runs if run.served is None]:
         jobs = [FitJob(r.order.client.id, r.order.round, r.fit) for r in pending if r.fit is not None]
         for run, answer in zip(pending, _scored(jobs, trainer.fit(jobs), trainer), strict=True):
             if isinstance(answer, Failure):
                 run.served = Served(answer)
             else:
-                _advance(run, answer, method, trainer.spec)
+                _advance(run, answer, pipeline, trainer.spec)
 
 
 def _scored(jobs: Sequence[FitJob], answers: Sequence[Fitted | Failure], trainer: Trainer) -> list[Fitted | Failure]:
@@ -112,8 +117,18 @@ def _scored(jobs: Sequence[FitJob], answers: Sequence[Fitted | Failure], trainer
     return result
 
 
-def _advance(run: _Run, fitted: Fitted | None, method: Method, spec: AdapterSpec) -> None:
+def _advance(run: _Run, fitted: Fitted | None, pipeline: Pipeline, spec: AdapterSpec) -> None:
     """Take one coroutine to its next fit, or to its end."""
+    try:
+        run.served = _resume(run, fitted, pipeline, spec)
+    except UserError:
+        raise
+    except Exception as error:
+        run.served = Served(_failure(run.order, error))
+
+
+def _resume(run: _Run, fitted: Fitted | None, pipeline: Pipeline, spec: AdapterSpec) -> Served | None:
+    """The end of a coroutine; None: it asks for another fit."""
     try:
         if fitted is None:
             run.fit = next(run.programme)
@@ -121,69 +136,71 @@ def _advance(run: _Run, fitted: Fitted | None, method: Method, spec: AdapterSpec
             run.fitted, run.steps = fitted, run.steps + fitted.steps
             run.fit = run.programme.send(fitted)
     except StopIteration as stop:
-        run.served = _finish(run, stop.value, method, spec)
-    except UserError:
-        raise
-    except Exception as error:
-        run.served = Served(_failure(run.order, error))
+        return _finish(run, stop.value, pipeline, spec)
+    return None
 
 
-def _finish(run: _Run, end: tuple[Outcome, Tensors], method: Method, spec: AdapterSpec) -> Served:
+def _finish(run: _Run, end: tuple[Outcome, Tensors], pipeline: Pipeline, spec: AdapterSpec) -> Served:
+    """The update with its head, through the stages, as a reply; and what the client keeps."""
     outcome, head = end
-    mode = method.head_mode(spec)
-    up = join_head(outcome.payload, head if mode == "shared" else {})
+    mode = pipeline.facts.head_mode(spec)
+    update = replace(outcome.update, head=head if mode == "shared" else {})
+    update, stages = pipeline.outgoing(update, run.stages)
     reply = Reply(
         client=run.order.client.id,
         round=run.order.round,
-        payload=cast_floats(up, spec.wire),
+        payload=cast_floats(update.to_payload(), spec.wire),
         steps=run.steps,
         loss=run.fitted.loss if run.fitted else None,
         notes=outcome.notes,
     )
-    if not method.keeps_client_state(spec):
+    if not pipeline.facts.keeps_client_state(spec):
         return Served(reply)
-    return Served(reply, ClientState(run.order.round, outcome.kept, head if mode == "private" else {}))
+    return Served(reply, ClientState(run.order.round, outcome.kept, head if mode == "private" else {}, stages))
 
 
 def _programme(
-    order: Order, client_state: ClientState | None, method: Method, spec: AdapterSpec
+    order: Order, client_state: ClientState | None, pipeline: Pipeline, spec: AdapterSpec
 ) -> Generator[Fit, Fitted, tuple[Outcome, Tensors]]:
-    """The method's own coroutine, with the client's head under every fit; ends with the trained head."""
-    payload, head = _open(order, client_state, method, spec)
-    inner = method.client(payload, client_state.kept if client_state else {}, order.client, spec, order.round)
-    fit, trained = next(inner), head
+    """The method's coroutine, every fit through the stages and with the client's head; ends with the trained head."""
+    payload, head = _open(order, client_state, pipeline, spec)
+    kept = client_state.kept if client_state else {}
+    programme = pipeline.method.client(payload, kept, order.client, spec, order.round)
+    fit, trained = pipeline.request(next(programme)), head
     while True:
         start = Start(fit.start.adapter.with_dense(head), fit.start.merged)
         fitted = yield replace(fit, start=start)
         trained = fitted.start.adapter.dense
         try:
-            fit = inner.send(fitted)
+            fit = pipeline.request(programme.send(fitted))
         except StopIteration as stop:
             return stop.value, trained
 
 
-def _open(order: Order, client_state: ClientState | None, method: Method, spec: AdapterSpec) -> tuple[Payload, Tensors]:
+def _open(
+    order: Order, client_state: ClientState | None, pipeline: Pipeline, spec: AdapterSpec
+) -> tuple[Payload, Tensors]:
     """What an order brought: the method's part, and the head that this client starts from."""
-    seen = order.client.last_seen_round
-    if seen is not None and method.keeps_client_state(spec) and (client_state is None or client_state.round < seen):
+    seen, facts = order.client.last_seen_round, pipeline.facts
+    if seen is not None and facts.keeps_client_state(spec) and (client_state is None or client_state.round < seen):
         held = "nothing" if client_state is None else f"round {client_state.round}"
         raise StateLostError(f"the order builds on round {seen}, but this client holds {held}")
     payload = cast_floats(order.payload, torch.float32)
     method_part, _ = split_head(payload)
-    mode = method.head_mode(spec)
+    mode = facts.head_mode(spec)
     if mode == "private":
         return method_part, client_state.head if client_state else {}
     return method_part, tensors_at(payload, "head") if mode == "shared" else {}
 
 
 def _evaluate(
-    orders: Sequence[Order], client_states: Mapping[str, ClientState], method: Method, trainer: Trainer
+    orders: Sequence[Order], client_states: Mapping[str, ClientState], pipeline: Pipeline, trainer: Trainer
 ) -> list[Served]:
     served: dict[int, Served] = {}
     jobs: dict[int, ScoreJob] = {}
     for index, order in enumerate(orders):
         try:
-            model = personal_model(order, client_states.get(order.client.id), method, trainer.spec)
+            model = personal_model(order, client_states.get(order.client.id), pipeline, trainer.spec)
             jobs[index] = ScoreJob(order.client.id, model, order.part)
         except UserError:
             raise
@@ -196,14 +213,14 @@ def _evaluate(
     return [served[index] for index in range(len(orders))]
 
 
-def personal_model(order: Order, client_state: ClientState | None, method: Method, spec: AdapterSpec) -> Start:
-    """What a client makes of an order without training on it: its own model, under its head.
+def personal_model(order: Order, client_state: ClientState | None, pipeline: Pipeline, spec: AdapterSpec) -> Start:
+    """What a client makes of an order without training on it: the model that it uses, under its head.
 
     Raises:
         StateLostError: the order builds on what the client no longer holds.
     """
-    payload, head = _open(order, client_state, method, spec)
-    start = method.receive(payload, client_state.kept if client_state else {}, order.client, spec)
+    payload, head = _open(order, client_state, pipeline, spec)
+    start = pipeline.method.receive(payload, client_state.kept if client_state else {}, order.client, spec)
     return Start(start.adapter.with_dense(head), start.merged)
 
 

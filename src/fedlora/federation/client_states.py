@@ -107,7 +107,8 @@ class StoredClientStates:
     def keep(self, client: str, client_state: ClientState) -> None:
         """Add a round's client state; one of the same or a later round is replaced."""
         names = {key: self._store(value) for key, value in client_state.kept.items()}
-        index = {"kept": names, "head": self._store(client_state.head) if client_state.head else None}
+        index: dict[str, object] = {"kept": names}
+        index |= {key: self._store(part) if part else None for key, part in _apart(client_state).items()}
         rounds = self._rounds.get(client, [])
         replaced = self._names(client, client_state.round) if client_state.round in rounds else []
         write_whole(self._index(client, client_state.round), json.dumps(index).encode())
@@ -171,14 +172,19 @@ class StoredClientStates:
     def _read(self, client: str, round: int) -> ClientState:
         index = json.loads(self._index(client, round).read_text(encoding="utf-8"))
         kept: Payload = {key: self._load(name) for key, name in index["kept"].items()}
-        head = tensors_at({"head": self._load(index["head"])}, "head") if index["head"] else {}
-        return ClientState(round, branch({"kept": kept}, "kept"), head)
+        apart: Payload = {key: self._load(index[key]) for key in ("head", "stages") if index.get(key)}
+        return ClientState(round, kept, tensors_at(apart, "head"), branch(apart, "stages"))
 
 
 def _blob_names(index: Mapping[str, object]) -> list[str]:
     kept = index["kept"]
     names = [str(name) for name in kept.values()] if isinstance(kept, Mapping) else []
-    return [*names, *([str(index["head"])] if index["head"] else [])]
+    return [*names, *(str(index[key]) for key in ("head", "stages") if index.get(key))]
+
+
+def _apart(client_state: ClientState) -> dict[str, Tree]:
+    """What is stored beside what the method keeps."""
+    return {"head": client_state.head, "stages": client_state.stages}
 
 
 def _parse(index: Path) -> tuple[str, int]:

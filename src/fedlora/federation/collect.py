@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking in the answers of one round: in client order, counted, checked, the heads averaged."""
+"""Collecting the answers of one round: validated in client order, counted, and read into updates."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from fedlora.core.adapter import Tensors
-from fedlora.core.payload import Payload, cast_floats, tensors_at, walk_tensors
-from fedlora.core.rounds import Failure, Order, Reply, Upload
+from fedlora.core.payload import Payload, cast_floats, walk_tensors
+from fedlora.core.rounds import Failure, Order, Reply
+from fedlora.core.update import Update
 from fedlora.errors import DivergedError, FedloraError
 from fedlora.federation.record import ClientRecord, blank_record
 from fedlora.federation.transport import split_head
@@ -20,20 +19,18 @@ _LONGEST = 500
 
 
 class Collector:
-    """What comes in in validation in one round, and its running sums; nothing of a client is kept once its turn is
-    over."""
+    """Validates the replies of one round and yields their updates in client order, in constant memory: nothing of a
+    client is kept once its turn is over."""
 
     def __init__(self, orders: Sequence[Order]) -> None:
         self.records: dict[str, ClientRecord] = {}
         self.seen: dict[str, int] = {}
         self.lost: set[str] = set()
         self._orders = {order.client.id: order for order in orders}
-        self._head: dict[str, Tensor] = {}
-        self._weight = 0.0
         self._failures: list[Failure] = []
 
-    def uploads(self, answers: Iterable[Reply | Failure]) -> Iterator[Upload]:
-        """The accepted answers in client order, whatever the order of arrival."""
+    def updates(self, answers: Iterable[Reply | Failure]) -> Iterator[Update]:
+        """The accepted updates in client order, whatever the order of arrival."""
         waiting: dict[str, Reply | Failure] = {}
         turns = list(self._orders)
         for answer in answers:
@@ -46,7 +43,7 @@ class Collector:
             missing = Failure(client, order.round, "no answer")
             yield from self._take(waiting.get(client, missing))
 
-    def _take(self, answer: Reply | Failure) -> Iterator[Upload]:
+    def _take(self, answer: Reply | Failure) -> Iterator[Update]:
         order = self._orders[answer.client]
         unread = blank_record(order.client, order.round, "accepted")
         _, head_down = split_head(order.payload)
@@ -56,20 +53,17 @@ class Collector:
         if isinstance(answer, Failure):
             self._refuse(answer, record)
             return
-        adapter, head = split_head(cast_floats(answer.payload, torch.float32))
+        adapter, head = split_head(answer.payload)
         self.records[answer.client] = replace(
             record,
             loss=answer.loss,
             notes=answer.notes,
             parameters_up=sum(t.numel() for t in walk_tensors(adapter) if t.is_floating_point()),
-            head_bytes_up=_bytes(split_head(answer.payload)[1]),
+            head_bytes_up=_bytes(head),
         )
         self.seen[answer.client] = order.round
-        upload = Upload(order.client, adapter)
-        for name, tensor in tensors_at({"head": head}, "head").items():
-            self._head[name] = self._head.get(name, 0.0) + upload.weight * tensor.double()
-        self._weight += upload.weight
-        yield upload
+        content = order.schema.content if order.schema is not None else "values"
+        yield Update.from_payload(order.client, cast_floats(answer.payload, torch.float32), content)
 
     def _refuse(self, failure: Failure, record: ClientRecord) -> None:
         if failure.diverged:
@@ -81,10 +75,6 @@ class Collector:
         if failure.state_lost:
             self.lost.add(failure.client)
         self._failures.append(failure)
-
-    def mean_head(self) -> Tensors:
-        """The weighted mean of the heads that came; empty where none did."""
-        return {name: (total / self._weight).float() for name, total in self._head.items()}
 
     def raise_if_all_failed(self, begun: bool) -> None:
         """A round in which every client broke down is a fault, not an absence. So is one in which all were refused

@@ -11,9 +11,9 @@ import torch
 from fedlora.core.rounds import Client, ClientState, Failure, Order, Reply, Trainer
 from fedlora.federation.client import Served, serve
 from fedlora.federation.client_states import ClientStates, HeldClientStates
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.transport import decode_order, encode_order, encode_reply, with_traffic
 from fedlora.federation.validate import validate_encoded
-from fedlora.methods.base import Method
 
 _AHEAD = 4
 """Blocks under way or waiting to be taken, a worker: so many answers are held at most."""
@@ -24,7 +24,7 @@ class LocalTransport:
 
     Args:
         clients: the roster.
-        method: the same object that the server has.
+        pipeline: the same method and stages that the server has.
         trainer: owns the clients' data.
         client batch: how many clients are served together. Part of the config: results never depend on the
             number of workers.
@@ -38,7 +38,7 @@ class LocalTransport:
     def __init__(
         self,
         clients: Sequence[Client],
-        method: Method,
+        pipeline: Pipeline,
         trainer: Trainer,
         *,
         client_batch: int = 8,
@@ -48,7 +48,7 @@ class LocalTransport:
     ) -> None:
         self.client_states: ClientStates = client_states if client_states is not None else HeldClientStates()
         self._clients = tuple(clients)
-        self._method = method
+        self._pipeline = pipeline
         self._trainer = trainer
         self._client_batch = client_batch
         self._workers = workers
@@ -85,7 +85,7 @@ class LocalTransport:
         received = [decode_order(*pair) for pair in down] if self._through_bytes else orders
         client_states = {order.client.id: self._client_state(order) for order in received}
         held = {client: client_state for client, client_state in client_states.items() if client_state is not None}
-        done = serve(received, held, self._method, self._trainer)
+        done = serve(received, held, self._pipeline, self._trainer)
         return [(own, self._answer(own, order, sent)) for own, order, sent in zip(done, orders, down, strict=True)]
 
     def _answer(self, served: Served, order: Order, sent: tuple[bytes, bytes]) -> Reply | Failure:

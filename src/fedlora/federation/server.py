@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
-
 from fedlora.core.adapter import AdapterSpec, HeadMode, Start, Tensors
 from fedlora.core.metrics import Score
-from fedlora.core.payload import Payload, branch, cast_floats, integer_at, tensors_at
+from fedlora.core.payload import Payload, branch, cast_floats, integer_at
 from fedlora.core.rounds import Client, Failure, Order, Reply, ScoreJob, Trainer
-from fedlora.core.schema import ReplySchema, UploadSchema
+from fedlora.core.schema import ReplySchema, TensorSpec, UploadSchema
 from fedlora.federation.collect import Collector
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.record import ClientRecord, RoundRecord, blank_record, personal
 from fedlora.federation.sampling import drops_out, participants
 from fedlora.federation.settings import ClientsSettings, EvaluateSettings
@@ -44,7 +43,8 @@ class Plan:
 class Federation:
     """Everything about a run that does not change from round to round."""
 
-    method: Method
+    pipeline: Pipeline
+    """The method with its stages."""
     spec: AdapterSpec
     transport: Transport
     plan: Plan
@@ -52,9 +52,14 @@ class Federation:
     """Scores the global model on the server's own test set, where it has one, and knows the task's metrics."""
 
     @property
+    def method(self) -> Method:
+        """The method alone."""
+        return self.pipeline.method
+
+    @property
     def head_mode(self) -> HeadMode:
-        """What becomes of the dense parts under this method."""
-        return self.method.head_mode(self.spec)
+        """What becomes of the head under this method."""
+        return self.pipeline.facts.head_mode(self.spec)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,15 +69,13 @@ class Server:
     round: int
     """The last finished one; 0 before the first."""
     state: State
-    head: Tensors
-    """The shared head; the base's own before the first round."""
+    """The adapter, the head, and what the method and its stages keep."""
     last_seen_rounds: dict[str, int] = field(default_factory=dict)
     """Client -> the round of its last accepted upload."""
 
     def to_payload(self) -> Payload:
         """The server as a tree that survives to bytes and back."""
-        state = self.state.to_payload()
-        return {"round": self.round, "state": state, "head": self.head, "seen": self.last_seen_rounds}
+        return {"round": self.round, "state": self.state.to_payload(), "seen": self.last_seen_rounds}
 
     @staticmethod
     def from_payload(payload: Payload) -> "Server":
@@ -81,7 +84,6 @@ class Server:
         return Server(
             integer_at(payload, "round"),
             State.from_payload(branch(payload, "state")),
-            tensors_at(payload, "head"),
             {client: integer_at(seen, client) for client in seen},
         )
 
@@ -91,14 +93,13 @@ def begin(federation: Federation, head: Tensors) -> Server:
 
     Args:
         federation: what is to be run.
-        head: the base's own dense parts.
+        head: the base's.
 
     Raises:
         MethodError: the method cannot run this federation.
     """
-    method, spec = federation.method, federation.spec
-    method.check_federation(spec, federation.transport.roster())
-    return Server(0, method.init(spec, federation.plan.seed), head)
+    federation.method.check_federation(federation.spec, federation.transport.roster())
+    return Server(0, federation.pipeline.init(federation.spec, federation.plan.seed, head))
 
 
 def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, RoundRecord]]:
@@ -129,7 +130,10 @@ def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, R
 
 
 def _roster(federation: Federation, server: Server) -> list[Client]:
-    """Everybody, sorted, with what the server knows of them: what they hold, and their rank now."""
+    """Everybody, sorted, with what the server knows of them: what they hold, and their rank now.
+
+    The only place that asks the method for ranks: whoever gets one of these clients finds its rank in it.
+    """
     all_clients = sorted(federation.transport.roster(), key=lambda client: client.id)
     known = [replace(client, last_seen_round=server.last_seen_rounds.get(client.id)) for client in all_clients]
     return [replace(client, rank=federation.method.rank(server.state, client)) for client in known]
@@ -138,20 +142,20 @@ def _roster(federation: Federation, server: Server) -> list[Client]:
 def _order(federation: Federation, server: Server, client: Client, kind: Literal["train", "evaluate"]) -> Order:
     """The next round's order: what the method dispatches, and the head where it is shared."""
     round = server.round + 1
-    head = server.head if federation.head_mode == "shared" else {}
+    head = server.state.head if federation.head_mode == "shared" else {}
     payload = join_head(federation.method.dispatch(server.state, client, round), head)
     if kind == "train":
         schema = _reply_schema(federation, server, client, head)
     else:
-        schema = ReplySchema(UploadSchema(), {}, torch.float32, scoring=federation.scorer.scoring)
+        schema = ReplySchema(UploadSchema(), scoring=federation.scorer.scoring)
     return Order(kind, round, client, cast_floats(payload, federation.spec.wire), federation.plan.evaluate.part, schema)
 
 
 def _reply_schema(federation: Federation, server: Server, client: Client, head: Tensors) -> ReplySchema:
     """What the upload of the next round must keep to: what the method expects, and the head where it is shared."""
     expected = federation.method.upload_schema(server.state, client, federation.spec, server.round + 1)
-    heads = {name: tuple(tensor.shape) for name, tensor in head.items()}
-    return ReplySchema(expected, heads, federation.spec.wire, federation.plan.clients.norm_limit)
+    heads = {name: TensorSpec(tuple(tensor.shape), federation.spec.wire) for name, tensor in head.items()}
+    return ReplySchema(expected, heads, federation.pipeline.facts.sends, federation.plan.clients.norm_limit)
 
 
 def _train(federation: Federation, server: Server, round: int) -> tuple[Server, list[ClientRecord]]:
@@ -162,20 +166,18 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
     reached = [c for c in chosen if not drops_out(c.id, plan.clients.dropout, plan.seed, round)]
     orders = [_order(federation, server, client, "train") for client in reached]
     collector = Collector(orders)
-    uploads = collector.uploads(federation.transport.exchange(orders))
-    first = next(uploads, None)
+    updates = collector.updates(federation.transport.exchange(orders))
+    first = next(updates, None)
     state = server.state
     if first is not None:
-        state = federation.method.aggregate(state, itertools.chain([first], uploads), round)
-    for _ in uploads:
-        pass  # a method that stopped early has still been sent these
+        state = federation.pipeline.aggregate(state, itertools.chain([first], updates), round)
     collector.raise_if_all_failed(begun=bool(server.last_seen_rounds))
     dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
     records = sorted([*collector.records.values(), *dropped], key=lambda record: record.client)
     seen = {
         client: at for client, at in (server.last_seen_rounds | collector.seen).items() if client not in collector.lost
     }
-    return Server(round, state, collector.mean_head() or server.head, seen), records
+    return Server(round, state, seen), records
 
 
 def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> RoundRecord:
@@ -210,7 +212,7 @@ def last_orders(federation: Federation, server: Server) -> list[Order]:
 
 
 def _global_score(federation: Federation, server: Server, scores: Mapping[str, Score | None]) -> Score | None:
-    if federation.method.centralized:
+    if federation.pipeline.facts.centralized:
         return next(iter(scores.values()), None)  # the one client's test part is the whole test set
     model = global_model(federation, server)
     if model is None:
@@ -224,5 +226,5 @@ def global_model(federation: Federation, server: Server) -> Start | None:
     result = federation.method.result(server.state)
     if result is None or federation.head_mode == "private":
         return None
-    head = server.head if federation.head_mode == "shared" else {}
+    head = server.state.head if federation.head_mode == "shared" else {}
     return Start(result.adapter.with_dense(head), result.merged)

@@ -7,7 +7,7 @@ norm. What is refused is a `Failure` with a reason; the client counts as absent.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload, Tree, branch, from_bytes, is_finite, outline, tensors_at, walk_tensors
 from fedlora.core.rounds import Failure, Order, Reply
-from fedlora.core.schema import Chosen, ReplySchema, Shapes
+from fedlora.core.schema import Chosen, ReplySchema, TensorSpec, TensorSpecs
 from fedlora.core.text import is_plain
 from fedlora.errors import PayloadError
 from fedlora.federation.transport import read_envelope, split_head
@@ -137,39 +137,39 @@ def require_shapes(payload: Payload, schema: ReplySchema) -> None:
     _require_known(payload, {"adapter", "head"})
     adapter, head = split_head(payload)
     expected = schema.expected
-    keys = {key: None for own in expected.wholes for key in own}
+    keys = [str(side) for side in dict.fromkeys(side for wholes in expected.wholes for side in wholes)]
     _require_known(adapter, {*keys, *expected.chosen, *expected.numbers})
     sides = {key: branch(adapter, key) for key in keys}
-    others = [_difference(sides, wanted, schema.wire) for wanted in expected.wholes]
-    _require(None in others, next((own for own in others if own), ""))
-    for key, chosen in expected.chosen.items():
-        _require_chosen(key, branch(adapter, key), chosen, schema.wire)
+    differences = [_difference(sides, {str(side): w for side, w in wholes.items()}) for wholes in expected.wholes]
+    _require(None in differences, next((difference for difference in differences if difference), ""))
+    for side, chosen in expected.chosen.items():
+        _require_chosen(side, branch(adapter, side), chosen)
     for key, (low, high) in expected.numbers.items():
         if key in adapter:
             value = adapter[key]
             number = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
             _require(number, f"{key!r} is no number from {low:g} to {high:g}")
-    of_head = _difference({"head": head}, {"head": schema.head}, schema.wire)
+    of_head = _difference({"head": head}, {"head": schema.head})
     _require(of_head is None, of_head or "")
 
 
-def _difference(found: Mapping[str, Payload], wanted: Mapping[str, Shapes], wire: torch.dtype) -> str | None:
+def _difference(found: Mapping[str, Payload], wanted: Mapping[str, TensorSpecs]) -> str | None:
     """The first thing in which tensors are not those that were wanted; None: they are."""
     for key, tensors in found.items():
-        shapes = wanted.get(key, {})
+        specs = wanted.get(key, {})
         for name in tensors:
-            if name not in shapes:
+            if name not in specs:
                 return f"{_told(name)} under {key!r}, which was not ordered"
-        for name, shape in shapes.items():
-            own = tensors.get(name)
-            if not isinstance(own, Tensor):
+        for name, spec in specs.items():
+            tensor = tensors.get(name)
+            if not isinstance(tensor, Tensor):
                 return f"no tensor {_told(name)} under {key!r}"
-            if own.shape != shape or own.dtype != wire:
-                return f"{_told(name)} under {key!r} is {_form(own.shape, own.dtype)}, not {_form(shape, wire)}"
+            if not _fits(tensor, spec):
+                return f"{_told(name)} under {key!r} is {_form(tensor)}, not {_form(spec)}"
     return None
 
 
-def _require_chosen(key: str, entries: Payload, chosen: Chosen, wire: torch.dtype) -> None:
+def _require_chosen(key: str, entries: Payload, chosen: Chosen) -> None:
     """Chosen slots, without a look at their numbers."""
     spent = 0
     for module in entries:
@@ -179,11 +179,11 @@ def _require_chosen(key: str, entries: Payload, chosen: Chosen, wire: torch.dtyp
         slots, values = entry.get("slots"), entry.get("values")
         if not isinstance(slots, Tensor) or not isinstance(values, Tensor):
             raise PayloadError(f"{module!r} under {key!r} does not hold slots and values")
-        count, index = slots.numel(), chosen.index(module)
-        shape = tuple(count if axis == chosen.axis else size for axis, size in enumerate(chosen.pool[module]))
-        for name, own, wanted, dtype in (("slots", slots, (count,), index), ("values", values, shape, wire)):
-            fits = own.shape == wanted and own.dtype == dtype
-            _require(fits, f"{name} of {module!r} are {_form(own.shape, own.dtype)}, not {_form(wanted, dtype)}")
+        count, pool = slots.numel(), chosen.pool[module]
+        shape = tuple(count if axis == chosen.axis else size for axis, size in enumerate(pool.shape))
+        of_slots, of_values = TensorSpec((count,), chosen.index(module)), TensorSpec(shape, pool.dtype)
+        for name, tensor, spec in (("slots", slots, of_slots), ("values", values, of_values)):
+            _require(_fits(tensor, spec), f"{name} of {module!r} are {_form(tensor)}, not {_form(spec)}")
         _require(0 < count <= chosen.count(module), f"{count} slots of {module!r}, of {chosen.count(module)}")
         spent += count * chosen.prices[module]
     _require(spent <= chosen.budget, f"slots under {key!r} that cost {spent}, more than the budget of {chosen.budget}")
@@ -230,8 +230,12 @@ def _require(condition: bool, otherwise: str) -> None:
         raise PayloadError(otherwise)
 
 
-def _form(shape: Sequence[int], dtype: torch.dtype) -> str:
-    return f"{tuple(shape)} of {str(dtype).removeprefix('torch.')}"
+def _fits(tensor: Tensor, spec: TensorSpec) -> bool:
+    return tuple(tensor.shape) == spec.shape and tensor.dtype == spec.dtype
+
+
+def _form(of: Tensor | TensorSpec) -> str:
+    return f"{tuple(of.shape)} of {str(of.dtype).removeprefix('torch.')}"
 
 
 def _told(name: str) -> str:

@@ -10,10 +10,12 @@ from torch import Tensor
 from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Tensors, effective
 from fedlora.core.kinds import Kind, Side, slot_axis
 from fedlora.core.payload import Payload, Tree, branch, cast_floats, tensors_at, walk_tensors
-from fedlora.core.rounds import Client, Upload
+from fedlora.core.rounds import Client
+from fedlora.core.update import Update
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.transport import split_head
 from fedlora.laws.world import Play
-from fedlora.methods.base import Method, State
+from fedlora.methods.base import State
 
 
 class BrokenLawError(AssertionError):
@@ -26,16 +28,16 @@ def require(condition: bool, message: str) -> None:
         raise BrokenLawError(message)
 
 
-def aggregations(run: Play) -> Iterator[tuple[int, State, list[Upload]]]:
-    """Of every round with accepted uploads: the state before it, and those uploads."""
+def aggregations(run: Play) -> Iterator[tuple[int, State, list[Update]]]:
+    """Of every round with accepted updates: the state before it, and those updates as they arrived."""
+    content = run.federation.pipeline.facts.sends
     for record in run.records:
-        uploads = []
+        updates = []
         for client in run.accepted(record.round):
-            reply = run.transport.replies[record.round, client.id]
-            adapter, _ = split_head(cast_floats(reply.payload, torch.float32))
-            uploads.append(Upload(client, adapter))
-        if uploads:
-            yield record.round, run.servers[record.round - 1].state, uploads
+            order, reply = run.exchange(record.round, client.id)
+            updates.append(Update.from_payload(order.client, cast_floats(reply.payload, torch.float32), content))
+        if updates:
+            yield record.round, run.servers[record.round - 1].state, updates
 
 
 def moves(run: Play, round: int, accepted: list[Client]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -70,14 +72,16 @@ def best(found: Tensor, target: Tensor, rank: int, what: str) -> None:
     )
 
 
-def same(method: Method, spec: AdapterSpec, found: State, expected: State, message: str) -> None:
-    """Equal models; and equal sides, but where the server factors anew, since factors are free to rotate."""
-    models = (method.result(found), method.result(expected))
+def same(pipeline: Pipeline, spec: AdapterSpec, found: State, expected: State, message: str) -> None:
+    """Equal models and heads; and equal sides, but where the server factors anew, since factors are free to rotate."""
+    for name, head in expected.head.items():
+        close(found.head[name], head, message)
+    models = (pipeline.method.result(found), pipeline.method.result(expected))
     if models[0] is not None and models[1] is not None:
-        own = effective(models[0], spec)
+        effects = effective(models[0], spec)
         for module, value in effective(models[1], spec).items():
-            close(own[module], value, message)
-    if not method.refactorizes:
+            close(effects[module], value, message)
+    if not pipeline.facts.refactorizes:
         for side, module, tensor in each(expected.adapter):
             close(found.adapter.side(side)[module], tensor, message)
 

@@ -24,12 +24,12 @@ from fedlora.core.rounds import (
 )
 from fedlora.federation.client_states import HeldClientStates
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, Plan, Server, begin, federate
 from fedlora.federation.settings import EvaluateSettings
 from fedlora.federation.transport import Transport
 from fedlora.laws.standin import StandIn
-from fedlora.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _client_state_bytes(kept: Mapping[str, Sequence[ClientState]]) -> bytes:
 
 
 def play(
-    method: Method,
+    pipeline: Pipeline,
     world: World,
     *,
     through_bytes: bool = True,
@@ -247,7 +247,7 @@ def play(
     """Run a world.
 
     Args:
-        method: the method on trial.
+        pipeline: what is on trial.
         world: the federation.
         through_bytes: whether messages are encoded and decoded.
         client batch: clients served together.
@@ -263,17 +263,18 @@ def play(
     lost = frozenset((t, name(k)) for t, k in world.lost)
 
     def build(client_states: HeldClientStates) -> tuple[Unreliable, Federation]:
-        own = replace(method)  # a restart finds no attribute that the old object was given on the way
+        # a restart finds no attribute that the old objects were given on the way
+        fresh = replace(pipeline, method=replace(pipeline.method), stages=tuple(map(replace, pipeline.stages)))
         inner = sent_as(
             world.clients,
-            own,
+            fresh,
             trainer,
             client_batch=client_batch,
             through_bytes=through_bytes,
             client_states=client_states,
         )
         transport = Unreliable(inner, absent, lost, backwards)
-        return transport, Federation(own, spec, transport, plan, trainer)
+        return transport, Federation(fresh, spec, transport, plan, trainer)
 
     held = HeldClientStates()
     transport, federation = build(held)

@@ -2,40 +2,34 @@
 """The contract of a method: one object with a server half and a client half, pure over frozen values.
 
 A method is a frozen dataclass whose fields are its hyperparameters. Server and clients build the same
-object from the same config; only payloads travel between the halves. Where nothing is overridden, a
-method dispatches the first slots of both sides, trains both, uploads what it trained and keeps nothing,
-so that a new method usually states its facts and its `aggregate`.
+object from the same config; only payloads travel between the halves.
 
-Heads and other dense parts are no business of a method: the loop and the client driver treat them once
-for all (see `head_mode`).
+The client half ends in an `Update`. The server half adds updates up (`reducer`) and makes the next state of the
+total (`advance`). Where nothing is overridden, a method dispatches the first slots of both sides, trains both,
+uploads what it trained, adds it up slot by slot and keeps nothing at the client, so that a new method usually states
+its facts and its `advance`.
+
+The head is no business of a method's client half: the client driver puts it under every fit and into the update (see
+`Facts.head_mode`). At the server it is reduced beside the slots, by the same kind of centre (`head_reducer`).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
-from fedlora.core.adapter import (
-    BOTH,
-    NEITHER,
-    SIDES,
-    Adapter,
-    AdapterSpec,
-    HeadMode,
-    Sides,
-    Start,
-    Tensors,
-    fresh_adapter,
-)
+from fedlora.core.adapter import BOTH, SIDES, Adapter, AdapterSpec, Sides, Start, Tensors, fresh_adapter
 from fedlora.core.kinds import Kind, Side
 from fedlora.core.lowrank import LowRank
 from fedlora.core.payload import Payload, branch, tensors_at
-from fedlora.core.rounds import Client, Fit, Fitted, Upload
+from fedlora.core.rounds import Client, Fit, Fitted
 from fedlora.core.schema import UploadSchema, whole_sides
+from fedlora.core.slots import Part, whole
+from fedlora.core.update import Update
 from fedlora.errors import MethodError
+from fedlora.methods.facts import Facts
+from fedlora.methods.reducers import HeadMean, Reducer, SlotSum
 from fedlora.methods.sides import complete, send, sides_of
-
-Exact = Literal["update", "before truncation", "no", "none"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,28 +39,32 @@ class State:
     adapter: Adapter
     """The global factors; a private side stays as it was at the start."""
     extra: Payload = field(default_factory=dict)
-    """Whatever else a method needs: versions, ranks, moments."""
+    """Whatever else a method needs: versions, ranks."""
+    head: Tensors = field(default_factory=dict)
+    """The shared head; before the first round, and where heads are not shared, the base's."""
+    stages: Payload = field(default_factory=dict)
+    """Place in the chain -> what that stage's server half keeps, such as moments."""
 
     def to_payload(self) -> Payload:
         """The state as a tree that survives to bytes and back."""
-        own = self.adapter
-        return {"kind": own.kind, "input": own.input, "output": own.output, "extra": self.extra}
+        sides: Payload = {"input": self.adapter.input, "output": self.adapter.output}
+        return {"kind": self.adapter.kind, **sides, "extra": self.extra, "head": self.head, "stages": self.stages}
 
     @staticmethod
     def from_payload(payload: Payload) -> "State":
         """The inverse of `to_payload`."""
         kind = cast(Kind, payload.get("kind"))
         adapter = Adapter(tensors_at(payload, "input"), tensors_at(payload, "output"), kind=kind)
-        return State(adapter, branch(payload, "extra"))
+        return State(adapter, branch(payload, "extra"), tensors_at(payload, "head"), branch(payload, "stages"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """The end of a client's half of a round."""
 
-    payload: Payload
-    """What goes up."""
-    kept: Payload
+    update: Update
+    """What the client contributes; its head is added by the client driver."""
+    kept: Payload = field(default_factory=dict)
     """What the client wants back in its next round."""
     notes: Payload = field(default_factory=dict)
     """What the round's record should tell."""
@@ -81,33 +79,11 @@ class Method(ABC):
     """What every method is. The place of each function is its first word."""
 
     name: ClassVar[str]
-    mixed_ranks: ClassVar[bool] = False
-    """Whether clients may have different ranks or budgets."""
-    exact: ClassVar[Exact] = "no"
-    """`update`: effective_new - effective_old = sum_k w_k (trained_k - start_k). `before truncation`: the
-    result is the best approximation of sum_k w_k s trained_k. `none`: there is no global model."""
-    private: ClassVar[Sides] = NEITHER
-    """Sides that a client trains and keeps: they never travel up."""
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora"})
-    """Which kinds of adapter it takes."""
-    centralized: ClassVar[bool] = False
-    """One client holds everyone's data."""
-    needs_client_state: ClassVar[bool] = False
-    """Whether a client must still hold what it kept in its last round (always, with private sides)."""
-    refactorizes: ClassVar[bool] = False
-    """Whether the server makes new factors each round, so that a slot is not the same slot afterwards."""
-    supports_server_optimizer: ClassVar[bool] = True
-    """Whether a global factor is the same factor in the next round, moved by an average; a server optimiser
-    needs that."""
-    common_start: ClassVar[bool] = True
-    """Whether the server knows what a client's training started from."""
-    sends_changes: ClassVar[bool] = False
-    """Whether uploads are changes; else they are values."""
-    idempotence_tolerance: ClassVar[float | None] = None
-    """Declared: clients that upload the same get back what they uploaded, as effective deltas, within
-    this relative tolerance."""
-    lr_b_ratio: ClassVar[float] = 1.0
-    """How much faster B learns than A where the config does not say."""
+
+    @property
+    def facts(self) -> Facts:
+        """What this object declares of itself, as its hyperparameters leave it."""
+        return Facts()
 
     # ------------------------------------------------------------------------------------------ server
 
@@ -117,9 +93,10 @@ class Method(ABC):
         Raises:
             MethodError: with a sentence that says what to change.
         """
-        if spec.kind not in self.kinds:
+        facts = self.facts
+        if spec.kind not in facts.kinds:
             raise MethodError(
-                f"adapter.kind is {spec.kind!r} but {self.name} takes {', '.join(sorted(self.kinds))}: "
+                f"adapter.kind is {spec.kind!r} but {self.name} takes {', '.join(sorted(facts.kinds))}: "
                 f"choose one of these, or another method."
             )
         for client in clients:
@@ -128,7 +105,7 @@ class Method(ABC):
                     f"Client {client.id} has rank {client.rank}, but a {spec.kind} adapter has one rank for all "
                     f"({spec.rank}): leave clients.ranks out, or set adapter.kind = 'lora'."
                 )
-            if client.rank != spec.rank and not self.mixed_ranks:
+            if client.rank != spec.rank and not facts.mixed_ranks:
                 raise MethodError(
                     f"Client {client.id} has rank {client.rank} but {self.name} takes one rank for all "
                     f"({spec.rank}): choose a method that mixes ranks (fedlora methods lists them), or leave "
@@ -140,7 +117,14 @@ class Method(ABC):
         return State(fresh_adapter(spec, spec.rank, seed))
 
     def rank(self, state: State, client: Client) -> int:
-        """Server: the rank or budget that a client has now."""
+        """Server: the rank or budget that a client has now.
+
+        Asked once a round, by the loop, which puts the answer into the client that all other functions get.
+
+        Args:
+            state: the state before the round.
+            client: with the rank that the config gives it.
+        """
         return client.rank
 
     def full_participation(self, state: State, round: int) -> bool:
@@ -149,11 +133,11 @@ class Method(ABC):
 
     def dispatched_ranks(self, state: State, client: Client) -> Mapping[str, int]:
         """Server: how many slots of each module are sent to the client."""
-        return dict.fromkeys(state.adapter.output, self.rank(state, client))
+        return dict.fromkeys(state.adapter.output, client.rank)
 
     def down(self, round: int) -> Sides:
         """Server: the sides that go, in this round, to a client that missed nothing."""
-        return BOTH - self.private_sides()
+        return BOTH - self.facts.private_sides
 
     def dispatch(self, state: State, client: Client, round: int) -> Payload:
         """Server: what a client gets at the start of a round.
@@ -161,7 +145,7 @@ class Method(ABC):
         By default the first slots of every shared side. A private side is sent at first contact only, as
         the client's starting point. A side of zeros is not sent: zeros are implied.
         """
-        sides = BOTH if client.last_seen_round is None else BOTH - self.private_sides()
+        sides = BOTH if client.last_seen_round is None else BOTH - self.facts.private_sides
         return send(state.adapter, sides, self.dispatched_ranks(state, client), implied_zeros=True)
 
     def upload_schema(self, state: State, client: Client, spec: AdapterSpec, round: int) -> UploadSchema:
@@ -170,25 +154,48 @@ class Method(ABC):
         By default the sides that train and are shared, whole, with as many slots as the client holds.
         """
         return UploadSchema(
-            (whole_sides(spec, self.trains(round) - self.private_sides(), self.dispatched_ranks(state, client)),)
+            (whole_sides(spec, self.trains(round) - self.facts.private_sides, self.dispatched_ranks(state, client)),)
         )
 
+    def reducer(self, state: State, round: int) -> Reducer[Any]:
+        """Server: what adds up the updates of a round; by default weighted sums of every slot."""
+        return SlotSum(state.adapter)
+
+    def head_reducer(self) -> Reducer[Tensors]:
+        """Server: what adds up the heads of a round; by default their weighted mean."""
+        return HeadMean()
+
     @abstractmethod
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """Server: the next state.
+    def advance(self, state: State, total: Any, round: int) -> State:
+        """Server: the next state; its head is not asked for.
 
         Args:
             state: the state that this round was dispatched from.
-            uploads: the accepted uploads in client order, at least one; can be gone through once.
+            total: what `reducer` added up, of at least one update.
+            round: the global round, from 1.
+        """
+
+    def aggregate(self, state: State, updates: Iterable[Update], round: int) -> State:
+        """Server: the next state, head included.
+
+        Args:
+            state: the state that this round was dispatched from.
+            updates: the accepted updates in client order, at least one; gone through once.
             round: the global round, from 1.
 
         Raises:
-            PayloadError: an upload is not what `upload_schema` said; one that came through validation is.
+            PayloadError: an update is not what `upload_schema` said; one that came through validation is.
         """
+        sides, heads = self.reducer(state, round), self.head_reducer()
+        for update in updates:
+            sides.add(update)
+            heads.add(update)
+        after = self.advance(state, sides.total(), round)
+        return replace(after, head=heads.total() or state.head)
 
     def result(self, state: State) -> Start | None:
         """Server: the global model; None where there is none."""
-        return None if self.private_sides() else Start(state.adapter)
+        return None if self.facts.private_sides else Start(state.adapter)
 
     # ------------------------------------------------------------------------------------------ client
 
@@ -208,15 +215,15 @@ class Method(ABC):
             PayloadError: the payload does not fit this adapter.
         """
         sent = {side: tensors_at(payload, side) for side in SIDES}
-        own = {side: tensors_at(kept, side) for side in SIDES}
-        private = self.private_sides()
-        found = {s: own[s] or sent[s] if s in private else sent[s] or own[s] for s in SIDES}
+        held = {side: tensors_at(kept, side) for side in SIDES}
+        private = self.facts.private_sides
+        found = {s: held[s] or sent[s] if s in private else sent[s] or held[s] for s in SIDES}
         return Start(complete(found, spec))
 
-    def upload(self, start: Start, trained: Start, kept: Payload, round: int) -> tuple[Payload, Payload]:
-        """Client: what goes up, and what to keep. By default the trained sides; private ones are kept."""
-        private = self.private_sides()
-        return sides_of(trained.adapter, self.trains(round) - private), sides_of(trained.adapter, private)
+    def upload(self, start: Start, trained: Start, kept: Payload, round: int) -> tuple[Part, Payload]:
+        """Client: the sides that go up, and what to keep. By default the trained sides; private ones are kept."""
+        private = self.facts.private_sides
+        return whole(trained.adapter, self.trains(round) - private), sides_of(trained.adapter, private)
 
     def client(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec, round: int) -> Programme:
         """Client: the whole half of a round, as a generator that asks for training.
@@ -226,34 +233,8 @@ class Method(ABC):
         """
         start = self.receive(payload, kept, client, spec)
         fitted = yield Fit(start, self.trains(round))
-        up, keep = self.upload(start, fitted.start, kept, round)
-        return Outcome(up, keep)
-
-    # ------------------------------------------------------------------------------------------- facts
-
-    def private_sides(self) -> Sides:
-        """The class fact `private`, as these hyperparameters leave it."""
-        return self.private
-
-    def needs_validation(self) -> bool:
-        """Whether clients score themselves on a validation part of their own."""
-        return False
-
-    def example_weighted(self) -> bool:
-        """Whether only the ratio of examples counts; False where clients count by something else."""
-        return True
-
-    def exactness(self) -> Exact:
-        """The class fact `exact`, as these hyperparameters leave it."""
-        return self.exact
-
-    def keeps_client_state(self, spec: AdapterSpec) -> bool:
-        """Whether a client of this federation keeps anything from round to round."""
-        return self.needs_client_state or bool(self.private_sides()) or self.head_mode(spec) == "private"
-
-    def head_mode(self, spec: AdapterSpec) -> HeadMode:
-        """What becomes of the dense parts. Where nothing is shared, a shared head is not either."""
-        return "private" if spec.head == "shared" and self.private_sides() == BOTH else spec.head
+        sides, keep = self.upload(start, fitted.start, kept, round)
+        return Outcome(Update(client, sides, content=self.facts.sends), keep)
 
 
 def move_to(state: State, sides: Mapping[Side, Tensors]) -> State:

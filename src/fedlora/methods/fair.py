@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoRA-FAIR: average A and B apart, then correct B for what that loses."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,12 +8,12 @@ import torch
 from torch import Tensor
 
 from fedlora.core.lowrank import LowRank
-from fedlora.core.products import ProductAdder
-from fedlora.core.rounds import Upload
-from fedlora.core.slots import SlotAdder, whole
+from fedlora.core.products import ProductSums
+from fedlora.core.slots import SlotSums
 from fedlora.errors import MethodError
 from fedlora.methods.base import Method, State, move_to
-from fedlora.methods.sides import factors_of
+from fedlora.methods.facts import Facts
+from fedlora.methods.reducers import Both, ProductSum, Reducer, SlotSum
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,6 @@ class FAIR(Method):
     """
 
     name: ClassVar[str] = "fair"
-    supports_server_optimizer: ClassVar[bool] = False
-    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
     ridge: float = 0.01
     """lambda: how much a change of B costs."""
@@ -43,17 +40,22 @@ class FAIR(Method):
         if self.ridge <= 0.0:
             raise MethodError(f"method.ridge is {self.ridge}; it must be above 0.")
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """Both means, and B corrected."""
-        sums, products = SlotAdder(state.adapter), ProductAdder(state.adapter.shapes())
-        for weight, own in factors_of(uploads):
-            sums.add(weight, whole(own))
-            products.add(weight, own)
-        means = sums.sums()
-        A, B = means.mean("input"), means.mean("output")
+    @property
+    def facts(self) -> Facts:
+        """B is corrected anew in every round, so no server optimizer can follow it."""
+        return Facts(consumes="product sums", supports_server_optimizer=False, idempotence_tolerance=1e-5)
+
+    def reducer(self, state: State, round: int) -> Reducer[tuple[SlotSums, ProductSums]]:
+        """Server: sums of the factors and of their products."""
+        return Both(SlotSum(state.adapter), ProductSum(state.adapter))
+
+    def advance(self, state: State, total: tuple[SlotSums, ProductSums], round: int) -> State:
+        """Server: both means, and B corrected."""
+        sums, products = total
+        A, B = sums.mean("input"), sums.mean("output")
         better = {
             module: B[module] + self.correction(product, A[module], B[module])
-            for module, product in products.sums().mean().items()
+            for module, product in products.mean().items()
         }
         return move_to(state, {"input": _single(A), "output": _single(better)})
 

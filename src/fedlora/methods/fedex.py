@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FedEx-LoRA: average A and B apart, and put what that loses into the base."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -10,12 +10,14 @@ from torch import Tensor
 from fedlora.core.adapter import SIDES
 from fedlora.core.lowrank import LowRank, stack
 from fedlora.core.merged import cheaper
-from fedlora.core.products import ProductAdder
-from fedlora.core.rounds import Upload
-from fedlora.core.slots import SlotAdder, whole
+from fedlora.core.products import ProductSums
+from fedlora.core.slots import SlotSums
 from fedlora.methods.base import State, move_to
+from fedlora.methods.facts import Facts
 from fedlora.methods.merging import Merging
-from fedlora.methods.sides import factors_of
+from fedlora.methods.reducers import Both, ProductSum, Reducer, Sender, Senders, SlotSum
+
+Total = tuple[SlotSums, tuple[ProductSums, tuple[Sender, ...]]]
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,26 @@ class FedEx(Merging):
     """
 
     name: ClassVar[str] = "fedex"
-    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """Both means, and the residual merged in."""
-        sums, products, weights = SlotAdder(state.adapter), ProductAdder(state.adapter.shapes()), []
-        for weight, own in factors_of(uploads):
-            sums.add(weight, whole(own))
-            products.add(weight, own)
-            weights.append(weight)
-        means, total = sums.sums(), sum(weights)
-        A, B = ({m: own.float() for m, own in means.mean(side).items()} for side in SIDES)
-        shares = [weight / total for weight in weights]
+    @property
+    def facts(self) -> Facts:
+        """The residual is made of the clients' factors one by one."""
+        return replace(super().facts, idempotence_tolerance=1e-5)
+
+    def reducer(self, state: State, round: int) -> Reducer[Total]:
+        """Server: sums of the factors, their products one behind the other, and everyone's weight."""
+        return Both(SlotSum(state.adapter), Both(ProductSum(state.adapter), Senders()))
+
+    def advance(self, state: State, total: Total, round: int) -> State:
+        """Server: both means, and the residual merged in."""
+        means, (products, senders) = total
+        weights = [float(sender.client.examples) for sender in senders]
+        whole = sum(weights)
+        A, B = ({m: mean.float() for m, mean in means.mean(side).items()} for side in SIDES)
+        shares = [weight / whole for weight in weights]
         step = {
             module: cheaper(residual(product, LowRank(A[module].double(), B[module].double()), shares))
-            for module, product in products.sums().mean().items()
+            for module, product in products.mean().items()
         }
         return self.with_merged(move_to(state, {"input": A, "output": B}), step, round)
 

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """FedIT: average A and average B."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlora.core.adapter import BOTH, SIDES
-from fedlora.core.kinds import Kind
-from fedlora.core.rounds import Upload
+from fedlora.core.adapter import SIDES
 from fedlora.methods.base import State, move_to
-from fedlora.methods.sides import parts_of
-from fedlora.methods.slotwise import Slotwise
+from fedlora.methods.facts import Facts
+from fedlora.methods.slotwise import Centres, Slotwise
 
 
 @dataclass(frozen=True)
@@ -28,11 +25,13 @@ class FedIT(Slotwise):
     """
 
     name: ClassVar[str] = "fedit"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera"})
-    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The weighted mean of each side."""
-        sums = self.centres(state.adapter, parts_of(uploads, BOTH))
-        means = {side: sums.keep_unowned(side, sums.mean(side), state.adapter.side(side)) for side in SIDES}
+    @property
+    def facts(self) -> Facts:
+        """Averages of what clients send, of LoRA and VeRA."""
+        return self.by_centre(Facts(kinds=frozenset({"lora", "vera"}), idempotence_tolerance=1e-5))
+
+    def advance(self, state: State, total: Centres, round: int) -> State:
+        """Server: the weighted mean of each side."""
+        means = {side: total.keep_unowned(side, total.mean(side), state.adapter.side(side)) for side in SIDES}
         return move_to(state, means)

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """FedSA-LoRA: share A, keep B with the client."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlora.core.adapter import INPUT, OUTPUT, Sides
-from fedlora.core.kinds import Kind, Side
-from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, State, move_to
-from fedlora.methods.sides import parts_of
-from fedlora.methods.slotwise import Slotwise
+from fedlora.core.adapter import INPUT, OUTPUT
+from fedlora.core.kinds import Side
+from fedlora.methods.base import State, move_to
+from fedlora.methods.facts import Facts
+from fedlora.methods.slotwise import Centres, Slotwise
 
 
 @dataclass(frozen=True)
@@ -32,21 +30,19 @@ class FedSA(Slotwise):
     """
 
     name: ClassVar[str] = "fedsa"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera"})
-    mixed_ranks: ClassVar[bool] = True
-    exact: ClassVar[Exact] = "none"
-    private: ClassVar[Sides] = OUTPUT
 
     shared: Side = "input"
     """The side that is averaged; the other one stays with the client. Which is better depends on how clients
     differ (arXiv 2509.25414)."""
 
-    def private_sides(self) -> Sides:
-        """The side that is not shared."""
-        return OUTPUT if self.shared == "input" else INPUT
+    @property
+    def facts(self) -> Facts:
+        """The side that is not shared is private, so there is no global model."""
+        private = OUTPUT if self.shared == "input" else INPUT
+        facts = Facts(kinds=frozenset({"lora", "vera"}), mixed_ranks=True, exact="none", private_sides=private)
+        return self.by_centre(facts)
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The mean of the shared side over the clients that own each slot."""
+    def advance(self, state: State, total: Centres, round: int) -> State:
+        """Server: the mean of the shared side over the clients that own each slot."""
         side = self.shared
-        sums = self.centres(state.adapter, parts_of(uploads, frozenset((side,))))
-        return move_to(state, {side: sums.keep_unowned(side, sums.owners_mean(side), state.adapter.side(side))})
+        return move_to(state, {side: total.keep_unowned(side, total.owners_mean(side), state.adapter.side(side))})

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """FedSVD: train B alone, and turn both factors anew after every average."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlora.core.adapter import OUTPUT, Sides
 from fedlora.core.lowrank import LowRank, compress
-from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, Method, State, refactorized
-from fedlora.methods.sides import sum_uploads
+from fedlora.core.slots import SlotSums
+from fedlora.methods.base import Method, State, refactorized
+from fedlora.methods.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,18 @@ class FedSVD(Method):
     """
 
     name: ClassVar[str] = "fedsvd"
-    exact: ClassVar[Exact] = "update"
-    refactorizes: ClassVar[bool] = True
-    supports_server_optimizer: ClassVar[bool] = False
-    idempotence_tolerance: ClassVar[float | None] = 1e-4
+
+    @property
+    def facts(self) -> Facts:
+        """The average of B is exact; the server splits B A anew."""
+        return Facts(exact="update", refactorizes=True, supports_server_optimizer=False, idempotence_tolerance=1e-4)
 
     def trains(self, round: int) -> Sides:
         """Client (and server): always the output side."""
         return OUTPUT
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The mean of B, and the singular value decomposition of B A."""
-        B = sum_uploads(state.adapter, uploads, OUTPUT).mean("output")
+    def advance(self, state: State, total: SlotSums, round: int) -> State:
+        """Server: the mean of B, and the singular value decomposition of B A."""
+        B = total.mean("output")
         pairs = {module: LowRank(A.double(), B[module]) for module, A in state.adapter.input.items()}
         return refactorized(state, {module: compress(pair, pair.rank) for module, pair in pairs.items()})

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """FFA-LoRA: A stays frozen at its start, B is trained and averaged."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlora.core.adapter import OUTPUT, Sides
-from fedlora.core.kinds import Kind
+from fedlora.methods.facts import Facts
 from fedlora.methods.one_side import OneSideMixed
 
 
@@ -24,7 +24,11 @@ class FFA(OneSideMixed):
     """
 
     name: ClassVar[str] = "ffa"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera"})
+
+    @property
+    def facts(self) -> Facts:
+        """LoRA and VeRA alike."""
+        return replace(super().facts, kinds=frozenset(("lora", "vera")))
 
     def trains(self, round: int) -> Sides:
         """Client (and server): always the output side."""

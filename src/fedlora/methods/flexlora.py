@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """FlexLoRA: average the products, then take the best approximation of the average."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlora.core.lowrank import compress
-from fedlora.core.products import sum_products
-from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, Method, State, refactorized
-from fedlora.methods.sides import factors_of
+from fedlora.core.products import ProductSums
+from fedlora.methods.base import Method, State, refactorized
+from fedlora.methods.facts import Facts
+from fedlora.methods.reducers import ProductSum, Reducer
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,24 @@ class FlexLoRA(Method):
     """
 
     name: ClassVar[str] = "flexlora"
-    mixed_ranks: ClassVar[bool] = True
-    exact: ClassVar[Exact] = "before truncation"
-    refactorizes: ClassVar[bool] = True
-    supports_server_optimizer: ClassVar[bool] = False
-    idempotence_tolerance: ClassVar[float | None] = 1e-4
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The mean of the products, then its best approximation; dense only where that is cheaper."""
-        means = sum_products(state.adapter.shapes(), factors_of(uploads)).mean()
+    @property
+    def facts(self) -> Facts:
+        """The server splits the mean of the products anew."""
+        return Facts(
+            consumes="product sums",
+            exact="before truncation",
+            mixed_ranks=True,
+            refactorizes=True,
+            supports_server_optimizer=False,
+            idempotence_tolerance=1e-4,
+        )
+
+    def reducer(self, state: State, round: int) -> Reducer[ProductSums]:
+        """Server: sums of the products; dense only where that is cheaper."""
+        return ProductSum(state.adapter)
+
+    def advance(self, state: State, total: ProductSums, round: int) -> State:
+        """Server: the mean of the products, then its best approximation."""
+        means = total.mean()
         return refactorized(state, {m: compress(means[m], rank) for m, rank in state.adapter.ranks().items()})

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """FLoRA: stack everyone's factors, put the product into the base, start again."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,12 +9,13 @@ from fedlora.core.kinds import fresh_rows
 from fedlora.core.lowrank import LowRank
 from fedlora.core.merged import cheaper, in_float32
 from fedlora.core.payload import Payload, branch, integer_at
-from fedlora.core.products import sum_products
-from fedlora.core.rounds import Client, Upload
+from fedlora.core.products import ProductSums
+from fedlora.core.rounds import Client
 from fedlora.core.seeds import torch_stream
 from fedlora.methods.base import State
+from fedlora.methods.facts import Facts
 from fedlora.methods.merging import Merging
-from fedlora.methods.sides import factors_of
+from fedlora.methods.reducers import ProductSum, Reducer
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,11 @@ class FLoRA(Merging):
     """
 
     name: ClassVar[str] = "flora"
-    mixed_ranks: ClassVar[bool] = True
-    common_start: ClassVar[bool] = False
+
+    @property
+    def facts(self) -> Facts:
+        """Every client draws its factors anew, and everyone is sent the stack of all."""
+        return replace(super().facts, mixed_ranks=True, common_start=False)
 
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: nothing is merged yet; factors are made by clients. An adapter to go on from is merged."""
@@ -68,8 +71,11 @@ class FLoRA(Merging):
         A = {m: fresh_rows(shape, client.rank, torch_stream(seed, *name, m)) for m, shape in spec.shapes.items()}
         return super().receive({**payload, "input": A}, kept, client, spec)
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The weighted stack, merged in."""
-        means = sum_products(state.adapter.shapes(), factors_of(uploads)).mean()
-        step = {module: cheaper(in_float32(product)) for module, product in means.items()}
+    def reducer(self, state: State, round: int) -> Reducer[ProductSums]:
+        """Server: the factors, stacked."""
+        return ProductSum(state.adapter)
+
+    def advance(self, state: State, total: ProductSums, round: int) -> State:
+        """Server: the weighted stack, merged in."""
+        step = {module: cheaper(in_float32(product)) for module, product in total.mean().items()}
         return self.with_merged(state, step, round)

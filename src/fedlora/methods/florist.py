@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FLoRIST: keep as many singular values of the average as hold most of its energy."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,13 +12,14 @@ from fedlora.core.adapter import BOTH, Adapter, AdapterSpec, Start
 from fedlora.core.kinds import fresh_rows
 from fedlora.core.lowrank import LowRank, singular
 from fedlora.core.payload import Payload, branch, integer_at
-from fedlora.core.products import sum_products
-from fedlora.core.rounds import Client, Upload
+from fedlora.core.products import ProductSums
+from fedlora.core.rounds import Client
 from fedlora.core.schema import UploadSchema, whole_sides
 from fedlora.core.seeds import torch_stream
 from fedlora.errors import MethodError
-from fedlora.methods.base import Exact, Method, State, refactorized
-from fedlora.methods.sides import factors_of
+from fedlora.methods.base import Method, State, refactorized
+from fedlora.methods.facts import Facts
+from fedlora.methods.reducers import ProductSum, Reducer
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,6 @@ class FLoRIST(Method):
     """
 
     name: ClassVar[str] = "florist"
-    mixed_ranks: ClassVar[bool] = True
-    exact: ClassVar[Exact] = "before truncation"
-    refactorizes: ClassVar[bool] = True
-    supports_server_optimizer: ClassVar[bool] = False
-    common_start: ClassVar[bool] = False
 
     energy: float = 0.9
     """The share of the sum of squared singular values that is kept, in (0, 1]."""
@@ -51,6 +47,18 @@ class FLoRIST(Method):
     def __post_init__(self) -> None:
         if not 0.0 < self.energy <= 1.0:
             raise MethodError(f"method.energy is {self.energy}; it must be above 0 and at most 1.")
+
+    @property
+    def facts(self) -> Facts:
+        """The server splits the mean of the products anew; clients draw what they lack."""
+        return Facts(
+            consumes="product sums",
+            exact="before truncation",
+            mixed_ranks=True,
+            refactorizes=True,
+            supports_server_optimizer=False,
+            common_start=False,
+        )
 
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: a fresh adapter, and the seed from which clients draw."""
@@ -82,10 +90,13 @@ class FLoRIST(Method):
             outputs[module] = torch.cat([B, B.new_zeros(B.shape[0], rows.shape[0])], dim=1)
         return Start(Adapter(inputs, outputs))
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The mean of the products, cut where its energy is."""
-        means = sum_products(state.adapter.shapes(), factors_of(uploads)).mean()
-        return refactorized(state, {module: self.cut(product) for module, product in means.items()})
+    def reducer(self, state: State, round: int) -> Reducer[ProductSums]:
+        """Server: sums of the products."""
+        return ProductSum(state.adapter)
+
+    def advance(self, state: State, total: ProductSums, round: int) -> State:
+        """Server: the mean of the products, cut where its energy is."""
+        return refactorized(state, {module: self.cut(product) for module, product in total.mean().items()})
 
     def cut(self, product: LowRank | Tensor) -> LowRank:
         """The first r* singular values and vectors of one module's mean, at least one."""

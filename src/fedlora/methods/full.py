@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Full fine-tuning by FedAvg: what adapters are measured against."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from fedlora.core.kinds import Kind
-from fedlora.methods.base import Exact
+from fedlora.methods.facts import Facts
 from fedlora.methods.fedit import FedIT
 
 
@@ -25,5 +24,8 @@ class Full(FedIT):
     """
 
     name: ClassVar[str] = "full"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"dense"})
-    exact: ClassVar[Exact] = "update"
+
+    @property
+    def facts(self) -> Facts:
+        """The mean of parameters is exact."""
+        return self.by_centre(replace(super().facts, kinds=frozenset({"dense"}), exact="update"))

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """HetLoRA: zero padding with weights by norm, and ranks that prune themselves."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES, Adapter, AdapterSpec, first_slots
 from fedlora.core.lowrank import LowRank
-from fedlora.core.payload import Payload, branch, integer_at, tensors_at
+from fedlora.core.payload import Payload, branch, integer_at
 from fedlora.core.penalties import Tail, tail_products
-from fedlora.core.rounds import Client, Fit, Upload
+from fedlora.core.rounds import Client, Fit
 from fedlora.core.schema import UploadSchema, whole_sides
-from fedlora.core.slots import SlotAdder, whole
+from fedlora.core.slots import Part, SlotAdder, SlotSums
+from fedlora.core.update import Update
 from fedlora.errors import MethodError
 from fedlora.methods.base import Method, Outcome, Programme, State, move_to
+from fedlora.methods.facts import Facts
+from fedlora.methods.reducers import Reducer, factors
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class HetLoRA(Method):
     """
 
     name: ClassVar[str] = "hetlora"
-    mixed_ranks: ClassVar[bool] = True
 
     penalty: float = 0.01
     """How much the tail costs."""
@@ -47,9 +48,10 @@ class HetLoRA(Method):
         if not 0.0 < self.keep <= 1.0:
             raise MethodError(f"method.keep is {self.keep}; it must be above 0 and at most 1.")
 
-    def example_weighted(self) -> bool:
+    @property
+    def facts(self) -> Facts:
         """Clients count by the norm of what they learned, so that two halves count as two clients."""
-        return False
+        return Facts(consumes="individual", mixed_ranks=True, example_weighted=False)
 
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: nobody has pruned yet."""
@@ -77,28 +79,56 @@ class HetLoRA(Method):
         trained = fitted.start.adapter
         rank = first if _tail(trained, first) < _tail(start.adapter, first) else client.rank
         slots = dict.fromkeys(trained.output, rank)
-        up: Payload = {side: first_slots("lora", side, trained.side(side), slots) for side in SIDES}
-        return Outcome(up, {}, {"rank": rank})
+        sides: Part = {side: first_slots("lora", side, trained.side(side), slots) for side in SIDES}
+        return Outcome(Update(client, sides), notes={"rank": rank})
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The mean of the padded factors, by norms."""
-        by_norm, by_examples = SlotAdder(state.adapter), SlotAdder(state.adapter)
-        ranks = dict(branch(state.extra, "ranks"))
-        for upload in uploads:
-            own = Adapter(tensors_at(upload.payload, "input"), tensors_at(upload.payload, "output"))
-            norms = {module: product_norm(own.pair(module)) for module in own.input}
-            by_norm.add(norms, whole(own))
-            by_examples.add(upload.weight, whole(own))
-            ranks[upload.client.id] = max(own.ranks().values())
-        weighted, plain = by_norm.sums(), by_examples.sums()
+    def reducer(self, state: State, round: int) -> Reducer["Sums"]:
+        """Server: sums by norms and by examples, and the ranks that came."""
+        return ByNorm(state.adapter)
+
+    def advance(self, state: State, total: "Sums", round: int) -> State:
+        """Server: the mean of the padded factors, by norms."""
+        by_norm, by_examples = total.by_norm, total.by_examples
         moved = {}
         for side in SIDES:
-            even = plain.mean(side)
+            even = by_examples.mean(side)
             means = {
-                m: t / weighted.weight[m] if weighted.weight[m] else even[m] for m, t in weighted.totals[side].items()
+                m: t / by_norm.weight[m] if by_norm.weight[m] else even[m] for m, t in by_norm.totals[side].items()
             }
-            moved[side] = plain.keep_unowned(side, means, state.adapter.side(side))
+            moved[side] = by_examples.keep_unowned(side, means, state.adapter.side(side))
+        ranks: Payload = {**branch(state.extra, "ranks"), **total.ranks}
         return replace(move_to(state, moved), extra={**state.extra, "ranks": ranks})
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What HetLoRA's server adds up."""
+
+    by_norm: SlotSums
+    """Every client's module weighted by the norm of its product."""
+    by_examples: SlotSums
+    """Weighted by examples."""
+    ranks: dict[str, int]
+    """Client -> the rank that it sent."""
+
+
+class ByNorm:
+    """HetLoRA's reducer."""
+
+    def __init__(self, like: Adapter) -> None:
+        self._by_norm, self._by_examples = SlotAdder(like), SlotAdder(like)
+        self._ranks: dict[str, int] = {}
+
+    def add(self, update: Update) -> None:
+        """Add one client's factors under both weights."""
+        adapter = factors(update)
+        self._by_norm.add({module: product_norm(adapter.pair(module)) for module in adapter.input}, update.sides)
+        self._by_examples.add(update.weight, update.sides)
+        self._ranks[update.client.id] = max(adapter.ranks().values())
+
+    def total(self) -> Sums:
+        """Both sums, and the ranks."""
+        return Sums(self._by_norm.sums(), self._by_examples.sums(), self._ranks)
 
 
 def product_norm(pair: LowRank) -> float:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Local and central training: the floor and the ceiling that every table needs."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from fedlora.core.adapter import BOTH, Sides
-from fedlora.core.kinds import Kind
-from fedlora.core.rounds import Upload
-from fedlora.methods.base import Exact, Method, State
+from fedlora.core.adapter import BOTH
+from fedlora.core.slots import SlotSums
+from fedlora.methods.base import Method, State
+from fedlora.methods.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,20 @@ class Local(Method):
     """
 
     name: ClassVar[str] = "local"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"lora", "vera", "dense"})
-    mixed_ranks: ClassVar[bool] = True
-    exact: ClassVar[Exact] = "none"
-    private: ClassVar[Sides] = BOTH
-    supports_server_optimizer: ClassVar[bool] = False
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """Nothing to add up."""
+    @property
+    def facts(self) -> Facts:
+        """Both sides are private: nothing is shared, and nothing is averaged."""
+        return Facts(
+            kinds=frozenset(("lora", "vera", "dense")),
+            mixed_ranks=True,
+            exact="none",
+            private_sides=BOTH,
+            supports_server_optimizer=False,
+        )
+
+    def advance(self, state: State, total: SlotSums, round: int) -> State:
+        """Server: nothing was added up."""
         return state
 
 
@@ -50,5 +55,8 @@ class Central(Local):
     """
 
     name: ClassVar[str] = "central"
-    mixed_ranks: ClassVar[bool] = False
-    centralized: ClassVar[bool] = True
+
+    @property
+    def facts(self) -> Facts:
+        """One client, of one rank, with everyone's data."""
+        return replace(super().facts, mixed_ranks=False, centralized=True)

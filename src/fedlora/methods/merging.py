@@ -7,22 +7,24 @@ that is cheaper, and so ends on the same bits as everyone.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from fedlora.core.adapter import AdapterSpec, Start
 from fedlora.core.merged import MergedUpdate, grow, merged_at, merged_from_payload, merged_to_payload, numbers
 from fedlora.core.payload import Payload, branch, integer_at
 from fedlora.core.rounds import Client
-from fedlora.methods.base import Exact, Method, State
+from fedlora.core.slots import Part
+from fedlora.methods.base import Method, State
+from fedlora.methods.facts import Facts
 
 
 @dataclass(frozen=True)
 class Merging(Method):
-    """A method with a merged update. Its `aggregate` ends with `with_merged`."""
+    """A method with a merged update. Its `advance` ends with `with_merged`."""
 
-    exact: ClassVar[Exact] = "update"
-    needs_client_state: ClassVar[bool] = True
-    supports_server_optimizer: ClassVar[bool] = False
+    @property
+    def facts(self) -> Facts:
+        """Clients keep the merged update; what goes into it is made of single clients' factors."""
+        return Facts(consumes="individual", exact="update", needs_client_state=True, supports_server_optimizer=False)
 
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: nothing is merged yet."""
@@ -58,7 +60,7 @@ class Merging(Method):
                 merged = grow(merged, step)
         return replace(start, merged=merged)
 
-    def upload(self, start: Start, trained: Start, kept: Payload, round: int) -> tuple[Payload, Payload]:
+    def upload(self, start: Start, trained: Start, kept: Payload, round: int) -> tuple[Part, Payload]:
         """Client: the trained sides; the merged update is kept."""
         up, keep = super().upload(start, trained, kept, round)
         return up, {**keep, "merged": merged_to_payload(start.merged), "through": round - 1}

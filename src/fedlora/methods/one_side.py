@@ -7,18 +7,18 @@ server sends only the sides that changed since what a client is known to hold.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from fedlora.core.adapter import BOTH, NEITHER, SIDES, AdapterSpec, Sides, Start, Tensors, fresh_adapter
 from fedlora.core.kinds import Side
-from fedlora.core.payload import Payload, branch, integer_at, tensors_at
-from fedlora.core.rounds import Client, Upload
+from fedlora.core.payload import Payload, branch, integer_at
+from fedlora.core.rounds import Client
 from fedlora.core.slots import Part
-from fedlora.methods.base import Exact, State, move_to
+from fedlora.methods.base import State, move_to
+from fedlora.methods.facts import Facts
 from fedlora.methods.sides import send, sides_of
 from fedlora.methods.slotwise import Centres, Slotwise
 
@@ -27,10 +27,11 @@ from fedlora.methods.slotwise import Centres, Slotwise
 class OneSide(Slotwise):
     """One side a round. A method states which (`trains`)."""
 
-    exact: ClassVar[Exact] = "update"
-    needs_client_state: ClassVar[bool] = True
-    sends_changes: ClassVar[bool] = True
-    idempotence_tolerance: ClassVar[float | None] = 1e-5
+    @property
+    def facts(self) -> Facts:
+        """With the other side equal everywhere the mean is exact; clients keep the adapter that they received."""
+        exact = Facts(exact="update", needs_client_state=True, sends="changes", idempotence_tolerance=1e-5)
+        return self.by_centre(exact)
 
     @abstractmethod
     def trains(self, round: int) -> Sides:
@@ -65,25 +66,20 @@ class OneSide(Slotwise):
         stale = frozenset(side for side in SIDES if integer_at(changed, side) >= client.last_seen_round)
         return send(state.adapter, stale or NEITHER, slots, implied_zeros=False)
 
-    def upload(self, start: Start, trained: Start, kept: Payload, round: int) -> tuple[Payload, Payload]:
+    def upload(self, start: Start, trained: Start, kept: Payload, round: int) -> tuple[Part, Payload]:
         """Client: the change of the active side; the starting point is kept."""
         side = self.active(round)
         return {side: change(start, trained, side)}, sides_of(start.adapter, BOTH)
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+    def advance(self, state: State, total: Centres, round: int) -> State:
         """Server: factor += sum_k w_k delta_k over the side that trained."""
         side = self.active(round)
-        sums = self.centres(state.adapter, ((u.weight, self.part(u, side)) for u in uploads))
         moved: dict[str, Tensor] = {}
-        for module, step in self.step(sums, side).items():
+        for module, step in self.step(total, side).items():
             old = state.adapter.side(side)[module]
             moved[module] = (old.double() + step).to(old.dtype)
         changed = {**branch(state.extra, "changed"), side: round}
         return replace(move_to(state, {side: moved}), extra={**state.extra, "changed": changed})
-
-    def part(self, upload: Upload, side: Side) -> Part:
-        """Server: what an upload contributes."""
-        return {side: tensors_at(upload.payload, side)}
 
     def step(self, sums: Centres, side: Side) -> Tensors:
         """Server: how far the side moves; a slot that a client did not send is a zero delta."""
@@ -94,8 +90,6 @@ class OneSide(Slotwise):
 class OneSideMixed(OneSide):
     """One side a round, and clients that send different slots of it."""
 
-    mixed_ranks: ClassVar[bool] = True
-
     denominator: Literal["all", "owners"] = "all"
     """What a slot's deltas are divided by: the weight of all clients, or of those that sent the slot."""
 
@@ -103,9 +97,11 @@ class OneSideMixed(OneSide):
         """Server: the mean delta, over all clients or over each slot's owners."""
         return sums.owners_mean(side) if self.denominator == "owners" else sums.mean(side)
 
-    def exactness(self) -> Exact:
+    @property
+    def facts(self) -> Facts:
         """Averages over owners are no weighted mean of the clients' updates."""
-        return "no" if self.denominator == "owners" else super().exactness()
+        mixed = replace(super().facts, mixed_ranks=True)
+        return mixed.inexact() if self.denominator == "owners" else mixed
 
 
 def change(start: Start, trained: Start, side: Side) -> dict[str, Tensor]:

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replication padding: fill a low-rank client's missing slots from those who own them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES, AdapterSpec
 from fedlora.core.payload import Payload
-from fedlora.core.rounds import Client, Fit, Upload
+from fedlora.core.rounds import Client, Fit
 from fedlora.core.schema import UploadSchema
+from fedlora.core.update import Update
 from fedlora.errors import MethodError
 from fedlora.methods.base import Outcome, Programme, State, move_to
-from fedlora.methods.sides import parts_of
-from fedlora.methods.slotwise import Slotwise
+from fedlora.methods.facts import Facts
+from fedlora.methods.reducers import Both, Reducer, Sender, Senders
+from fedlora.methods.slotwise import Centres, Slotwise
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,6 @@ class Replicate(Slotwise):
     """
 
     name: ClassVar[str] = "replicate"
-    mixed_ranks: ClassVar[bool] = True
-    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
     promote: float = 0.0
     """The share of clients that gets its configured rank after round 1, by validation score; 0: everyone has
@@ -52,9 +52,11 @@ class Replicate(Slotwise):
         if self.start_rank < 1:
             raise MethodError(f"method.start_rank is {self.start_rank}; it must be at least 1.")
 
-    def needs_validation(self) -> bool:
-        """Promotion goes by validation scores."""
-        return self.promote > 0.0
+    @property
+    def facts(self) -> Facts:
+        """Promotion goes by each client's validation score."""
+        facts = self.by_centre(Facts(mixed_ranks=True, idempotence_tolerance=1e-5))
+        return replace(facts, needs_validation=True, consumes="individual") if self.promote else facts
 
     def rank(self, state: State, client: Client) -> int:
         """Server: the configured rank, but the starting one for who is not promoted."""
@@ -81,29 +83,24 @@ class Replicate(Slotwise):
         """Client: train, and score the result where that is wanted."""
         start = self.receive(payload, kept, client, spec)
         fitted = yield Fit(start, BOTH, score_on="validation" if "score" in payload else None)
-        up, keep = self.upload(start, fitted.start, kept, round)
-        return Outcome({**up, "score": fitted.score} if fitted.score is not None else up, keep)
+        sides, keep = self.upload(start, fitted.start, kept, round)
+        numbers = {} if fitted.score is None else {"score": fitted.score}
+        return Outcome(Update(client, sides, numbers=numbers), keep)
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The mean of every slot over the clients that own it; and who is promoted."""
-        scores: dict[str, float] = {}
-        count = 0
+    def reducer(self, state: State, round: int) -> Reducer[tuple[Centres, tuple[Sender, ...]]]:
+        """Server: the sums of every slot, and the scores."""
+        return Both(super().reducer(state, round), Senders())
 
-        def listening() -> Iterator[Upload]:
-            nonlocal count
-            for upload in uploads:
-                count += 1
-                score = upload.payload.get("score")
-                if isinstance(score, int | float):
-                    scores[upload.client.id] = float(score)
-                yield upload
-
-        sums = self.centres(state.adapter, parts_of(listening(), BOTH))
+    def advance(self, state: State, total: tuple[Centres, tuple[Sender, ...]], round: int) -> State:
+        """Server: the mean of every slot over the clients that own it; and who is promoted."""
+        sums, senders = total
         means = {side: sums.keep_unowned(side, sums.owners_mean(side), state.adapter.side(side)) for side in SIDES}
         state = move_to(state, means)
         if not self._choosing(state):
             return state
-        best = sorted(scores, key=lambda client: (-scores[client], client))[: max(1, int(self.promote * count + 0.5))]
+        scores = {sender.client.id: sender.numbers["score"] for sender in senders if "score" in sender.numbers}
+        count = max(1, int(self.promote * len(senders) + 0.5))
+        best = sorted(scores, key=lambda client: (-scores[client], client))[:count]
         return replace(state, extra={**state.extra, "promoted": sorted(best)})
 
     def _choosing(self, state: State) -> bool:

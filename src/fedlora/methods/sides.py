@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sides in payloads: what methods send, how it is read, and what is made of it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Sides, Tensors, first_slots
 from fedlora.core.kinds import Side, side_shape, slot_axis
-from fedlora.core.payload import tensors_at
-from fedlora.core.rounds import Upload
-from fedlora.core.slots import Part, SlotSums, slot_sums
 from fedlora.errors import PayloadError
 
 
@@ -52,26 +49,3 @@ def complete(found: Mapping[Side, Tensors], spec: AdapterSpec) -> Adapter:
                 raise PayloadError(f"the {side} side of {module!r} is {tuple(tensor.shape)}, not {expected}")
             sides[side][module] = tensor
     return Adapter(sides["input"], sides["output"], kind=spec.kind)
-
-
-def parts_of(uploads: Iterable[Upload], sides: Sides) -> Iterator[tuple[float, Part]]:
-    """(weight, the named sides) of uploads that send them whole (their first slots)."""
-    for upload in uploads:
-        yield upload.weight, {side: tensors_at(upload.payload, side) for side in SIDES if side in sides}
-
-
-def factors_of(uploads: Iterable[Upload]) -> Iterator[tuple[float, Adapter]]:
-    """(weight, both factors) of uploads that send them whole."""
-    for upload in uploads:
-        yield upload.weight, Adapter(tensors_at(upload.payload, "input"), tensors_at(upload.payload, "output"))
-
-
-def sum_uploads(like: Adapter, uploads: Iterable[Upload], sides: Sides) -> SlotSums:
-    """Slot sums of the named sides over uploads that send them whole (their first slots).
-
-    Args:
-        like: the global adapter.
-        uploads: in client order.
-        sides: which ones to add up.
-    """
-    return slot_sums(like, parts_of(uploads, sides))

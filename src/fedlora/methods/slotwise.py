@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the methods that average slot by slot have in common: which centre they take."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from fedlora.core.adapter import Adapter, Tensors
-from fedlora.core.centres import Centre, slot_centres
+from fedlora.core.adapter import Tensors
+from fedlora.core.centres import Centre
 from fedlora.core.kinds import Side
-from fedlora.core.slots import Part, slot_sums
 from fedlora.errors import MethodError
-from fedlora.methods.base import Exact, Method
+from fedlora.methods.base import Method, State
+from fedlora.methods.facts import Facts
+from fedlora.methods.reducers import HeadCentre, HeadMean, Reducer, SlotCentre, SlotSum
 
 
 class Centres(Protocol):
@@ -45,16 +45,25 @@ class Slotwise(Method):
         if not 0.0 <= self.trim < 0.5:
             raise MethodError(f"method.trim is {self.trim}; it must be at least 0 and below 0.5.")
 
-    def centres(self, like: Adapter, parts: Iterable[tuple[float, Part]]) -> Centres:
-        """Server: the centres of what clients sent, as (weight, part)."""
+    def reducer(self, state: State, round: int) -> Reducer[Any]:
+        """Server: weighted sums of every slot, or what all clients sent where the centre is robust."""
         if self.centre == "mean":
-            return slot_sums(like, parts)
-        return slot_centres(like, (part for _, part in parts), None if self.centre == "median" else self.trim)
+            return SlotSum(state.adapter)
+        return SlotCentre(state.adapter, self._cut())
 
-    def example_weighted(self) -> bool:
-        """Only the mean goes by examples."""
-        return self.centre == "mean"
+    def head_reducer(self) -> Reducer[Tensors]:
+        """Server: the same centre for the head."""
+        return HeadMean() if self.centre == "mean" else HeadCentre(self._cut())
 
-    def exactness(self) -> Exact:
-        """A robust centre is no weighted mean."""
-        return self.exact if self.centre == "mean" or self.exact == "none" else "no"
+    def _cut(self) -> float | None:
+        """What a robust centre cuts off at each end; None: all but the middle."""
+        return None if self.centre == "median" else self.trim
+
+    def by_centre(self, facts: Facts) -> Facts:
+        """Facts that hold for the mean, as this object's centre leaves them.
+
+        A robust centre is no weighted mean, counts clients alike and looks at each of them.
+        """
+        if self.centre == "mean":
+            return facts
+        return replace(facts.inexact(), example_weighted=False, consumes="individual")

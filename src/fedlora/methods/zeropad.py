@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Zero padding: the naive way to average unequal ranks."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlora.core.adapter import BOTH, SIDES
-from fedlora.core.rounds import Upload
+from fedlora.core.adapter import SIDES
 from fedlora.methods.base import State, move_to
-from fedlora.methods.sides import parts_of
-from fedlora.methods.slotwise import Slotwise
+from fedlora.methods.facts import Facts
+from fedlora.methods.slotwise import Centres, Slotwise
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,13 @@ class ZeroPad(Slotwise):
     """
 
     name: ClassVar[str] = "zeropad"
-    mixed_ranks: ClassVar[bool] = True
-    idempotence_tolerance: ClassVar[float | None] = 1e-5
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
-        """The mean over all clients, a missing slot counting as zero."""
-        sums = self.centres(state.adapter, parts_of(uploads, BOTH))
-        means = {side: sums.keep_unowned(side, sums.mean(side), state.adapter.side(side)) for side in SIDES}
+    @property
+    def facts(self) -> Facts:
+        """Averages of unequal ranks."""
+        return self.by_centre(Facts(mixed_ranks=True, idempotence_tolerance=1e-5))
+
+    def advance(self, state: State, total: Centres, round: int) -> State:
+        """Server: the mean over all clients, a missing slot counting as zero."""
+        means = {side: total.keep_unowned(side, total.mean(side), state.adapter.side(side)) for side in SIDES}
         return move_to(state, means)

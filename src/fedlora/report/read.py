@@ -130,7 +130,7 @@ def _keys(run: RunData) -> dict[str, Any]:
     for section, keys in run.config.items():
         if isinstance(keys, dict):
             flat |= {f"{section}.{key}": value for key, value in keys.items()}
-        else:  # [[wrap]]
+        else:  # [[stage]]
             flat[f"{section}.{section}"] = ", ".join(str(entry["name"]) for entry in keys)
     return {key: value for key, value in flat.items() if key not in silent}
 
