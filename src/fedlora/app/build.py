@@ -92,7 +92,7 @@ def load(config: Config, dataset: Dataset | None = None) -> Resources:
     dealt = deal(config, dataset)
     base = load_named_base(config, dataset.labels)
     cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
-    task = make_task(dataset.labels)
+    task = make_task(config, dataset.labels)
     train, test = (task.encode(part, base.tokenizer, fingerprint, cut) for part in (dataset.train, dataset.test))
     return Resources(dataset, dealt, base, train, test)
 
