@@ -8,6 +8,7 @@ rank 8, AdamW. Told: whether the cohort's float32 losses on the device are those
 second of the loop and of the cohort at 1 to 30 clients a pass; the rate of a large bfloat16 matrix product timed
 beside them, and the share of it that the arithmetic of the work (4 FLOP a weight and token) comes to; peak memory.
 
+It needs torch, transformers and peft, and of fedlora nothing above `training`.
 `small` shrinks the shape, so that the script itself can be tried on a CPU: those figures say nothing.
 """
 
@@ -15,13 +16,13 @@ import json
 import platform
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy
 import torch
 from torch.nn import functional
 
-from fedlora.app.progress import quiet_libraries
 from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.rounds import Fit, FitJob
 from fedlora.core.seeds import numpy_stream
@@ -141,7 +142,7 @@ def matrix_rate(device, dtype, small):
 
 
 def main(out, device="cuda", *words):
-    quiet_libraries()
+    warnings.filterwarnings("ignore", category=FutureWarning)
     began, small = time.perf_counter(), "small" in words
     dtype, clients, steps = torch.bfloat16, 30, 4
     tokens, owned = some_tokens(clients, 16 * steps)

@@ -6,6 +6,7 @@ python docs/generate.py --check    say what is out of date, exit 1 if anything i
 """
 
 import inspect
+import json
 import sys
 from pathlib import Path
 from types import UnionType
@@ -62,7 +63,7 @@ def site_lines():
 def key_lines(section):
     """A row for each key of a section."""
     for key in keys(section):
-        default = "-" if key.default is None else f"`{key.default!r}`".replace("'", '"')
+        default = "-" if key.default is None else f"`{json.dumps(key.default)}`"  # as TOML writes it
         yield f"| `{key.name}` | {type_words(key.type)} | {default} | {key.text} |"
 
 

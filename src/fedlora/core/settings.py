@@ -30,13 +30,13 @@ class Range:
     at_most: float | None = None
     below: float | None = None
     entries: int | None = None
-    """Of a list: it has at least so many entries."""
+    """Of a list or a text: it has at least so many entries or characters."""
 
     def __str__(self) -> str:
         bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
         if self.entries is not None:
-            words.append(f"at least {self.entries} of them")
+            words.append("not empty" if self.entries == 1 else f"at least {self.entries} of them")
         return " and ".join(words)
 
 
