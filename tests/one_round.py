@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from fedlora.core.rounds import Client, ScoreJob
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate, global_model
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.training.data import Texts
@@ -45,11 +46,11 @@ texts = Texts(tuple(map(str, range(24))), labels)
 owned = split(texts, texts, SplitSettings("dirichlet", 2, 5.0), seed=0).clients
 spec = base.spec(2, 1.0, head="shared")
 settings = TrainSettings(epochs=3, batch_size=4, lr=2e-2)
-forward, task = fastest_forward(base, spec), Classification(base.labels)
-trainer = ModelTrainer(forward, task, settings, train=tokens, test=tokens, owned=owned, seed=0, rounds=1)
+task, parts = Classification(base.labels), {"train": tokens, "test": tokens, "owned": owned}
+trainer = ModelTrainer(fastest_forward(base, spec), task, settings, **parts, seed=0, rounds=1)
 clients = [Client(name, len(own.train), 2) for name, own in owned.items()]
 method = LoRAA2()
-federation = Federation(method, spec, LocalTransport(clients, method, trainer), Plan(1), trainer)
+federation = Federation(Pipeline(method), spec, LocalTransport(clients, Pipeline(method), trainer), Plan(1), trainer)
 ((server, _),) = federate(federation, begin(federation, trainer.head))
 trained = server.state.adapter.output
 assert any(float(tensor.abs().max()) > 0 for tensor in trained.values())

@@ -125,11 +125,16 @@ def predict(
 def init(
     data: Annotated[Path, typer.Argument(help="A file, or a folder with train.* and test.*.")],
     out: Annotated[Path, typer.Option(help="The config to write; must not exist.")] = Path("fedlora.toml"),
+    text: Annotated[str | None, typer.Option(help="The column with the text; guessed by default.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column with the label; guessed by default.")] = None,
+    owner: Annotated[
+        str | None, typer.Option(help="The column that says whose an example is; by default clients are drawn.")
+    ] = None,
 ) -> None:
     """Write a commented config from the columns, labels and lengths of your data."""
     from fedlora.app.initialise import commented_config, look_at
 
-    found = look_at(data)
+    found = look_at(data, text, label, owner)
     if out.exists():
         raise UserError(f"{out} already exists: choose another name with --out.")
     out.write_text(commented_config(data, found), encoding="utf-8")

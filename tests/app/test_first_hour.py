@@ -51,6 +51,19 @@ def test_init_finds_text_label_and_owners_and_the_config_runs(table, fedlora, sm
     assert "already exists" in fedlora("init", table, "--out", out)[2]
 
 
+def test_init_takes_the_columns_that_it_is_told(table, fedlora, tmp_path):
+    out = tmp_path / "mine.toml"
+    code, said, _ = fedlora("init", table, "--out", out, "--label", "branch", "--owner", "queue")
+    assert code == 0
+    assert "text 'message', label 'branch' with 4 values" in said
+    config = tomllib.loads(out.read_text())
+    assert config["data"]["label"] == "branch"
+    assert config["split"] == {"kind": "natural", "column": "queue", "validation": 0.1}
+    code, _, err = fedlora("init", table, "--out", tmp_path / "other.toml", "--label", "brunch")
+    assert code == 2
+    assert "tickets.csv has no column 'brunch': did you mean 'branch'?" in err
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

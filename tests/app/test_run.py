@@ -59,6 +59,26 @@ def test_every_method_runs_and_leaves_its_folder(config, fedlora, tmp_path, meth
         assert summary["personal"]["weighted_mean"] == pytest.approx(summary["global"]["accuracy"])
 
 
+def test_clients_score_by_every_metric_where_that_is_asked(config, fedlora, tmp_path):
+    """The clients' test parts are the whole test set, so their sums give the F1 of the global model on it."""
+    out = tmp_path / "run"
+    assert fedlora("run", config(evaluate={"all_metrics": True}), "--out", out)[0] == 0
+    summary, environment = (json.loads((out / file).read_text()) for file in ("summary.json", "environment.json"))
+    names = [metric["name"] for metric in environment["task"]["metrics"]]
+    assert names == ["accuracy", "loss", "macro_f1", "weighted_f1"]
+    assert set(summary["global"]) == {*names, "examples"}
+    for name in names[1:]:
+        assert summary["personal"][name] == pytest.approx(summary["global"][name], rel=1e-5)
+    assert "personal macro_f1" in (out / "report.html").read_text()
+
+
+def test_clients_do_not_tell_their_labels_by_default(config, fedlora, tmp_path):
+    assert fedlora("run", config(), "--out", tmp_path / "run")[0] == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert set(summary["global"]) == {"accuracy", "loss", "macro_f1", "weighted_f1", "examples"}
+    assert not {"macro_f1", "weighted_f1"} & set(summary["personal"])
+
+
 def test_equal_runs_give_equal_bytes(config, fedlora, tmp_path):
     """Whatever the number of workers."""
     for name, workers in (("one", 1), ("two", 3)):

@@ -28,11 +28,13 @@ SHAPES = {"a": (5, 7), "b": (6, 4)}
 CLIENTS = tuple(Client(f"c{k}", 3 + k, 2) for k in range(6))
 
 
-def federation(method, trainer=None, head="shared", clients=CLIENTS, **plan):
+def federation(method, trainer=None, head="shared", clients=CLIENTS, drawn=None, **plan):
     spec = AdapterSpec(SHAPES, 2, 1.0, head=head)
     trainer = trainer or StandIn(spec, seed=1)
     transport = LocalTransport(clients, Pipeline(method), trainer)
-    return Federation(Pipeline(method), spec, transport, Plan(**{"rounds": 3, **plan}), trainer)
+    return Federation(
+        Pipeline(method), spec, transport, Plan(**{"rounds": 3, "clients": drawn or ClientsSettings(), **plan}), trainer
+    )
 
 
 def run(method, **others):
@@ -49,7 +51,7 @@ def test_sampling_is_named_by_seed_and_round():
 
 
 def test_only_the_drawn_take_part():
-    _, steps = run(FedIT(), clients=ClientsSettings(per_round=2), evaluate=EvaluateSettings(every=0))
+    _, steps = run(FedIT(), drawn=ClientsSettings(per_round=2), evaluate=EvaluateSettings(every=0))
     for _, record in steps[:-1]:
         assert [c.status for c in record.clients] == ["accepted"] * 2
     last = steps[-1][1]
@@ -59,7 +61,7 @@ def test_only_the_drawn_take_part():
 
 
 def test_drop_outs_cost_nothing_and_the_weights_are_of_those_who_came():
-    _, steps = run(FedIT(), clients=ClientsSettings(dropout=0.6), seed=4)
+    _, steps = run(FedIT(), drawn=ClientsSettings(dropout=0.6), seed=4)
     gone = [c for _, record in steps for c in record.clients if c.status == "unreachable"]
     assert gone
     assert all(c.traffic.down == c.traffic.up == 0 for c in gone)
@@ -67,7 +69,7 @@ def test_drop_outs_cost_nothing_and_the_weights_are_of_those_who_came():
 
 
 def test_nobody_there_and_the_state_stays():
-    own, steps = run(FedIT(), clients=ClientsSettings(dropout=0.9999), rounds=2)
+    own, steps = run(FedIT(), drawn=ClientsSettings(dropout=0.9999), rounds=2)
     assert [record.accepted for _, record in steps] == [0, 0]
     begun = begin(own, own.scorer.head)
     assert steps[-1][0].state is not None

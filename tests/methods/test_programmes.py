@@ -11,6 +11,7 @@ from fedlora.core.rounds import Client
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
+from fedlora.federation.settings import ClientsSettings
 from fedlora.laws.standin import StandIn
 from fedlora.methods.hetlora import HetLoRA
 from fedlora.methods.lora_a2 import LoRAA2
@@ -20,10 +21,10 @@ SHAPES = {"a": (5, 7), "b": (6, 4)}
 SPEC = AdapterSpec(SHAPES, 3, 1.0)
 
 
-def run(pipeline, rounds=3, clients=4, ranks=(3,), spec=SPEC, rate=0.01, **plan):
+def run(pipeline, rounds=3, clients=4, ranks=(3,), spec=SPEC, rate=0.01, plan=None):
     trainer = StandIn(spec, 1, rate=rate)
     roster = tuple(Client(f"c{k}", 2 + k, ranks[k % len(ranks)]) for k in range(clients))
-    own = Federation(pipeline, spec, LocalTransport(roster, pipeline, trainer), Plan(rounds, **plan), trainer)
+    own = Federation(pipeline, spec, LocalTransport(roster, pipeline, trainer), plan or Plan(rounds), trainer)
     server = begin(own, trainer.head)
     return [server, *(server for server, _ in federate(own, server))], own
 
@@ -39,7 +40,7 @@ def test_promotion():
             return super().aggregate(state, iter(sent), round)
 
     method = Listening(promote=0.5, start_rank=1)
-    servers, own = run(Pipeline(method), rounds=3, clients=4, per_round=2)
+    servers, own = run(Pipeline(method), rounds=3, clients=4, plan=Plan(3, clients=ClientsSettings(per_round=2)))
     first, later = servers[1], servers[3]
     assert set(first.last_seen_rounds) == set(scores) == {"c0", "c1", "c2", "c3"}
     promoted = sorted(sorted(scores, key=lambda client: (-scores[client], client))[:2])

@@ -9,7 +9,7 @@ import pytest
 from fedlora.errors import RunFolderError
 from fedlora.report.page import write_report
 from fedlora.report.read import group, read_runs
-from fedlora.report.tables import Figure, cell, count, rows, size
+from fedlora.report.tables import Figure, cell, columns, count, rows, size
 from fedlora.report.task import read_task
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,8 +23,18 @@ FLAGS = [
 ]
 
 
-def write_run(folder, method, seed, scores, rank=2, notes=False):
-    """A run folder as `fedlora run` leaves it, with scores of my choosing."""
+PERPLEXITY = {
+    "name": "language",
+    "metrics": [
+        {"name": "perplexity", "higher_is_better": False, "format": "plain", "title": "perplexity on held-out text"},
+        {"name": "bleu", "higher_is_better": True, "format": "percent", "title": "BLEU, %"},
+    ],
+    "chance": None,
+}
+
+
+def write_run(folder, method, seed, scores, rank=2, notes=False, task=None):
+    """A run folder as `fedlora run` leaves it, with scores of my choosing; without a task, as before tasks."""
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(
         f'[run]\nseed = {seed}\nname = "x"\ndevice = "cpu"\n[data]\nsource = "generated"\n[split]\nkind = "iid"\nalpha = 0.5\n'
@@ -41,19 +51,20 @@ def write_run(folder, method, seed, scores, rank=2, notes=False):
                 "threads": 1,
                 "packages": {"torch": "2"},
                 "modules": ["enc.layer.0.query", "enc.layer.1.out"],
+                **({"task": task} if task else {}),
             }
         )
     )
     clients = {f"c{k}": {"labels": [3 + k, 4], "validation": 0, "test": 5} for k in range(3)}
     split = {"labels": ["no", "<b>yes</b>"], "clients": clients, "left_out_clients": ["c9"], "unused_examples": 0}
     (folder / "split.json").write_text(json.dumps(split))
-    lines, members = [], []
+    lines, members, headline = [], [], task["metrics"][0]["name"] if task else "accuracy"
     for number, score in enumerate(scores, start=1):
         own = {"mean": score, "worst_tenth": score / 2}
         lines.append(
             {
                 "round": number,
-                "global": None if method == "fedsa" else {"accuracy": score},
+                "global": None if method == "fedsa" else {headline: score},
                 "personal": own,
                 "bytes_up": 1000 * rank,
                 "bytes_down": 2000,
@@ -113,6 +124,34 @@ def test_numbers_in_words():
     figures = (None, Figure(0.5, None), Figure(0.123, 0.01))
     assert [cell(figure, share) for figure in figures] == ["-", "50.0", "12.3 ± 1.0"]
     assert [cell(figure, loss) for figure in figures] == ["-", "0.500", "0.123 ± 0.010"]
+
+
+def test_tables_and_pages_take_their_words_from_the_task(tmp_path):
+    """Nothing of a classifier is left on the page of a language model."""
+    write_run(tmp_path / "one", "fedit", 0, [30.0, 12.5], task=PERPLEXITY)
+    page = write_report([tmp_path / "one"], tmp_path / "page").read_text()
+    (row,) = rows(group(read_runs([tmp_path / "one"])))
+    assert row.whole["perplexity"].mean == 12.5
+    assert columns(row.task)[5:10] == ["global", "personal", "worst tenth", "global bleu", "personal bleu"]
+    for words in ("Global perplexity by round", "perplexity on held-out text", "12.500", "global bleu"):
+        assert words in page
+    assert "accuracy" not in page.lower()
+    table = (tmp_path / "page" / "table.csv").read_text().splitlines()
+    assert table[0].split(",")[5:7] == ["global_mean", "global_spread"]
+    assert table[1].split(",")[5] == "12.5"
+
+
+def test_the_level_of_chance_is_drawn_where_the_task_names_one(tmp_path):
+    known = {"metrics": [{"name": "hits", "higher_is_better": True, "format": "percent", "title": "hits, %"}]}
+    write_run(tmp_path / "one", "fedit", 0, [0.5], task={**known, "chance": 0.25})
+    assert "Dotted line: chance, 25.0 %." in write_report([tmp_path / "one"], tmp_path / "page").read_text()
+
+
+def test_runs_of_different_tasks_are_not_compared(tmp_path):
+    write_run(tmp_path / "one", "fedit", 0, [0.2])
+    write_run(tmp_path / "two", "fedit", 0, [9.0], task=PERPLEXITY)
+    with pytest.raises(RunFolderError, match=r"measures perplexity, but .* measures accuracy: report runs of one task"):
+        read_runs([tmp_path])
 
 
 def test_a_folder_without_a_run(tmp_path):

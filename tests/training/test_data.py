@@ -46,6 +46,13 @@ def test_every_format_gives_the_same_rows(tmp_path, kind, packed):
     assert list(read_rows(path)) == ROWS
 
 
+def test_a_spreadsheet_with_semicolons(tmp_path):
+    """As spreadsheets write it where the comma is the decimal sign; a comma within a text is no sign of another."""
+    (tmp_path / "data.csv").write_text('text;label\nwo ist meine Karte, bitte;suchen\n"a;b";fragen\n')
+    expected = [("wo ist meine Karte, bitte", "suchen"), ("a;b", "fragen")]
+    assert [(row["text"], row["label"]) for row in read_rows(tmp_path / "data.csv")] == expected
+
+
 def test_a_folder_has_two_parts(tmp_path):
     write(tmp_path / "train.jsonl", ROWS)
     write(tmp_path / "test.csv.gz", ROWS[:4])

@@ -92,7 +92,7 @@ def load(config: Config, dataset: Dataset | None = None) -> Resources:
     dealt = deal(config, dataset)
     base = load_named_base(config, dataset.labels)
     cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
-    task = make_task(dataset.labels)
+    task = make_task(config, dataset.labels)
     train, test = (task.encode(part, base.tokenizer, fingerprint, cut) for part in (dataset.train, dataset.test))
     return Resources(dataset, dealt, base, train, test)
 
@@ -159,19 +159,19 @@ def cores() -> int:
 
 def load_dataset(config: Config) -> Dataset:
     """The examples that [data] names."""
-    own, seed = config.data, config.run.seed
+    data, seed = config.data, config.run.seed
     group = config.split.column if config.split.kind == "natural" else None
-    columns = Columns(own.text, own.label, group)
-    if own.source == "generated":
+    columns = Columns(data.text, data.label, group)
+    if data.source == "generated":
         dataset = generated_dataset(seed=seed)
-    elif own.path is None:
-        raise ConfigError(f"data.source is {own.source!r}, but data.path is not set: say where the data are.")
-    elif own.source == "files":
-        labels = tuple(own.labels) if own.labels else None
-        dataset = from_files(Path(own.path), columns, own.test_share, seed, labels)
+    elif data.path is None:
+        raise ConfigError(f"data.source is {data.source!r}, but data.path is not set: say where the data are.")
+    elif data.source == "files":
+        labels = tuple(data.labels) if data.labels else None
+        dataset = from_files(Path(data.path), columns, data.test_share, seed, labels)
     else:
-        dataset = from_hub(own.path, columns, own.labels)
-    return take_some(dataset, own.train_examples, own.test_examples, seed)
+        dataset = from_hub(data.path, columns, data.labels)
+    return take_some(dataset, data.train_examples, data.test_examples, seed)
 
 
 def deal(config: Config, dataset: Dataset) -> Split:
@@ -207,8 +207,8 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
         ConfigError: a rank above the smallest map.
         ModelError: a start that does not fit.
     """
-    own = config.adapter
-    kind = next(iter(method.facts.kinds)) if len(method.facts.kinds) == 1 else own.kind
+    settings = config.adapter
+    kind = next(iter(method.facts.kinds)) if len(method.facts.kinds) == 1 else settings.kind
     smallest = min(min(shape) for shape in base.shapes.values())
     if kind == "lora" and rank > smallest:
         raise ConfigError(
@@ -221,13 +221,13 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
         rank,
         federation_scale(config, rank, kind),
         kind,
-        head=own.head,
+        head=settings.head,
         projection=pair,
         wire=type_of_wire[config.run.wire],
     )
-    if own.start is None:
+    if settings.start is None:
         return spec
-    start = read_peft(Path(own.start), base, spec)
+    start = read_peft(Path(settings.start), base, spec)
     largest = max(start.ranks().values())
     if largest > rank:
         raise ModelError(f"adapter.start has rank {largest}, more than adapter.rank ({rank}): raise adapter.rank.")
@@ -236,12 +236,12 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
 
 def federation_scale(config: Config, rank: int, kind: Kind) -> float:
     """s, the one number of the federation; LoRA-A2's pool has no part in it, and only LoRA has an alpha."""
-    own = config.adapter
+    settings = config.adapter
     if kind != "lora":
-        return own.scale if own.scale is not None and kind == "vera" else 1.0
-    if own.scale is not None:
-        return own.scale
-    return own.alpha / (rank**0.5 if own.scaling == "rslora" else rank)
+        return settings.scale if settings.scale is not None and kind == "vera" else 1.0
+    if settings.scale is not None:
+        return settings.scale
+    return settings.alpha / (rank**0.5 if settings.scaling == "rslora" else rank)
 
 
 def client_ranks(config: Config, clients: int, method: Method) -> list[int]:

@@ -13,7 +13,7 @@ import tomli_w
 
 from fedlora.app.config import Config
 from fedlora.app.sections import keys, sections
-from fedlora.errors import DataError
+from fedlora.errors import DataError, nearest
 from fedlora.training.tables import part_file, read_rows
 
 _TEXT_LENGTH = 12
@@ -36,13 +36,21 @@ class Found:
     """Columns that could say whose an example is, with how many values."""
     tokens: int
     """A guess at the tokens of a long text (the 95th percentile)."""
+    owner: str | None = None
+    """The column that says whose an example is, where the caller named it."""
 
 
-def look_at(path: Path) -> Found:
+def look_at(path: Path, text: str | None = None, label: str | None = None, owner: str | None = None) -> Found:
     """Find the text, the label and possible owners in a file, or in a folder's training file.
 
+    Args:
+        path: of the data.
+        text: the column with the text, where the caller knows it; None: it is guessed.
+        label: the column with the label, likewise.
+        owner: the column that says whose an example is; None: all that could are told.
+
     Raises:
-        DataError: there is no column of text, or none of labels.
+        DataError: there is no column of text, or none of labels, or not the one that is named.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist: name a file, or a folder with train.* and test.*.")
@@ -50,21 +58,25 @@ def look_at(path: Path) -> Found:
     if not rows:
         raise DataError(f"{path} has no examples.")
     columns = {name: [str(row.get(name, "")) for row in rows] for name in rows[0]}
-    text = _text_column(columns, path)
-    label = _label_column(columns, text, path)
+    for name in (text, label, owner):
+        if name is not None and name not in columns:
+            raise DataError(f"{path.name} has no column {name!r}: {nearest(name, columns)}")
+    text = text or _text_column({name: cells for name, cells in columns.items() if name not in (label, owner)}, path)
+    label = label or _label_column({name: cells for name, cells in columns.items() if name != owner}, text, path)
     counts = Counter(columns[label])
-    lengths = sorted(max(len(own.split()) * 1.5, len(own) / 4) for own in columns[text])
+    lengths = sorted(max(len(cell.split()) * 1.5, len(cell) / 4) for cell in columns[text])
     owners = {
         name: len(set(values))
         for name, values in columns.items()
         if name not in (text, label) and 2 <= len(set(values)) <= len(rows) / 5
     }
     long = lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))]
-    return Found(len(rows), text, label, tuple(sorted(counts)), min(counts.values()), owners, int(long) + 2)
+    labels = tuple(sorted(counts))
+    return Found(len(rows), text, label, labels, min(counts.values()), owners, int(long) + 2, owner)
 
 
 def _text_column(columns: dict[str, list[str]], path: Path) -> str:
-    means = {name: sum(map(len, own)) / len(own) for name, own in columns.items()}
+    means = {name: sum(map(len, cells)) / len(cells) for name, cells in columns.items()}
     best = max(means, key=lambda name: (name == "text", means[name]))
     if means[best] < _TEXT_LENGTH:
         raise DataError(f"{path.name}: no column looks like text among {', '.join(columns)}; is this the right file?")
@@ -73,11 +85,11 @@ def _text_column(columns: dict[str, list[str]], path: Path) -> str:
 
 def _label_column(columns: dict[str, list[str]], text: str, path: Path) -> str:
     """The column called label, else the one that the words of the text tell best."""
-    counts = {name: len(set(own)) for name, own in columns.items() if name != text}
+    counts = {name: len(set(cells)) for name, cells in columns.items() if name != text}
     total = len(columns[text])
-    usable = {name: own for name, own in counts.items() if 2 <= own <= max(2, total / 2)}
+    usable = {name: count for name, count in counts.items() if 2 <= count <= max(2, total / 2)}
     if not usable:
-        told = ", ".join(f"{name} ({own} values)" for name, own in counts.items()) or "none"
+        told = ", ".join(f"{name} ({count} values)" for name, count in counts.items()) or "none"
         raise DataError(
             f"{path.name}: no column looks like a label besides the text {text!r}; the others are {told}. A label has "
             f"at least two values, each with several examples."
@@ -93,14 +105,14 @@ def _told_by(texts: Sequence[str], values: Sequence[str]) -> float:
     seen = Counter(values[::2])
     for text, value in zip(texts[::2], values[::2], strict=True):
         words.setdefault(value, Counter()).update(set(text.lower().split()))
-    known = {word for own in words.values() for word in own}
+    known = {word for counted in words.values() for word in counted}
 
     def guess(text: str) -> str:
-        own = known & set(text.lower().split())
+        here = known & set(text.lower().split())
         return max(
             seen,
             key=lambda value: (
-                math.log(seen[value]) + sum(math.log((words[value][w] + 0.1) / (seen[value] + 0.2)) for w in own)
+                math.log(seen[value]) + sum(math.log((words[value][w] + 0.1) / (seen[value] + 0.2)) for w in here)
             ),
         )
 
@@ -113,11 +125,10 @@ def _told_by(texts: Sequence[str], values: Sequence[str]) -> float:
 def commented_config(path: Path, found: Found) -> str:
     """A TOML config that runs as it is: found values set, every other key with its default as a comment."""
     length = min(512, max(16, -(-found.tokens // 16) * 16))
-    clients = max(2, min(10, found.rows // 50))
     values: dict[str, dict[str, Any]] = {
         "run": {"name": path.stem.partition(".")[0], "rounds": 20},
         "data": {"source": "files", "path": str(path), "text": found.text, "label": found.label},
-        "split": {"kind": "dirichlet", "clients": clients, "alpha": 0.5, "validation": 0.1},
+        "split": {**_split(found), "validation": 0.1},
         "model": {"base": "sentence-transformers/all-MiniLM-L6-v2", "max_length": length},
         "adapter": {"rank": 8},
         "train": {"epochs": 1, "lr": 1e-3},
@@ -129,7 +140,7 @@ def commented_config(path: Path, found: Found) -> str:
         f"{found.rarest}.",
         "# Every key that is commented out stands at its default.",
     ]
-    for owner, count in found.owners.items():
+    for owner, count in found.owners.items() if found.owner is None else ():
         lines.append(f"# The column {owner!r} ({count} values) may say whose an example is: split.kind = 'natural'.")
     for name, (section, repeated) in sections(Config).items():
         if not repeated and name != "deploy":
@@ -137,6 +148,13 @@ def commented_config(path: Path, found: Found) -> str:
             lines += _section(section, values.get(name, {}))
     lines += ["", "# [[stage]]  # fedprox, clip, fedavgm or fedadam behind the method; as many as you like", "# name ="]
     return "\n".join(lines) + "\n"
+
+
+def _split(found: Found) -> dict[str, Any]:
+    """By the column that names the owner, else by labels over as many clients as the rows allow."""
+    if found.owner is not None:
+        return {"kind": "natural", "column": found.owner}
+    return {"kind": "dirichlet", "clients": max(2, min(10, found.rows // 50)), "alpha": 0.5}
 
 
 def _section(section: type, values: dict[str, Any]) -> Sequence[str]:

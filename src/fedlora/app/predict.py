@@ -54,7 +54,7 @@ def predict(run: Path, texts: Sequence[str], client: str | None = None) -> list[
     )
     with torch.inference_mode():
         logits = base.logits(batch["input_ids"], batch["attention_mask"], start, spec)
-        return make_task(about["labels"]).answers(logits, about["labels"])
+        return make_task(config, about["labels"]).answers(logits, about["labels"])
 
 
 def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tuple[Base, Start, AdapterSpec]:

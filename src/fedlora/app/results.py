@@ -30,7 +30,7 @@ def environment(experiment: Experiment) -> dict[str, object]:
         "scale": experiment.spec.scale,
         "kind": experiment.spec.kind,
         "modules": list(experiment.spec.shapes),
-        "task": describe_task(make_task(experiment.base.labels)),
+        "task": describe_task(make_task(experiment.config, experiment.base.labels)),
         **inputs(experiment.config, experiment.base, experiment.digests)[ENVIRONMENT],
     }
 
@@ -163,4 +163,4 @@ def export(
 def label_names(experiment: Experiment, client: Client | None) -> list[str]:
     """What the logits of the global model, or of a client's, stand for."""
     owned = experiment.split.clients.get(client.id) if client else None
-    return make_task(experiment.base.labels).names(owned)
+    return make_task(experiment.config, experiment.base.labels).names(owned)

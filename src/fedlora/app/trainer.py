@@ -17,9 +17,14 @@ from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import Tokens
 
 
-def make_task(labels: Sequence[str]) -> Task:
-    """What the model is trained for, with the names of what it predicts."""
-    return Classification(tuple(labels))
+def make_task(config: Config, labels: Sequence[str]) -> Task:
+    """What the model is trained for.
+
+    Args:
+        config: a whole config.
+        labels: the names of what it predicts, in order.
+    """
+    return Classification(tuple(labels), clients_count_labels=config.evaluate.all_metrics)
 
 
 def describe_task(task: Task) -> dict[str, object]:
@@ -40,7 +45,7 @@ def new_trainer(
     """What trains and scores, as the config says; who owns nothing can have it score a test set alone."""
     return ModelTrainer(
         fastest_forward(base, spec, config.run.device, config.train.tokens_a_pass),
-        make_task(base.labels),
+        make_task(config, base.labels),
         train_settings(config, method),
         train=train,
         test=test,

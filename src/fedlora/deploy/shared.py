@@ -56,6 +56,7 @@ def shared_part(config: Config, base: Base) -> dict[str, str]:
     found |= {f"stage.{n}.{key}": value for n, stage in enumerate(tree["stage"]) for key, value in stage.items()}
     found["data.labels"] = tree["data"]["labels"]
     found["split.validation"] = tree["split"]["validation"]
+    found["evaluate.all_metrics"] = tree["evaluate"]["all_metrics"]
     if config.deploy is not None:
         found["deploy.most_examples"] = config.deploy.most_examples
     found["base weights"], found["tokenizer"] = base.fingerprint, base.tokenizer_fingerprint

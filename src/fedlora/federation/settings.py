@@ -36,6 +36,9 @@ class EvaluateSettings:
     """Score after every so many rounds, and always after the last; 0: only after the last."""
     part: TestPart = "test"
     """test: score on the test set; validation: on the examples that split.validation sets apart."""
+    all_metrics: bool = False
+    """Score clients by every metric of the task. By default those are left out for which a client tells the server more
+    than sums over all its test examples: F1, for which it tells how many examples it has of each label."""
 
 
 @dataclass(frozen=True)

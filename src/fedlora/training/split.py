@@ -53,24 +53,24 @@ def split(train: Texts, test: Texts, settings: SplitSettings, seed: int) -> Spli
     present = {client: owned[client] for client in sorted(owned) if client not in empty}
     if not present:
         raise DataError(f"The {settings.kind} split leaves every client without training examples.")
-    tests = deal_tests({c: train.labels[own] for c, (own, _) in present.items()}, test.labels, seed)
+    tests = deal_tests({client: train.labels[training] for client, (training, _) in present.items()}, test.labels, seed)
     count = 1 + int(train.labels.max())
     names = {
         client: numpy_stream(seed, "label names", client).permutation(count) if settings.permuted else None
         for client in present
     }
     clients = {client: Owned(*parts, tests[client], names[client]) for client, parts in present.items()}
-    used = sum(len(own.train) + len(own.validation) for own in clients.values())
+    used = sum(len(part.train) + len(part.validation) for part in clients.values())
     return Split(clients, empty, unused=len(train) - used)
 
 
 def centralized(split: Split, name: str = "all") -> Split:
-    """One client that owns everyone's examples, with everyone's own names for labels given up."""
+    """One client that owns everyone's examples, with the clients' label permutations given up."""
     all_clients = list(split.clients.values())
     merged = Owned(
-        numpy.sort(numpy.concatenate([own.train for own in all_clients])),
-        numpy.sort(numpy.concatenate([own.validation for own in all_clients])),
-        numpy.sort(numpy.concatenate([own.test for own in all_clients])),
+        numpy.sort(numpy.concatenate([part.train for part in all_clients])),
+        numpy.sort(numpy.concatenate([part.validation for part in all_clients])),
+        numpy.sort(numpy.concatenate([part.test for part in all_clients])),
     )
     return Split({name: merged}, split.empty, split.unused)
 
@@ -104,9 +104,9 @@ def deal_tests(owned: Mapping[str, Indices], labels: Indices, seed: int) -> dict
             continue
         examples = numpy_stream(seed, "test parts", int(label)).permutation(numpy.flatnonzero(labels == label))
         ends = numpy.cumsum(largest_remainder(counts, len(examples)))[:-1]
-        for client, own in zip(clients, numpy.split(examples, ends), strict=True):
-            dealt[client].extend(own.tolist())
-    return {client: numpy.array(sorted(own), dtype=numpy.int64) for client, own in dealt.items()}
+        for client, part in zip(clients, numpy.split(examples, ends), strict=True):
+            dealt[client].extend(part.tolist())
+    return {client: numpy.array(sorted(rows), dtype=numpy.int64) for client, rows in dealt.items()}
 
 
 def largest_remainder(counts: NDArray[numpy.int64], total: int) -> NDArray[numpy.int64]:
@@ -158,7 +158,7 @@ def _dirichlet(labels: Indices, settings: SplitSettings, seed: int) -> list[Indi
         for client, part in enumerate(numpy.split(examples, ends)):
             parts[client].append(part)
             counts[client] += len(part)
-    return [numpy.concatenate(own) for own in parts]
+    return [numpy.concatenate(dealt) for dealt in parts]
 
 
 def _pairs(labels: Indices, clients: int) -> list[Indices]:

@@ -69,7 +69,11 @@ def _read_parquet(data: bytes, name: str) -> Rows:
 def _read_text(file: TextIO, kind: str, name: str) -> Rows:
     if kind in ("csv", "tsv"):
         csv.field_size_limit(sys.maxsize)
-        return list(csv.DictReader(file, delimiter="\t" if kind == "tsv" else ","))
+        header = file.readline()
+        file.seek(0)
+        # spreadsheets write semicolons where the comma is the decimal sign
+        delimiter = "\t" if kind == "tsv" else ";" if ";" in header and "," not in header else ","
+        return list(csv.DictReader(file, delimiter=delimiter))
     if kind == "json":
         return _objects(json.load(file), name)
     lines = enumerate(file, start=1)
