@@ -6,16 +6,15 @@ Momentum: the mean of the clients' changes is added to a running direction, and 
     fedlora run --set method.name=examples/new_method.py:Momentum --set method.keep=0.5
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from fedlora.core.adapter import BOTH, SIDES, AdapterSpec
+from fedlora.core.adapter import SIDES, AdapterSpec
 from fedlora.core.payload import tensors_at
-from fedlora.core.rounds import Upload
+from fedlora.core.slots import SlotSums
 from fedlora.errors import MethodError
 from fedlora.methods.base import Method, State, move_to
-from fedlora.methods.sides import sum_uploads
+from fedlora.methods.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -31,18 +30,22 @@ class Momentum(Method):
         if not 0 <= self.keep < 1:
             raise MethodError(f"method.keep is {self.keep}; it must be at least 0 and below 1.")
 
+    @property
+    def facts(self) -> Facts:
+        """Weighted sums of every slot are all that the server needs; a running direction is no mean (exact: no)."""
+        return Facts(consumes="slot sums", exact="no")
+
     def init(self, spec: AdapterSpec, seed: int) -> State:
         """Server: a fresh adapter, and no direction yet."""
         state = super().init(spec, seed)
         still = {side: {m: 0 * t for m, t in state.adapter.side(side).items()} for side in SIDES}
         return replace(state, extra=still)
 
-    def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
+    def advance(self, state: State, total: SlotSums, round: int) -> State:
         """Server: direction = keep x direction + (mean - factors); factors += direction."""
-        sums = sum_uploads(state.adapter, uploads, BOTH)
         moved, directions = {}, {}
         for side in SIDES:
-            old, mean, past = state.adapter.side(side), sums.mean(side), tensors_at(state.extra, side)
+            old, mean, past = state.adapter.side(side), total.mean(side), tensors_at(state.extra, side)
             directions[side] = {m: self.keep * past[m] + (mean[m].to(t.dtype) - t) for m, t in old.items()}
             moved[side] = {m: t + directions[side][m] for m, t in old.items()}
         return replace(move_to(state, moved), extra=directions)

@@ -106,6 +106,18 @@ def test_the_example_of_a_new_method(fedlora):
     assert "broken" not in said
 
 
+def test_the_example_of_a_new_stage(config, fedlora, tmp_path):
+    script = ROOT / "examples" / "new_stage.py"
+    assert len(script.read_text().splitlines()) < 60
+    code, said, err = fedlora("check", f"{script}:Rounded", "--examples", "4")
+    assert (code, err) == (0, "")
+    assert "broken" not in said
+    path = config(method={"name": "fedit"})
+    path.write_text(f'{path.read_text()}\n[[stage]]\nname = "{script}:Rounded"\nstep = 0.01\n')
+    code, said, err = fedlora("run", path, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+
+
 def test_stopping_and_saving(config, tmp_path):
     import fedlora
 

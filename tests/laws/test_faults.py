@@ -460,7 +460,7 @@ FAULTS = [
     ("idempotence", UnevenTwins),
     ("weights", TwoHeads),
     ("resume", lambda: Pipeline(FedIT(), (MomentsOutside(),))),
-    ("validation", PrunesUnsaid),
+    ("validation", lambda: PrunesUnsaid(keep=0.5, penalty=30.0)),
     ("validation", SaysTheOtherSide),
     ("validation", ScoreUnsaid),
 ]
@@ -471,7 +471,7 @@ def test_planted_fault_is_caught(name, fault):
     law = next(law for law in LAWS if law.name == name)
     subject = fault()
     pipeline = subject if isinstance(subject, Pipeline) else Pipeline(subject)
-    verdict = check_law(pipeline, law, examples=60)
+    verdict = check_law(pipeline, law, examples=150)
     assert verdict.held is False, f"{name} did not catch {fault.__name__}: {fault.__doc__}"
     assert "modules [" in verdict.example  # the smallest world is told
     assert "Error:" not in verdict.example  # caught by what the law says, not by breaking down

@@ -12,6 +12,7 @@ from typing import Any
 
 from capture import Recorder, tensor_bytes
 from fedlora.core.parcel import Parcel, branch
+from fedlora.methods.wrap import ServerOptimizer, Wrapper
 from safetensors.torch import load_file
 
 from fedlora.core.rounds import Memory, Score
@@ -19,7 +20,6 @@ from fedlora.federation.record import ClientRecord, RoundRecord
 from fedlora.federation.server import Federation, Server
 from fedlora.federation.transport import parts
 from fedlora.methods.base import Method
-from fedlora.methods.wrap import ServerOptimizer, Wrapper
 
 _SIDES = {"input": "A", "output": "B"}
 

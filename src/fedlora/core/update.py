@@ -64,13 +64,18 @@ class Update:
 
     def scaled(self, factor: float) -> "Update":
         """Every tensor times a factor; numbers stay."""
-        return self._combined(self, lambda mine, _: factor * mine)
+        return self.mapped(lambda tensor: factor * tensor)
+
+    def mapped(self, rule: Callable[[Tensor], Tensor]) -> "Update":
+        """A rule over every tensor, one at a time; numbers stay."""
+        return self._combined(self, lambda mine, _: rule(mine))
 
     def _combined(self, other: "Update", rule: _Rule) -> "Update":
         sides: dict[Side, dict[str, Tensor | Sparse]] = {}
         for side, modules in self.sides.items():
             others = other.sides.get(side, {})
-            sides[side] = {module: _entry(sent, others.get(module), rule) for module, sent in modules.items()}
+            axis = 0 if side == "input" else 1
+            sides[side] = {module: _entry(sent, others.get(module), axis, rule) for module, sent in modules.items()}
         head = {name: rule(mine, _like(mine, other.head.get(name))) for name, mine in self.head.items()}
         return replace(self, sides=sides, head=head)
 
@@ -108,12 +113,22 @@ class Update:
         return Update(client, sides, tensors_at(payload, "head"), numbers, content)
 
 
-def _entry(mine: Tensor | Sparse, other: Tensor | Sparse | None, rule: _Rule) -> Tensor | Sparse:
-    """A rule over one entry. Chosen slots meet chosen ones of the same numbers, or zero."""
+def _entry(mine: Tensor | Sparse, other: Tensor | Sparse | None, axis: int, rule: _Rule) -> Tensor | Sparse:
+    """A rule over one entry. Chosen slots meet those of the same numbers; the slots lie along `axis`."""
     if isinstance(mine, Sparse):
-        values = other.values if isinstance(other, Sparse) else None
-        return Sparse(mine.slots, rule(mine.values, _like(mine.values, values)))
+        return Sparse(mine.slots, rule(mine.values, _at_slots(mine, other, axis)))
     return rule(mine, _like(mine, other if isinstance(other, Tensor) else None))
+
+
+def _at_slots(mine: Sparse, other: Tensor | Sparse | None, axis: int) -> Tensor:
+    """What the other entry holds at these slots, zeros where it holds none."""
+    if isinstance(other, Tensor):
+        return other.index_select(axis, mine.slots.long())
+    found = torch.zeros_like(mine.values)
+    if other is not None:
+        here, there = (mine.slots[:, None] == other.slots[None, :]).nonzero(as_tuple=True)
+        found.index_copy_(axis, here, other.values.index_select(axis, there))
+    return found
 
 
 def _like(mine: Tensor, other: Tensor | None) -> Tensor:

@@ -171,6 +171,8 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
     state = server.state
     if first is not None:
         state = federation.pipeline.aggregate(state, itertools.chain([first], updates), round)
+    for _ in updates:
+        pass  # a method that stopped early has still been sent these
     collector.raise_if_all_failed(begun=bool(server.last_seen_rounds))
     dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
     records = sorted([*collector.records.values(), *dropped], key=lambda record: record.client)

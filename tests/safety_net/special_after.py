@@ -1,0 +1,36 @@
+"""Methods of a user's own, for cases that no built-in one can play; for the code as it is now."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlora.core.adapter import AdapterSpec
+from fedlora.core.payload import Payload
+from fedlora.core.rounds import Client
+from fedlora.methods.base import Programme, State
+from fedlora.methods.fedit import FedIT
+from fedlora.methods.replicate import Replicate
+
+
+@dataclass(frozen=True)
+class Halves(Replicate):
+    """Gives every client half of its configured rank (D2: in 7702f80 it gets a quarter)."""
+
+    name: ClassVar[str] = "halves"
+
+    def rank(self, state: State, client: Client) -> int:
+        return max(1, client.rank // 2)
+
+
+@dataclass(frozen=True)
+class Breaks(FedIT):
+    """Raises an exception at one client's training."""
+
+    name: ClassVar[str] = "breaks"
+
+    def client(self, payload: Payload, kept: Payload, client: Client, spec: AdapterSpec, round: int) -> Programme:
+        if client.id == "c2":
+            raise ZeroDivisionError("planted")
+        return super().client(payload, kept, client, spec, round)
+
+
+SPECIAL = {"special:halves": "Halves", "special:breaks": "Breaks"}
