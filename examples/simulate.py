@@ -23,7 +23,7 @@ run = fedlora.run(
     data,
 )
 for record in run:
-    print(f"round {record.round}: loss {record.loss:.2f}, accuracy {record.global_score.accuracy:.0%}")
-    if record.global_score.accuracy > 0.9:
+    print(f"round {record.round}: loss {record.loss:.2f}, accuracy {record.global_metrics['accuracy']:.0%}")
+    if record.global_metrics["accuracy"] > 0.9:
         break
 run.save("my-adapter")

@@ -21,12 +21,14 @@ from pathlib import Path
 import numpy
 import torch
 
+from fedlora.core.metrics import Score
 from fedlora.core.payload import cast_floats, from_bytes, to_bytes, walk_tensors
-from fedlora.core.rounds import Client, Order, Reply, Score, Upload
+from fedlora.core.rounds import Client, Order, Reply, Upload
 from fedlora.core.schema import ReplySchema, UploadSchema
 from fedlora.errors import PayloadError
 from fedlora.federation import validate
 from fedlora.federation.transport import decode_reply, encode_reply, split_head
+from fedlora.laws.standin import SCORING
 from fedlora.laws.world import World, play
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
@@ -78,9 +80,9 @@ def cases():
             order, _ = run.exchange(round, client)
             found.append(Case(rule, method, run.servers[round - 1].state, order, *encode_reply(reply)))
     for client in ("c0", "c1", "c2"):
-        schema = ReplySchema(UploadSchema(), {}, torch.float32, scored=True)
+        schema = ReplySchema(UploadSchema(), {}, torch.float32, scoring=SCORING)
         asked = Order("evaluate", 3, Client(client, 5, 2), {}, schema=schema)
-        reply = Reply(client, 3, score=Score(9, 4, 3.25))
+        reply = Reply(client, 3, score=Score(9, {"close": 4, "loss": 3.25}))
         found.append(Case("score alone", None, None, asked, *encode_reply(reply)))
     return found
 
@@ -299,7 +301,9 @@ def envelope_edited(rng, envelope):
         fields[rng.choice(("more", "payload", "traffic", "__class__"))] = rng.choice(ODD)
     elif change == 3:
         numbers = (0, 1, 4, 9, 2.5, -1, -7, 2**60, math.inf, rng.choice(ODD))
-        fields["score"] = {key: rng.choice(numbers) for key in ("examples", "correct", "loss")}
+        names = rng.choice((("close", "loss"), ("close",), (), ("close", "loss", "more")))
+        sums = {name: rng.choice(numbers) for name in names}
+        fields["score"] = {"examples": rng.choice(numbers), "sums": rng.choice((sums, sums, sums, rng.choice(ODD)))}
     elif change == 4:
         fields["notes"] = rng.choice(
             ({"a": [[[[[[[[[1]]]]]]]]]}, {"x": math.nan}, {"\ud800": 1}, {"a": 10**400}, {"a": [1, "b"]})
@@ -421,8 +425,9 @@ def judge(case, envelope, payload):
     if told["loss"] is not None and (isinstance(told["loss"], bool) or not math.isfinite(told["loss"])):
         return "loss"
     if case.rule == "score alone":
-        score = told["score"]
-        good = 0 <= score["correct"] <= score["examples"] and math.isfinite(score["loss"]) and not payload
+        examples, sums = told["score"]["examples"], told["score"]["sums"]
+        known = set(sums) <= {"close", "loss"} and all(math.isfinite(value) for value in sums.values())
+        good = known and 0 <= sums.get("close", 0) <= examples and sums.get("loss", 0) >= 0 and not payload
         return None if good else "score"
     if told["score"] is not None:
         return "a score"

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fedlora.core.adapter import AdapterSpec
-from fedlora.core.rounds import Client, Failure, Score
+from fedlora.core.metrics import Score
+from fedlora.core.rounds import Client, Failure
 from fedlora.errors import DivergedError, FedloraError
 from fedlora.federation import server as server_module
 from fedlora.federation.client_states import HeldClientStates
@@ -14,7 +15,7 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import personal
 from fedlora.federation.sampling import participants
 from fedlora.federation.server import Federation, Plan, begin, federate
-from fedlora.laws.standin import StandIn
+from fedlora.laws.standin import SCORING, StandIn
 from fedlora.methods import BUILT_IN
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
@@ -201,16 +202,25 @@ def test_the_shared_head_is_the_weighted_mean():
 
 def test_personal_scores_by_hand():
     """Accuracies 1, .5, 0 on parts of 2, 4 and 10: mean .5, weighted 4/16, worst tenth 0, one empty."""
-    own = personal([Score(2, 2, 0.1), Score(4, 2, 0.1), Score(10, 0, 0.1), Score(0, 0, 0.0)])
+    parts = [(2, 2), (4, 2), (10, 0), (0, 0)]
+    own = personal([Score(examples, {"close": close, "loss": 0.4}) for examples, close in parts], SCORING)
+    assert own.others == {"loss": pytest.approx(3 * 0.4 / 16)}
     assert (own.mean, own.weighted_mean, own.worst_tenth) == (0.5, 0.25, 0.0)
     assert own.standard_deviation == pytest.approx((0.5 / 3) ** 0.5)
     assert (own.count, own.empty) == (3, 1)
-    assert personal([None, Score(0, 0, 0.0)]) is None
+    assert personal([None, Score(0)], SCORING) is None
 
 
 def test_worst_tenth_rounds_up():
-    scores = [Score(10, k, 0.0) for k in range(11)]
-    assert personal(scores).worst_tenth == pytest.approx(0.05)  # ceil(11 / 10) = 2: 0 and .1
+    scores = [Score(10, {"close": k}) for k in range(11)]
+    assert personal(scores, SCORING).worst_tenth == pytest.approx(0.05)  # ceil(11 / 10) = 2: 0 and .1
+
+
+def test_the_worst_tenth_of_a_metric_of_which_less_is_better_is_its_highest():
+    loss_first = replace(SCORING, metrics=SCORING.metrics[::-1])
+    scores = [Score(10, {"loss": 10.0 * k}) for k in range(11)]
+    assert personal(scores, loss_first).worst_tenth == pytest.approx(9.5)
+    assert loss_first.goodness(scores[3]) == -3.0
 
 
 def test_a_narrow_wire_halves_the_floats_both_ways():

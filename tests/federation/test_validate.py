@@ -111,7 +111,7 @@ WRONG = [
 def test_what_is_wrong_is_named_and_the_client_is_absent(method, alter, reason, through_bytes):
     steps = run(Sends(method, alter), rounds=1, through_bytes=through_bytes)
     ((server, record),) = steps
-    told = {line["client"]: line for line in map(client_line, record.clients)}
+    told = {line["client"]: line for line in (client_line(own, record.scoring) for own in record.clients)}
     assert told[BAD]["status"].startswith(f"refused: {reason}")
     assert told[BAD]["parameters_up"] == 0
     assert told[BAD]["bytes_up"] > 0  # it was sent, and counts
@@ -137,7 +137,7 @@ def test_what_is_wrong_is_named_and_the_client_is_absent(method, alter, reason, 
         (lambda e, p: (e.replace(b'"notes": {}', b'"notes": {"a": [[[[[[[[1]]]]]]]]}'), p), "notes that are nested too"),
         (lambda e, p: (e.replace(b'"notes": {}', b'"notes": {"a": 1e999}'), p), "no JSON"),
         (lambda e, p: (e.replace(b'"notes": {}', b'"notes": {"\\ud800": 1}'), p), "notes that are not plain"),
-        (lambda e, p: (e.replace(b'"score": null', b'"score": {"examples":1,"correct":1,"loss":1}'), p), "a score where"),
+        (lambda e, p: (e.replace(b'"score": null', b'"score": {"examples":1,"sums":{}}'), p), "a score where"),
     ],
 )  # fmt: skip
 def test_bytes_of_a_stranger(monkeypatch, alter, reason):
@@ -186,7 +186,7 @@ def test_a_score_that_cannot_be_is_left_out(monkeypatch):
         envelope, payload = encode_reply(reply)
         if reply.client == BAD and reply.score is not None:
             fields = json.loads(envelope)
-            fields["score"]["correct"] = 10**9
+            fields["score"]["sums"]["close"] = 10**9
             envelope = json.dumps(fields).encode()
         return envelope, payload
 

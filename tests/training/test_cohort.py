@@ -97,8 +97,8 @@ def test_a_block_of_unlike_clients_in_float64(kind):
     assert all(still)
     scores = [t.score([ScoreJob(f"c{k}", own.start) for k, own in enumerate(one)]) for t in (plain, cohort)]
     for left, right in zip(*scores, strict=True):
-        assert (left.examples, left.correct) == (right.examples, right.correct)
-        assert left.loss == pytest.approx(right.loss, rel=1e-9)
+        assert (left.examples, left.sums["correct"]) == (right.examples, right.sums["correct"])
+        assert left.sums["loss"] == pytest.approx(right.sums["loss"], rel=1e-9)
 
 
 @pytest.mark.parametrize("adapter_kind", ["vera", "dense"])

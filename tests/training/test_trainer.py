@@ -266,16 +266,16 @@ def test_scores_are_sums_over_examples(tiny_base):
             logits = base.logits(ids, mask, start, trainer.spec)
             correct += int(logits.argmax() == labels)
             loss += float(functional.cross_entropy(logits, labels))
-    assert (whole.examples, whole.correct) == (len(tokens), correct)
-    assert whole.loss == pytest.approx(loss, rel=1e-4)
-    assert sum(part.correct for part in parts) == correct
-    assert sum(part.loss for part in parts) == pytest.approx(loss, rel=1e-4)
+    assert (whole.examples, whole.sums["correct"]) == (len(tokens), correct)
+    assert whole.sums["loss"] == pytest.approx(loss, rel=1e-4)
+    assert sum(part.sums["correct"] for part in parts) == correct
+    assert sum(part.sums["loss"] for part in parts) == pytest.approx(loss, rel=1e-4)
 
 
 def test_no_examples_no_score(tiny_base):
     trainer = trainer_of(tiny_base("bert"))
     (score,) = trainer.score([ScoreJob("c0", begin(trainer), part="validation")])
-    assert (score.examples, score.accuracy) == (0, None)
+    assert (score.examples, trainer.scoring.values(score)) == (0, {})
 
 
 def test_a_clients_own_names_are_its_labels_everywhere(tiny_base):
@@ -283,7 +283,7 @@ def test_a_clients_own_names_are_its_labels_everywhere(tiny_base):
     base, tokens = tiny_base("bert"), some_tokens()
     names = numpy.array([2, 0, 1])
     owned = owned_by(len(tokens), 2)
-    renamed = {client: replace(own, names=names) for client, own in owned.items()}
+    renamed = {client: replace(own, label_permutation=names) for client, own in owned.items()}
     settings, spec = TrainSettings(batch_size=4, lr=1e-2), base.spec(3, SCALE, head="shared")
     one = make(base, spec, settings, train=tokens, test=tokens, owned=renamed, seed=0, rounds=4)
     carried = replace(tokens, labels=names[tokens.labels])

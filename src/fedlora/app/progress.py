@@ -180,10 +180,12 @@ def line_of(record: RoundRecord, rounds: int) -> str:
         f"{record.accepted} clients" + (f" ({absent} without a reply)" if absent else ""),
         f"loss {record.loss:.3f}" if record.loss is not None else "no loss",
     ]
-    if record.global_score is not None and record.global_score.accuracy is not None:
-        words.append(f"global {100 * record.global_score.accuracy:.1f} %")
+    headline = record.scoring.headline
+    whole = headline.of(record.global_score)
+    if whole is not None:
+        words.append(f"global {headline.words(whole)}")
     if record.personal is not None:
-        words.append(f"personal {100 * record.personal.mean:.1f} %")
+        words.append(f"personal {headline.words(record.personal.mean)}")
     words.append(f"up {size(record.traffic.up)}, down {size(record.traffic.down)}")
     words.append(f"{sum(record.seconds.values()):.1f} s")
     return "  ".join(words)

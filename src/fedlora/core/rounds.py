@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedlora.core.adapter import AdapterSpec, Sides, Start, Tensors
 from fedlora.core.kinds import Side
+from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload, branch, integer_at, tensors_at
 from fedlora.core.penalties import Penalty
 from fedlora.core.schema import ReplySchema
@@ -75,27 +76,8 @@ class Fitted:
     """Mean training loss over the examples seen, penalties left out."""
     gradient: Mapping[Side, Tensors] = field(default_factory=dict)
     """Of each side that trained, the loss's gradient averaged over the steps, where it was asked for."""
-    score: "Score | None" = None
-    """Where it was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Sums over examples, so that scores of parts add up to the score of the whole."""
-
-    examples: int
-    correct: int
-    loss: float
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of correct answers; None without examples."""
-        return self.correct / self.examples if self.examples else None
-
-    @property
-    def mean_loss(self) -> float | None:
-        """Mean loss an example; None without examples."""
-        return self.loss / self.examples if self.examples else None
+    score: float | None = None
+    """Where it was asked for, the task's headline metric, so turned that more is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +204,11 @@ class Trainer(Protocol):
     @property
     def head(self) -> Tensors:
         """The base's own dense parts, as every run starts with them."""
+        ...
+
+    @property
+    def scoring(self) -> Scoring:
+        """The metrics of its task."""
         ...
 
     def fit(self, jobs: Sequence[FitJob]) -> Sequence[Fitted | Failure]:

@@ -13,6 +13,7 @@ import torch
 
 from fedlora.core.adapter import SIDES, AdapterSpec, Sides
 from fedlora.core.kinds import Shape, side_shape
+from fedlora.core.metrics import Scoring
 from fedlora.core.slots import index_type
 
 Shapes = Mapping[str, Shape]
@@ -80,8 +81,8 @@ class ReplySchema:
     """The type of every floating-point tensor."""
     norm: float | None = None
     """The largest Euclidean norm of all that came together; None: any finite one."""
-    scored: bool = False
-    """Whether a score is asked for, and nothing else."""
+    scoring: Scoring | None = None
+    """Where a score is asked for, and nothing else: what it may hold. None: no score."""
 
     def most_header(self) -> int:
         """How long the header of the encoded payload can be, in bytes."""

@@ -121,7 +121,7 @@ def _deployed(config: Config, own: DeploySection) -> tuple[Experiment, Patience]
         config=config,
         base=base,
         spec=spec,
-        federation=Federation(method, spec, nobody, plan_of(config), trainer if own.test else None),
+        federation=Federation(method, spec, nobody, plan_of(config), trainer),
         head=trainer.head,
         split=unknown,
         digests=example_digests(no_tokens(), test, unknown),

@@ -108,7 +108,7 @@ def _scored(jobs: Sequence[FitJob], answers: Sequence[Fitted | Failure], trainer
         if isinstance(score, Failure) or isinstance(answer, Failure):
             result[index] = score if isinstance(score, Failure) else answer
         else:
-            result[index] = replace(answer, score=score)
+            result[index] = replace(answer, score=trainer.scoring.goodness(score))
     return result
 
 

@@ -130,7 +130,7 @@ class Journal:
         """
         tree = {"run": self._identity, **server.to_payload()}
         write_whole(self.folder / CHECKPOINTS / f"server-{server.round:06d}.payload", to_bytes(tree))
-        append_lines(self.folder / CLIENTS, *(client_line(client) for client in record.clients))
+        append_lines(self.folder / CLIENTS, *(client_line(client, record.scoring) for client in record.clients))
         append_lines(self.folder / TIMINGS, timing_line(record))
         append_lines(self.folder / ROUNDS, round_line(record))
         _prune(self.folder, server.round)

@@ -3,10 +3,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
+from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload
-from fedlora.core.rounds import Client, Score, Traffic
+from fedlora.core.rounds import Client, Traffic
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,38 +40,55 @@ def blank_record(client: Client, round: int, status: str) -> ClientRecord:
 
 @dataclass(frozen=True, slots=True)
 class Personal:
-    """Every client's own score, summed up over the clients that have a test part."""
+    """Every client's score of its model, summed up over the clients that have a test part.
+
+    `mean` to `worst_tenth` are of the headline metric.
+    """
 
     mean: float
     weighted_mean: float
     """By the size of the test parts: the score over all test examples."""
     standard_deviation: float
     worst_tenth: float
-    """The mean of the lowest ceil(K / 10)."""
-    loss: float
-    """Mean loss an example, over all test parts."""
+    """The mean of the worst ceil(K / 10)."""
     count: int
     """K, the clients with a test part."""
     empty: int
     """Clients without one."""
+    others: Mapping[str, float] = field(default_factory=dict)
+    """Every other metric by name, over all test examples."""
+
+    def line(self) -> dict[str, float]:
+        """All of it by name, as `rounds.jsonl` has it."""
+        return {
+            "mean": self.mean,
+            "weighted_mean": self.weighted_mean,
+            "standard_deviation": self.standard_deviation,
+            "worst_tenth": self.worst_tenth,
+            **self.others,
+            "count": self.count,
+            "empty": self.empty,
+        }
 
 
-def personal(scores: Sequence[Score | None]) -> Personal | None:
-    """Sum up accuracies; None where no client has a test part."""
-    own = [score for score in scores if score is not None and score.examples]
-    if not own:
+def personal(scores: Sequence[Score | None], scoring: Scoring) -> Personal | None:
+    """Sum up the scores of all clients; None where no client has a test part."""
+    told = [score for score in scores if score is not None and scoring.headline.of(score) is not None]
+    if not told:
         return None
-    accuracies = sorted(score.correct / score.examples for score in own)
-    mean = sum(accuracies) / len(own)
-    worst = accuracies[: math.ceil(len(own) / 10)]
+    headline = scoring.headline
+    values = sorted(value for score in told if (value := headline.of(score)) is not None)
+    mean = sum(values) / len(values)
+    worst = (values if headline.higher_is_better else values[::-1])[: math.ceil(len(values) / 10)]
+    whole = scoring.values(sum(told, Score(0)))
     return Personal(
         mean=mean,
-        weighted_mean=sum(s.correct for s in own) / sum(s.examples for s in own),
-        standard_deviation=math.sqrt(sum((a - mean) ** 2 for a in accuracies) / len(own)),
+        weighted_mean=whole.pop(headline.name),
+        standard_deviation=math.sqrt(sum((value - mean) ** 2 for value in values) / len(values)),
         worst_tenth=sum(worst) / len(worst),
-        loss=sum(s.loss for s in own) / sum(s.examples for s in own),
-        count=len(own),
-        empty=len(scores) - len(own),
+        count=len(told),
+        empty=len(scores) - len(told),
+        others=whole,
     )
 
 
@@ -82,12 +100,19 @@ class RoundRecord:
     clients: tuple[ClientRecord, ...]
     """In client order: those that took part, and all that were evaluated."""
     evaluated: bool
+    scoring: Scoring
+    """The metrics of the run's task."""
     global_score: Score | None = None
     personal: Personal | None = None
     evaluation_bytes: int = 0
     """Traffic of evaluation, which is measurement and no part of a method's cost."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall times: `train`, `evaluate`."""
+
+    @property
+    def global_metrics(self) -> dict[str, float]:
+        """The global model's metrics by name; empty where there is no such model, or no examples to score it on."""
+        return self.scoring.values(self.global_score)
 
     @property
     def accepted(self) -> int:
@@ -113,8 +138,8 @@ class RoundRecord:
         return sum(client.parameters_up for client in self.clients)
 
 
-def client_line(record: ClientRecord) -> dict[str, object]:
-    """A line of `clients.jsonl`."""
+def client_line(record: ClientRecord, scoring: Scoring) -> dict[str, object]:
+    """A line of `clients.jsonl`; `score` is the headline metric."""
     return {
         "round": record.round,
         "client": record.client,
@@ -127,7 +152,7 @@ def client_line(record: ClientRecord) -> dict[str, object]:
         "head_bytes_up": record.head_bytes_up,
         "parameters_up": record.parameters_up,
         "loss": record.loss,
-        "score": record.score.accuracy if record.score else None,
+        "score": scoring.headline.of(record.score),
         "score_examples": record.score.examples if record.score else 0,
         "status": record.status,
         "notes": record.notes,
@@ -141,8 +166,8 @@ def round_line(record: RoundRecord) -> dict[str, object]:
         "participants": sum(client.status != "idle" for client in record.clients),
         "accepted": record.accepted,
         "loss": record.loss,
-        "global": score_metrics(record.global_score),
-        "personal": asdict(record.personal) if record.personal else None,
+        "global": score_line(record.global_score, record.scoring),
+        "personal": record.personal.line() if record.personal else None,
         "bytes_down": record.traffic.down,
         "bytes_up": record.traffic.up,
         "overhead_bytes": record.traffic.overhead,
@@ -158,8 +183,8 @@ def timing_line(record: RoundRecord) -> dict[str, object]:
     return {"round": record.round, **record.seconds}
 
 
-def score_metrics(score: Score | None) -> dict[str, float | int | None] | None:
-    """A score as metrics; None where there is none."""
+def score_line(score: Score | None, scoring: Scoring) -> dict[str, float] | None:
+    """A score's metrics by name, and its examples; None where there is none."""
     if score is None or not score.examples:
         return None
-    return {"accuracy": score.accuracy, "loss": score.mean_loss, "examples": score.examples}
+    return {**scoring.values(score), "examples": score.examples}

@@ -14,8 +14,9 @@ from typing import Literal
 import torch
 
 from fedlora.core.adapter import AdapterSpec, HeadMode, Start, Tensors
+from fedlora.core.metrics import Score
 from fedlora.core.payload import Payload, branch, cast_floats, integer_at, tensors_at
-from fedlora.core.rounds import Client, Failure, Order, Reply, Score, ScoreJob, TestPart, Trainer
+from fedlora.core.rounds import Client, Failure, Order, Reply, ScoreJob, TestPart, Trainer
 from fedlora.core.schema import ReplySchema, UploadSchema
 from fedlora.federation.collect import Collector
 from fedlora.federation.record import ClientRecord, RoundRecord, blank_record, personal
@@ -46,10 +47,6 @@ class Plan:
     """The largest Euclidean norm of an upload; a longer one is refused. None: any finite one."""
 
 
-_SCORE_ALONE = ReplySchema(UploadSchema(), {}, torch.float32, scored=True)
-"""An answer to an order to evaluate."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Federation:
     """Everything about a run that does not change from round to round."""
@@ -58,8 +55,8 @@ class Federation:
     spec: AdapterSpec
     transport: Transport
     plan: Plan
-    scorer: Trainer | None = None
-    """Scores the global model on the server's own test set; None: no global scores."""
+    scorer: Trainer
+    """Scores the global model on the server's own test set, where it has one, and knows the task's metrics."""
 
     @property
     def head_mode(self) -> HeadMode:
@@ -131,7 +128,7 @@ def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, R
         server, trained = _train(federation, server, round)
         middle = time.perf_counter()
         due = round == plan.rounds or (plan.evaluate_every > 0 and round % plan.evaluate_every == 0)
-        record = RoundRecord(round, tuple(trained), evaluated=due)
+        record = RoundRecord(round, tuple(trained), due, federation.scorer.scoring)
         if due:
             record = _evaluate(federation, server, record)
         ended = time.perf_counter()
@@ -150,7 +147,10 @@ def _order(federation: Federation, server: Server, client: Client, kind: Literal
     round = server.round + 1
     head = server.head if federation.head_mode == "shared" else {}
     payload = join_head(federation.method.dispatch(server.state, client, round), head)
-    schema = _reply_schema(federation, server, client, head) if kind == "train" else _SCORE_ALONE
+    if kind == "train":
+        schema = _reply_schema(federation, server, client, head)
+    else:
+        schema = ReplySchema(UploadSchema(), {}, torch.float32, scoring=federation.scorer.scoring)
     return Order(kind, round, client, cast_floats(payload, federation.spec.wire), federation.plan.part, schema)
 
 
@@ -205,7 +205,7 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
     return replace(
         record,
         clients=clients,
-        personal=personal([scores.get(client.id) for client in roster]),
+        personal=personal([scores.get(client.id) for client in roster], record.scoring),
         global_score=_global_score(federation, server, scores),
         evaluation_bytes=sum(sent.values()),
     )
@@ -220,10 +220,10 @@ def _global_score(federation: Federation, server: Server, scores: Mapping[str, S
     if federation.method.centralized:
         return next(iter(scores.values()), None)  # the one client's test part is the whole test set
     model = global_model(federation, server)
-    if model is None or federation.scorer is None:
+    if model is None:
         return None
     (score,) = federation.scorer.score([ScoreJob(None, model, federation.plan.part)])
-    return None if isinstance(score, Failure) else score
+    return None if isinstance(score, Failure) or not score.examples else score
 
 
 def global_model(federation: Federation, server: Server) -> Start | None:

@@ -11,8 +11,9 @@ from dataclasses import asdict, replace
 from typing import Protocol
 
 from fedlora.core.header import strict_json
+from fedlora.core.metrics import Score
 from fedlora.core.payload import Payload, branch, from_bytes, to_bytes
-from fedlora.core.rounds import Client, Failure, Order, Reply, Score, Traffic
+from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
 from fedlora.errors import PayloadError
 
 
@@ -94,10 +95,10 @@ def _read_score(fields: object) -> Score | None:
     match fields:
         case None:
             return None
-        case {"examples": int(examples), "correct": int(correct), "loss": int() | float() as loss, **others} if (
-            not others and not any(isinstance(own, bool) for own in (examples, correct, loss))
+        case {"examples": int(examples), "sums": dict(sums), **others} if not others and all(
+            type(value) in (int, float) for value in (examples, *sums.values())
         ):
-            return Score(examples, correct, loss)
+            return Score(examples, sums)
     raise PayloadError("this is no score")
 
 

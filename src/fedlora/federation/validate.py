@@ -14,8 +14,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload, Tree, branch, from_bytes, is_finite, outline, tensors_at, walk_tensors
-from fedlora.core.rounds import Failure, Order, Reply, Score
+from fedlora.core.rounds import Failure, Order, Reply
 from fedlora.core.schema import Chosen, ReplySchema, Shapes
 from fedlora.core.text import is_plain
 from fedlora.errors import PayloadError
@@ -92,14 +93,17 @@ def require_envelope(reply: Reply, order: Order) -> None:
     _require(reply.loss is None or _is_finite(reply.loss), "a loss that is not finite")
     _require_plain(reply.notes, _DEEPEST)
     if order.schema is not None:
-        _require((reply.score is not None) == order.schema.scored, "a score where none was asked for, or none")
+        asked = order.schema.scoring is not None
+        _require((reply.score is not None) == asked, "a score where none was asked for, or none")
     if reply.score is not None:
-        _require_score(reply.score)
+        _require_score(reply.score, order.schema.scoring if order.schema else None)
 
 
-def _require_score(score: Score) -> None:
-    _require(0 <= score.correct <= score.examples <= _LARGEST, "a score of numbers that cannot be")
-    _require(_is_finite(score.loss), "a score that is not finite")
+def _require_score(score: Score, scoring: Scoring | None) -> None:
+    _require(0 <= score.examples <= _LARGEST, "a score of numbers that cannot be")
+    _require(all(_is_finite(value) for value in score.sums.values()), "a score that is not finite")
+    fault = scoring.fault(score) if scoring else None
+    _require(fault is None, fault or "")
 
 
 def _require_plain(notes: Tree, deepest: int) -> None:

@@ -6,6 +6,7 @@ dense part towards a target of its own. The gradients are exact, so that a wrong
 or merged update gives other numbers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,13 +16,20 @@ from torch import Tensor
 from fedlora.core.adapter import SIDES, AdapterSpec, Start, Tensors, additions
 from fedlora.core.kinds import Side, slot_axis
 from fedlora.core.lowrank import LowRank, delta
+from fedlora.core.metrics import Metric, Score, Scoring, mean_of
 from fedlora.core.penalties import penalty
-from fedlora.core.rounds import Failure, Fit, FitJob, Fitted, Score, ScoreJob
+from fedlora.core.rounds import Failure, Fit, FitJob, Fitted, ScoreJob
 from fedlora.core.seeds import torch_stream
 
 _SAMPLES = 5
 _STEPS_PER_EPOCH = 2
 _SERVER = ""
+_METRICS = (
+    Metric("close", higher_is_better=True, value=mean_of("close"), format="percent"),
+    Metric("loss", higher_is_better=False, value=mean_of("loss")),
+)
+SCORING = Scoring(_METRICS, {"close": (0.0, 1.0), "loss": (0.0, math.inf)})
+"""The share of samples that the model comes close to, and the loss."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,17 @@ class StandIn:
         """One dense part of three numbers."""
         return {"head": torch.randn(3, generator=torch_stream(self.seed, "head"))}
 
+    @property
+    def scoring(self) -> Scoring:
+        """The metrics of the small problem."""
+        return SCORING
+
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Plain gradient steps, one job after the other."""
         return [self._fit(job.client, job.fit) for job in jobs]
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
-        """Loss sums; a sample counts as correct in a module where its residual is below one."""
+        """Loss sums; a model is close to a sample in a module where the residual is below one."""
         return [self._score(job.client or _SERVER, job.start) for job in jobs]
 
     def _data(self, client: str) -> tuple[Mapping[str, tuple[Tensor, Tensor, Tensor]], Tensor]:
@@ -126,8 +139,8 @@ class StandIn:
     def _score(self, client: str, start: Start) -> Score:
         residuals = self._residuals(start, client)
         loss = sum(float(residual.square().sum()) for residual in residuals)
-        correct = sum(int((residual.square().mean(dim=1) < 1).sum()) for residual in residuals)
-        return Score(_SAMPLES * len(residuals), correct, loss)
+        close = sum(int((residual.square().mean(dim=1) < 1).sum()) for residual in residuals)
+        return Score(_SAMPLES * len(residuals), {"close": close, "loss": loss})
 
 
 def _mean(gradients: Sequence[Mapping[Side, Tensors]]) -> dict[Side, dict[str, Tensor]]:

@@ -9,6 +9,7 @@ from hypothesis import strategies
 
 from fedlora.core.adapter import Adapter, AdapterSpec, HeadMode
 from fedlora.core.kinds import Kind, vera_projection
+from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload, from_bytes, to_bytes, type_of_wire
 from fedlora.core.rounds import (
     Client,
@@ -18,7 +19,6 @@ from fedlora.core.rounds import (
     Fitted,
     Order,
     Reply,
-    Score,
     ScoreJob,
     Trainer,
 )
@@ -130,6 +130,11 @@ class Watched:
     def head(self) -> Mapping[str, torch.Tensor]:
         """The inner trainer's."""
         return self.inner.head
+
+    @property
+    def scoring(self) -> Scoring:
+        """The inner trainer's."""
+        return self.inner.scoring
 
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Ask the inner trainer and remember."""

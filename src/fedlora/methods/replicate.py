@@ -82,8 +82,7 @@ class Replicate(Slotwise):
         start = self.receive(payload, kept, client, spec)
         fitted = yield Fit(start, BOTH, score_on="validation" if "score" in payload else None)
         up, keep = self.upload(start, fitted.start, kept, round)
-        accuracy = fitted.score.accuracy if fitted.score else None
-        return Outcome({**up, "score": accuracy} if accuracy is not None else up, keep)
+        return Outcome({**up, "score": fitted.score} if fitted.score is not None else up, keep)
 
     def aggregate(self, state: State, uploads: Iterable[Upload], round: int) -> State:
         """The mean of every slot over the clients that own it; and who is promoted."""

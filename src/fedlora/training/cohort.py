@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from fedlora.core.adapter import Start, additions, on_device
 from fedlora.core.lowrank import LowRank
-from fedlora.core.rounds import Failure, FitJob, Fitted, Score, ScoreJob
+from fedlora.core.metrics import Score
+from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob
 from fedlora.core.seeds import stream_seed
 from fedlora.training.batches import batches
 from fedlora.training.maps import Addition, addition
@@ -209,7 +210,7 @@ class CohortTrainer(PlainTrainer):
                 labels = self._labels(tokens.labels[batch], label_permutation)
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == labels).sum())
-        return Score(len(order), correct, loss)
+        return Score(len(order), {"correct": correct, "loss": loss})
 
     def _scores(self, encoder: PackedEncoder, start: Start, batch: Indices, tokens: Tokens, size: int) -> Tensor:
         pieces = [batch[first : first + size] for first in range(0, len(batch), size)]

@@ -17,13 +17,15 @@ from torch.nn import functional
 
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, Tensors, on_device
 from fedlora.core.kinds import Side
+from fedlora.core.metrics import Score, Scoring
 from fedlora.core.penalties import penalty
-from fedlora.core.rounds import Duration, Failure, Fit, FitJob, Fitted, Score, ScoreJob
+from fedlora.core.rounds import Duration, Failure, Fit, FitJob, Fitted, ScoreJob
 from fedlora.core.seeds import stream_seed
 from fedlora.training.batches import batches, padded
 from fedlora.training.memory import Portions
 from fedlora.training.model import Base
 from fedlora.training.split import Indices, Owned
+from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import Tokens
 
 _SCORE_BATCH = 64
@@ -108,6 +110,11 @@ class PlainTrainer:
         return self._spec
 
     @property
+    def scoring(self) -> Scoring:
+        """The metrics of classification."""
+        return Classification(self._base.labels).scoring
+
+    @property
     def head(self) -> Tensors:
         """The base's dense parts, or those of the adapter that the run goes on from."""
         start = self._spec.start
@@ -176,7 +183,7 @@ class PlainTrainer:
                 logits, labels = self._scoring.run(len(batch), partial(self._logits, tokens, batch, permutation, start))
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == labels).sum())
-        return Score(len(order), correct, loss)
+        return Score(len(order), {"correct": correct, "loss": loss})
 
     def _logits(
         self,

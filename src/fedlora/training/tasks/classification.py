@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classification of texts: one label of several for each text."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fedlora.core.metrics import EXAMPLES, Metric, Range, Scoring, Sums, mean_of
+from fedlora.training.data import Texts
+from fedlora.training.split import Indices, Owned
+from fedlora.training.tokens import Tokens, tokenise_once
+
+_HIT, _PREDICTED, _LABELLED = "hit", "predicted", "labelled"
+"""Of one label, `hit.3`: examples that have it and are predicted to; that are predicted to; that have it."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One of several labels for each text.
+
+    Args:
+        labels: their names, in the order of the logits.
+        clients_count_labels: whether a client's score has the counts by label, from which its F1 comes. The server then
+            learns how many test examples of each label a client has.
+    """
+
+    labels: Sequence[str]
+    clients_count_labels: bool = False
+
+    @property
+    def name(self) -> str:
+        """As records call it."""
+        return "classification"
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing one label of L with equal probabilities: 1 / L."""
+        return 1.0 / len(self.labels)
+
+    @property
+    def scoring(self) -> Scoring:
+        """Accuracy, mean loss, and F1 where counts by label are known."""
+        count = len(self.labels)
+        sums: dict[str, Range] = {"correct": (0.0, 1.0), "loss": (-math.inf, math.inf)}
+        if self.clients_count_labels:
+            counts = (f"{kind}.{label}" for kind in (_HIT, _PREDICTED, _LABELLED) for label in range(count))
+            sums |= dict.fromkeys(counts, (0.0, 1.0))
+        metrics = (
+            Metric("accuracy", True, mean_of("correct"), "percent", "accuracy, %"),
+            Metric("loss", False, mean_of("loss"), "plain", "mean loss an example"),
+            Metric("macro_f1", True, partial(macro_f1, count), "percent", "macro F1, %"),
+            Metric("weighted_f1", True, partial(weighted_f1, count), "percent", "weighted F1, %"),
+        )
+        return Scoring(metrics, sums)
+
+    def encode(self, texts: Texts, tokenizer: Any, fingerprint: str, max_length: int) -> Tokens:
+        """The tokens of every text, special tokens included, cut at `max_length`; from a cache where there is one."""
+        return tokenise_once(texts, tokenizer, fingerprint, max_length)
+
+    def targets(self, tokens: Tokens, examples: Indices, client: Owned | None, device: str) -> Tensor:
+        """The label of each example (examples,), in the client's own numbers where it has such."""
+        labels = tokens.labels[examples]
+        if client is not None and client.label_permutation is not None:
+            labels = client.label_permutation[labels]
+        return torch.from_numpy(labels).to(device)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of logits (examples, labels), summed over the examples."""
+        return functional.cross_entropy(logits, targets, reduction="sum")
+
+    def sums(self, logits: Tensor, targets: Tensor, client: Owned | None) -> Sums:
+        """Correct answers and loss, and counts by label (by the dataset's numbers) where they may be told."""
+        loss = float(self.loss(logits, targets))
+        predicted = logits.argmax(dim=1).cpu().numpy()
+        true = targets.cpu().numpy()
+        sums = {"correct": int((predicted == true).sum()), "loss": loss}
+        if client is not None and not self.clients_count_labels:
+            return sums
+        if client is not None and client.label_permutation is not None:
+            back = numpy.argsort(client.label_permutation)
+            predicted, true = back[predicted], back[true]
+        found = ((_HIT, true[predicted == true]), (_PREDICTED, predicted), (_LABELLED, true))
+        return sums | {f"{kind}.{label}": n for kind, labels in found for label, n in _counts(labels)}
+
+
+def _counts(labels: NDArray[numpy.int64]) -> list[tuple[int, int]]:
+    """(label, how often) of the labels that occur."""
+    numbers, counts = numpy.unique(labels, return_counts=True)
+    return list(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+def macro_f1(labels: int, sums: Sums) -> float | None:
+    """The mean of the labels' F1, every label that occurs or is predicted counting the same."""
+    each = [f1 for f1, _ in _each_f1(labels, sums)]
+    return sum(each) / len(each) if each else None
+
+
+def weighted_f1(labels: int, sums: Sums) -> float | None:
+    """The mean of the labels' F1, weighted by how many examples have the label."""
+    each = _each_f1(labels, sums)
+    return sum(f1 * support for f1, support in each) / sums[EXAMPLES] if each else None
+
+
+def _each_f1(labels: int, sums: Sums) -> list[tuple[float, float]]:
+    """(2 TP / (2 TP + FP + FN), examples) of every label that occurs or is predicted; empty without counts."""
+    found = []
+    for label in range(labels):
+        hit, predicted, labelled = (sums.get(f"{kind}.{label}", 0) for kind in (_HIT, _PREDICTED, _LABELLED))
+        if predicted or labelled:
+            found.append((2.0 * hit / (predicted + labelled), labelled))
+    return found
