@@ -17,7 +17,7 @@ from fedlora.deploy.remote import AbsentError, Patience, RemoteTransport
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site_config import build_site, read_site
 from fedlora.deploy.sockets import read_key
-from fedlora.errors import ConfigError, PayloadError, RunFolderError
+from fedlora.errors import ConfigError, PayloadError, QuorumError, RunFolderError
 
 METHODS = ("lora-a2", "fedsa", "flora")
 
@@ -184,7 +184,7 @@ def test_a_lost_memory_is_told_and_made_good(world, threads, tmp_path):
     records = run_server(own.config, Harmful(own), tmp_path / "out")
     for _, record in records:
         if record and record.round == 2:
-            (client_states,) = (own.folder / "sites" / "birch" / "private").glob("*/client states")
+            (client_states,) = (own.folder / "sites" / "birch" / "private").glob("*/client_states")
             shutil.rmtree(client_states)
     first, second, third, fourth = statuses(tmp_path / "out", "birch")
     assert (first, second, fourth) == ("accepted", "accepted", "accepted")
@@ -198,7 +198,7 @@ def test_too_few_stop_the_run_and_it_goes_on(world, tmp_path):
         for path in own.sites():
             stack.enter_context(thread_site(path))
         connection = Harmful(own, sends=lambda name, round: round != 2 or name == "ash")
-        with pytest.raises(AbsentError, match=r"Round 2: 1 of 3 sites .* fewer than deploy.quorum \(2\)"):
+        with pytest.raises(QuorumError, match=r"Round 2: 1 of 3 clients gave .* fewer than deploy.quorum \(2\); birch failed with no answer"):
             run(own, tmp_path / "out", connection, quorum=2)
     with ExitStack() as stack:  # the sites are started anew, too
         for path in own.sites():

@@ -150,6 +150,7 @@ def plan_of(config: Config) -> Plan:
         evaluate_every=config.evaluate.every,
         part=config.evaluate.part,
         norm_limit=config.clients.norm_limit,
+        quorum=config.deploy.quorum if config.deploy else 1,
     )
 
 

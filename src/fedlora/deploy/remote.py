@@ -34,7 +34,6 @@ class Patience:
     sites: int
     wait: float = 300.0
     deadline: float | None = None
-    quorum: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -119,24 +118,11 @@ class RemoteTransport:
         return self.members.roster()
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
-        """Send the orders and yield what comes within the deadline.
-
-        Raises:
-            AbsentError: fewer updates than the quorum.
-        """
-        train = bool(orders) and orders[0].kind == "train"
+        """Send the orders and yield what comes within the deadline."""
         self._round = orders[0].round if orders else self._round
         limit = self._limit(orders[0].kind if orders else "")
         self._greet(limit)
-        answered = 0
-        for answer in self._answers({order.client.id: ("order", order, {}) for order in orders}, limit):
-            answered += isinstance(answer, Reply)
-            yield answer
-        if train and answered < min(self._patience.quorum, len(orders)):
-            raise AbsentError(
-                f"Round {self._round}: {answered} of {len(orders)} sites gave an update within {limit:g} seconds, "
-                f"fewer than deploy.quorum ({self._patience.quorum}): see to the sites or lower it, then resume."
-            )
+        yield from self._answers({order.client.id: ("order", order, {}) for order in orders}, limit)
 
     def finish(self, orders: Sequence[Order], summary: Mapping[str, object]) -> list[str]:
         """Have every site write its own model; returns those that have."""
@@ -161,7 +147,7 @@ class RemoteTransport:
         for client, (kind, order, further) in asked.items():
             node = self.members.node(client)
             if node not in there:
-                yield Failure(client, order.round, "not connected")
+                yield Failure(client, order.round, "not connected", "no answer")
                 continue
             own = self._send(kind, order, node, further, limit)
             waiting[own.number] = own
@@ -177,7 +163,7 @@ class RemoteTransport:
             self._slowest.setdefault(kind, deque(maxlen=_PAST)).append(seconds)
         for own in waiting.values():
             traffic = Traffic(down=own.payload, overhead=own.sent - own.payload)
-            yield Failure(own.order.client.id, own.order.round, f"no answer within {limit:g} s", traffic=traffic)
+            yield Failure(own.order.client.id, own.order.round, f"no answer within {limit:g} s", "no answer", traffic)
 
     def _send(self, kind: str, order: Order, node: str, further: Mapping[str, object], limit: float) -> _Open:
         self._count += 1

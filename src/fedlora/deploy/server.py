@@ -127,7 +127,7 @@ def _deployed(config: Config, own: DeploySection) -> tuple[Experiment, Patience]
         digests=example_digests(no_tokens(), test, unknown),
         origin="",
     )
-    return experiment, Patience(own.sites, own.wait, own.deadline, own.quorum)
+    return experiment, Patience(own.sites, own.wait, own.deadline)
 
 
 def _note(folder: Path, remote: RemoteTransport, run: str) -> None:

@@ -45,6 +45,8 @@ class Plan:
     """Which examples to score on; choices are made on the validation part."""
     norm_limit: float | None = 1e6
     """The largest Euclidean norm of an upload; a longer one is refused. None: any finite one."""
+    quorum: int = 1
+    """A round fails where fewer clients take part; 0: a round may come to nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,8 +121,8 @@ def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, R
         The server after each round, and the round's record.
 
     Raises:
-        DivergedError: a client's loss was not finite; the state before that round is the last one yielded.
-        FedloraError: every client of a round failed.
+        QuorumError: fewer clients than the plan's quorum took part in a round.
+        DivergedError: likewise, because losses were not finite. The state before that round is the last one yielded.
     """
     plan = federation.plan
     for round in range(server.round + 1, plan.rounds + 1):
@@ -176,7 +178,7 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
         state = federation.method.aggregate(state, itertools.chain([first], uploads), round)
     for _ in uploads:
         pass  # a method that stopped early has still been sent these
-    collector.raise_if_all_failed(begun=bool(server.last_seen_rounds))
+    collector.require_quorum(plan.quorum)
     dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
     records = sorted([*collector.records.values(), *dropped], key=lambda record: record.client)
     seen = {

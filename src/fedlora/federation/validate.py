@@ -78,7 +78,7 @@ def _or_refusal(made: Callable[[], Reply], order: Order) -> Reply | Failure:
     try:
         return made()
     except PayloadError as error:
-        return Failure(order.client.id, order.round, f"refused: {error}", refused=True)
+        return Failure(order.client.id, order.round, f"refused: {error}", kind="refused")
 
 
 def require_envelope(reply: Reply, order: Order) -> None:

@@ -128,7 +128,7 @@ class CohortTrainer(PlainTrainer):
         for own, loss in zip(members, losses, strict=True):
             if own in lost:
                 reason = f"the loss is {loss} at step {step + 1} of {len(own.plan)}"
-                own.failure = Failure(own.job.client, own.job.round, reason, diverged=True)
+                own.failure = Failure(own.job.client, own.job.round, reason, kind="diverged")
         if lost:  # gradients are sums over all tokens of a pass: make those of the others without it
             rest = [own for own in members if own not in lost]
             return self._advance(encoder, rest, step) if rest else None

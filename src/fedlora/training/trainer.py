@@ -146,7 +146,7 @@ class PlainTrainer:
                 loss = self._step(run, batch, permutation)
                 if not math.isfinite(loss):
                     reason = f"the loss is {loss} at step {step + 1} of {len(plan)}"
-                    return Failure(job.client, job.round, reason, diverged=True)
+                    return Failure(job.client, job.round, reason, kind="diverged")
                 losses, seen = losses + loss * len(batch), seen + len(batch)
         return Fitted(run.result(), len(plan), losses / max(seen, 1), run.mean_gradient(len(plan)))
 
