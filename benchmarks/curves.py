@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -24,6 +25,7 @@ import numpy
 from fedlora.app.build import cores
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Client, Duration, Order
+from fedlora.federation.executor import Inline, Threads
 from fedlora.federation.local import LocalTransport
 from fedlora.methods.fedit import FedIT
 from fedlora.training.cohort import CohortTrainer
@@ -52,7 +54,8 @@ def seconds(base, clients, examples, length, rank, batch=16, client_batch=1, wor
         rounds=2, tokens_a_pass=10**9 if client_batch > 1 else 1024,
     )  # fmt: skip
     members = [Client(name, examples, rank) for name in owned]
-    transport = LocalTransport(members, method, trainer, client_batch=client_batch, workers=workers)
+    executor = partial(Threads, count=workers) if workers else Inline
+    transport = LocalTransport(members, method, trainer, client_batch=client_batch, executor=executor)
     state = method.init(spec, 0)
     payload = {"adapter": method.dispatch(state, members[0], 1), "head": trainer.head}
 

@@ -7,6 +7,7 @@ import time
 import tomllib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from fedlora.app.config import read_config
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Order, Reply
 from fedlora.core.seeds import numpy_stream
+from fedlora.federation.executor import Inline, Threads
 from fedlora.federation.local import LocalTransport
 from fedlora.training.batches import batches, padded
 from fedlora.training.trainer import PlainTrainer
@@ -49,7 +51,11 @@ def orders(simulation):
 
 def ours(simulation, trainer, client_batch, workers):
     transport = LocalTransport(
-        simulation.transport.roster(), simulation.federation.method, trainer, client_batch=client_batch, workers=workers
+        simulation.transport.roster(),
+        simulation.federation.method,
+        trainer,
+        client_batch=client_batch,
+        executor=partial(Threads, count=workers) if workers else Inline,
     )
 
     def run():

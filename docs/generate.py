@@ -19,7 +19,7 @@ from results import WHEN, measured, svg
 from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
 from fedlora.app.sections import section_of
-from fedlora.deploy.site_config import SiteConfig
+from fedlora.deploy.config import SiteConfig
 from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
 from fedlora.methods.wrap import WRAPPERS

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from framing import message_of, parts
 
 from fedlora.core.metrics import Score
 from fedlora.core.payload import cast_floats, from_bytes, to_bytes, walk_tensors
@@ -27,7 +28,8 @@ from fedlora.core.rounds import Client, Order, Reply, Upload
 from fedlora.core.schema import ReplySchema, UploadSchema
 from fedlora.errors import PayloadError
 from fedlora.federation import validate
-from fedlora.federation.transport import decode_reply, encode_reply, split_head
+from fedlora.federation.transport import split_head
+from fedlora.federation.wire import decode_answer, encode_reply
 from fedlora.laws.standin import SCORING
 from fedlora.laws.world import World, play
 from fedlora.methods.fedit import FedIT
@@ -78,12 +80,12 @@ def cases():
         run = play(method, World(SHAPES, ranks, (5, 4), 3, nobody, nobody, 1.0, head, wire, 1, kind))
         for (round, client), reply in run.transport.replies.items():
             order, _ = run.exchange(round, client)
-            found.append(Case(rule, method, run.servers[round - 1].state, order, *encode_reply(reply)))
+            found.append(Case(rule, method, run.servers[round - 1].state, order, *parts(encode_reply(reply))))
     for client in ("c0", "c1", "c2"):
         schema = ReplySchema(UploadSchema(), {}, torch.float32, scoring=SCORING)
         asked = Order("evaluate", 3, Client(client, 5, 2), {}, schema=schema)
         reply = Reply(client, 3, score=Score(9, {"close": 4, "loss": 3.25}))
-        found.append(Case("score alone", None, None, asked, *encode_reply(reply)))
+        found.append(Case("score alone", None, None, asked, *parts(encode_reply(reply))))
     return found
 
 
@@ -526,7 +528,7 @@ def agrees(reply, envelope, payload):
 
 def let_in(case, envelope, payload):
     """What validation makes of it, by the whole way that a stranger's bytes go: a reply, or the reason against it."""
-    answer = validate.validate_encoded(case.order, envelope, payload)
+    answer = validate.received(case.order, message_of(envelope, payload))
     if isinstance(answer, Reply):
         answer = validate.validate_reply(answer, case.order)
     return answer if isinstance(answer, Reply) else answer.reason
@@ -572,7 +574,7 @@ def fuzz(count, seed, enough=math.inf):
             kind = "unchanged"
         tried[kind] += 1
         try:
-            decode_reply(envelope, payload)
+            decode_answer(message_of(envelope, payload))
         except PayloadError:
             pass
         except Exception as error:

@@ -7,8 +7,8 @@ import torch
 
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.metrics import Score
-from fedlora.core.rounds import Client, Failure
 from fedlora.core.payload import to_bytes
+from fedlora.core.rounds import Client, Failure
 from fedlora.errors import DivergedError, FedloraError, ModelError, QuorumError
 from fedlora.federation import server as server_module
 from fedlora.federation.client_states import HeldClientStates

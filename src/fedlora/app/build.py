@@ -4,7 +4,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from fedlora.core.payload import type_of_wire
 from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ConfigError, ModelError
+from fedlora.federation.executor import Threads
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
 from fedlora.methods.base import Method
@@ -118,12 +119,13 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     trainer = new_trainer(config, own.base, spec, method, train=own.train, test=own.test, owned=dealt.clients)
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
+    threads = 1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores()
     transport = LocalTransport(
         clients,
         method,
         trainer,
         client_batch=config.clients.client_batch or (1 if on_cpu(config) else 16),
-        workers=1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores(),
+        executor=partial(Threads, count=threads),
     )
     return Simulation(
         config=config,
