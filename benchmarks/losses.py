@@ -99,7 +99,7 @@ def settings(method, seed, rounds):
 
 def run(config, resources, harms, folder):
     simulation = build(config, resources, workers=1)
-    clients = simulation.transport.roster()
+    clients = simulation.federation.transport.roster()
     sites = {client.id: Site(simulation, client, folder / "sites" / client.id) for client in clients}
     connection, out = Post(sites, config.run.seed, harms), folder / "run"
     for _ in run_server(config, connection, out, clock=connection.clock):

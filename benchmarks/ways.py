@@ -43,7 +43,7 @@ def problem(name, data, base, examples=None):
 
 def orders(simulation):
     """What the server asks in round 1."""
-    method, spec, own = simulation.federation.method, simulation.spec, simulation.transport.roster()
+    method, spec, own = simulation.federation.method, simulation.spec, simulation.federation.transport.roster()
     state = method.init(spec, 0)
     head = {"head": simulation.trainer.head}
     return [Order("train", 1, client, {"adapter": method.dispatch(state, client, 1), **head}) for client in own]
@@ -51,7 +51,7 @@ def orders(simulation):
 
 def ours(simulation, trainer, client_batch, workers):
     transport = LocalTransport(
-        simulation.transport.roster(),
+        simulation.federation.transport.roster(),
         simulation.federation.method,
         trainer,
         client_batch=client_batch,
@@ -61,7 +61,7 @@ def ours(simulation, trainer, client_batch, workers):
     def run():
         replies = list(transport.exchange(orders(simulation)))
         assert all(isinstance(reply, Reply) for reply in replies), replies
-        sizes = {client.id: client.examples for client in simulation.transport.roster()}
+        sizes = {client.id: client.examples for client in simulation.federation.transport.roster()}
         return sum(reply.loss * sizes[reply.client] for reply in replies) / sum(sizes.values())
 
     return run

@@ -191,8 +191,8 @@ class RemoteTransport:
                         kind = asked.order.kind
                         slowest[kind] = max(slowest.get(kind, 0.0), self._clock() - asked.at)
                     yield answer
-        for kind, seconds in slowest.items():
-            self._slowest.setdefault(kind, deque(maxlen=_PAST)).append(seconds)
+        for work, seconds in slowest.items():
+            self._slowest.setdefault(work, deque(maxlen=_PAST)).append(seconds)
         for asked in waiting.values():
             traffic = Traffic(down=asked.sent.payload, overhead=asked.sent.overhead)
             client, round = asked.order.client.id, asked.order.round
@@ -243,8 +243,10 @@ class RemoteTransport:
                 raise PayloadError(f"it answers a hello with {_CALLED[type(answer)]}.")
             name = answer.name if isinstance(answer, Refusal) else answer.client.id
             differs = difference(self._shared, answer.shared, name)
-            if differs or isinstance(answer, Refusal):
-                raise PayloadError(differs or f"it does not take part: {answer.reason}")
+            if differs:
+                raise PayloadError(differs)
+            if isinstance(answer, Refusal):
+                raise PayloadError(f"it does not take part: {answer.reason}")
             self._check_client([answer.client])
             self.members.join(node, answer.client)
         except FedloraError as error:

@@ -103,7 +103,7 @@ class Collector:
             )
         if first.kind == "diverged":
             raise DivergedError(f"{told}. Lower train.lr, or look at this client's data.")
-        raise QuorumError(f"{told}. See to it, then resume.")
+        raise QuorumError(f"{told}. Mend the cause, then resume the run.")
 
 
 def _bytes(payload: Payload) -> int:

@@ -13,7 +13,8 @@ from fedlora.core.metrics import Score
 from fedlora.core.rounds import Failure, FailureKind, FitJob, Fitted, ScoreJob, Trainer
 from fedlora.errors import StateLostError
 
-Job, Answer = TypeVar("Job"), TypeVar("Answer")
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
 _LONGEST = 500
 """Characters of an exception that a reason keeps."""
 

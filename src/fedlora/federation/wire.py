@@ -214,7 +214,7 @@ def decode_answer(data: bytes) -> Answer:
         case "finished", {"number": list(number), **others} if not others:
             return Finished(_number(number))
         case "refused", {"name": str(name), "reason": str(reason), "shared": dict(shared), **others} if not others:
-            return Refusal(_name(name), _short(reason, MOST_REASON), _texts(shared))
+            return Refusal(_short(name, MOST_NAME, 1), _short(reason, MOST_REASON), _texts(shared))
         case "introduction", {
             "name": str(name),
             "examples": int(examples),
@@ -224,7 +224,7 @@ def decode_answer(data: bytes) -> Answer:
         } if not others and _are_whole(examples, rank):
             if not (0 < examples <= _LARGEST and 0 < rank <= _LARGEST):
                 raise PayloadError("an introduction with numbers of examples and rank that cannot be")
-            return Introduction(Client(_name(name), examples, rank), _texts(shared))
+            return Introduction(Client(_short(name, MOST_NAME, 1), examples, rank), _texts(shared))
     raise PayloadError(f"this is no message of kind {frame.kind!r} from a client")
 
 
@@ -290,13 +290,7 @@ def _texts(value: Mapping[str, Any]) -> Mapping[str, str]:
     return value
 
 
-def _name(text: str) -> str:
-    if not text:
-        raise PayloadError("a site without a name")
-    return _short(text, MOST_NAME)
-
-
-def _short(text: str, most: int) -> str:
-    if len(text) > most:
-        raise PayloadError(f"a text of {len(text)} characters, more than {most}")
+def _short(text: str, most: int, least: int = 0) -> str:
+    if not least <= len(text) <= most:
+        raise PayloadError(f"a text of {len(text)} characters, expected {least} to {most}")
     return text
