@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -24,7 +25,9 @@ import numpy
 from fedlora.app.build import cores
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Client, Order
+from fedlora.federation.executor import Inline, Threads
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.methods.fedit import FedIT
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.generated import generated_base
@@ -54,7 +57,8 @@ def seconds(base, clients, examples, length, rank, batch=16, client_batch=1, wor
     parts = {"train": tokens, "test": tokens, "owned": owned}
     trainer = ModelTrainer(forward, Classification(base.labels), settings, **parts, seed=0, rounds=2)
     members = [Client(name, examples, rank) for name in owned]
-    transport = LocalTransport(members, method, trainer, client_batch=client_batch, workers=workers)
+    executor = partial(Threads, count=workers) if workers else Inline
+    transport = LocalTransport(members, Pipeline(method), trainer, client_batch=client_batch, executor=executor)
     state = method.init(spec, 0)
     payload = {"adapter": method.dispatch(state, members[0], 1), "head": trainer.head}
 

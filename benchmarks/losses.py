@@ -22,9 +22,9 @@ from fedlora.app.progress import quiet_libraries
 from fedlora.core.payload import from_bytes, to_bytes
 from fedlora.core.seeds import numpy_stream
 from fedlora.deploy.connection import Arrival
-from fedlora.deploy.messages import decode_message
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site
+from fedlora.federation.frame import decode_frame
 
 SITES, SHARE = 20, 1 / 3
 HARMS = ("lost", "late", "twice", "damaged")
@@ -47,8 +47,7 @@ class Post:
 
     def send(self, node, data, patience):
         self.ticket += 1
-        message = decode_message(data)
-        order = message.envelope.get("order", {})
+        order = decode_frame(data).fields.get("order", {})
         harm = self.fate(node, order["round"]) if order.get("kind") == "train" else None
         if self.harms == "absent" and harm in ("lost", "late", "damaged"):
             return str(self.ticket)
@@ -100,7 +99,7 @@ def settings(method, seed, rounds):
 
 def run(config, resources, harms, folder):
     simulation = build(config, resources, workers=1)
-    clients = simulation.transport.roster()
+    clients = simulation.federation.transport.roster()
     sites = {client.id: Site(simulation, client, folder / "sites" / client.id) for client in clients}
     connection, out = Post(sites, config.run.seed, harms), folder / "run"
     for _ in run_server(config, connection, out, clock=connection.clock):

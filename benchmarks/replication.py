@@ -22,6 +22,7 @@ from fedlora.core.payload import tensors_at
 from fedlora.core.rounds import Client, FitJob, ScoreJob, Upload
 from fedlora.core.seeds import numpy_stream
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.methods.base import State
 from fedlora.methods.fedit import FedIT
@@ -63,7 +64,9 @@ def main(data, folder, out, lr=5e-4):
     spec = base.spec(LOW, SCALE, head="shared")
     trainer = trainer_of(spec)
     clients = [Client(name, len(own.train), LOW) for name, own in owned.items()]
-    equal = Federation(FedIT(), spec, LocalTransport(clients, FedIT(), trainer), Plan(1, SEED), trainer)
+    equal = Federation(
+        Pipeline(FedIT()), spec, LocalTransport(clients, Pipeline(FedIT()), trainer), Plan(1, SEED), trainer
+    )
     server, first = next(federate(equal, begin(equal, trainer.head)))
     print("round 1, all at rank 5:", first.global_metrics["accuracy"], flush=True)
 

@@ -23,6 +23,7 @@ from torch import nn
 from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.federation.settings import EvaluateSettings
 from fedlora.methods import find_method
@@ -77,7 +78,7 @@ def main(data, folder, name, out, seed=0):
     )
     clients = [Client(client, len(own.train), RANK) for client, own in dealt.clients.items()]
     plan = Plan(ROUNDS, seed, evaluate=EvaluateSettings(every=4))
-    federation = Federation(method, spec, LocalTransport(clients, method, trainer), plan, trainer)
+    federation = Federation(Pipeline(method), spec, LocalTransport(clients, Pipeline(method), trainer), plan, trainer)
     result = {
         "method": name,
         "seed": seed,

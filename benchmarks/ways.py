@@ -7,6 +7,7 @@ import time
 import tomllib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from fedlora.app.config import read_config
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Order, Reply
 from fedlora.core.seeds import numpy_stream
+from fedlora.federation.executor import Inline, Threads
 from fedlora.federation.local import LocalTransport
 from fedlora.training.batches import batches, padded
 from fedlora.training.forward.padded import PaddedForward
@@ -43,7 +45,7 @@ def problem(name, data, base, examples=None):
 
 def orders(simulation):
     """What the server asks in round 1."""
-    method, spec, own = simulation.federation.method, simulation.spec, simulation.transport.roster()
+    method, spec, own = simulation.federation.method, simulation.spec, simulation.federation.transport.roster()
     state = method.init(spec, 0)
     head = {"head": simulation.trainer.head}
     return [Order("train", 1, client, {"adapter": method.dispatch(state, client, 1), **head}) for client in own]
@@ -51,13 +53,17 @@ def orders(simulation):
 
 def ours(simulation, trainer, client_batch, workers):
     transport = LocalTransport(
-        simulation.transport.roster(), simulation.federation.method, trainer, client_batch=client_batch, workers=workers
+        simulation.federation.transport.roster(),
+        simulation.federation.method,
+        trainer,
+        client_batch=client_batch,
+        executor=partial(Threads, count=workers) if workers else Inline,
     )
 
     def run():
         replies = list(transport.exchange(orders(simulation)))
         assert all(isinstance(reply, Reply) for reply in replies), replies
-        sizes = {client.id: client.examples for client in simulation.transport.roster()}
+        sizes = {client.id: client.examples for client in simulation.federation.transport.roster()}
         return sum(reply.loss * sizes[reply.client] for reply in replies) / sum(sizes.values())
 
     return run

@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
 import results
+from fedlora.methods.wrap import WRAPPERS
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from results import WHEN, measured, svg
@@ -21,10 +22,9 @@ from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
 from fedlora.app.sections import keys
 from fedlora.app.sections import sections as config_sections
-from fedlora.deploy.site_config import SiteConfig
+from fedlora.deploy.config import SiteConfig
 from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
-from fedlora.methods.wrap import WRAPPERS
 from fedlora.report.tables import size
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import tomli_w
+from loopback.processes import Loopback, free_port
 
-from fedlora.deploy.loopback import Loopback, free_port
-from fedlora.deploy.sockets import new_key
+from fedlora.deploy.connection import new_key
 from fedlora.training.generated import generated_base, generated_dataset
 
 RANKS = {"ash": 1, "birch": 2, "cedar": 4}

@@ -37,7 +37,7 @@ THIRD_PARTIES = {
     "laws": {"torch", "hypothesis"},
     "report": {"jinja2", "matplotlib"},
     "app": {"torch", "pydantic", "tomli_w", "rich", "transformers"},
-    "deploy": {"torch", "numpy", "pydantic", "httpx", "uvicorn"},
+    "deploy": {"torch", "numpy", "pydantic"},
     "flower": {"flwr"},
     "cli": {"typer"},
     "__init__": set(),
@@ -92,7 +92,7 @@ def test_a_file_imports_only_what_stands_below_it(file):
         ("laws", "from fedlora.training.model import Base"),
         ("app", "import flwr"),
         ("deploy", "import flwr"),
-        ("deploy", "from fedlora.deploy.flower.connection import GridConnection"),
+        ("deploy", "from fedlora.deploy.flower.carrier import GridConnection"),
         ("cli", "import torch"),
     ],
 )

@@ -214,7 +214,7 @@ def site(
 ) -> None:
     """Be a site of a deployed federation: hold base, data and private memory, and answer until stopped."""
     from fedlora.app.progress import quiet_libraries
-    from fedlora.deploy.daemon import run_site
+    from fedlora.deploy.site import run_site
 
     quiet_libraries()
     with _interruptible("what the site keeps is on its disk"):

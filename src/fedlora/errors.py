@@ -10,7 +10,8 @@
     |   |-- ModelError      bases, targets, adapters on disk
     |   |-- MethodError     a method and what is asked of it do not fit
     |   |-- RunFolderError  a run folder that is in the way, foreign or damaged
-    |   `-- DivergedError   training left the finite numbers
+    |   `-- DivergedError   training left the finite numbers at so many clients that a round failed
+    |-- QuorumError         too few clients took part in a round
     |-- ReportError         a page that could not be drawn or written
     |-- PayloadError         bytes that are no payload, or contents that were not ordered
     `-- StateLostError     a client no longer holds what an order builds on
@@ -52,7 +53,11 @@ class RunFolderError(UserError):
 
 
 class DivergedError(UserError):
-    """Training left the finite numbers."""
+    """Training left the finite numbers at so many clients that a round failed."""
+
+
+class QuorumError(FedloraError):
+    """Fewer clients than the quorum took part in a round. The state before the round is whole: a run can be resumed."""
 
 
 class ReportError(FedloraError):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
+from tests.deploy.direct import DirectConnection
 
 from fedlora.app.build import build, load
 from fedlora.app.config import make_config
@@ -21,11 +22,10 @@ from fedlora.app.progress import quiet_libraries
 from fedlora.app.run import Run
 from fedlora.core.payload import to_bytes
 from fedlora.core.rounds import Client
-from fedlora.deploy.connection import DirectConnection
+from fedlora.deploy.config import build_site, read_site
+from fedlora.deploy.connection import new_key, open_socket, read_key, serve_bytes
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site
-from fedlora.deploy.site_config import build_site, read_site
-from fedlora.deploy.sockets import new_key, open_socket, read_key, serve_bytes
 from fedlora.methods import BUILT_IN
 from fedlora.training.generated import generated_dataset
 

@@ -21,7 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlora.deploy.loopback import Loopback, free_port
+try:  # earlier commits have it in the package
+    from fedlora.deploy.loopback import Loopback, free_port
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from examples.loopback.processes import Loopback, free_port
 
 ROOT = Path(__file__).parents[2]
 MARK = "strangers_app"
@@ -249,7 +253,7 @@ def main():
 
     options = {}
     if own.proxy in {"forwarder", "nginx"}:
-        from fedlora.deploy import proxies
+        from examples.loopback import proxies
 
         options = {"proxy": getattr(proxies, own.proxy)}
     print(f"the deployment of {Path(fedlora.__file__).parents[2]}, proxy: {own.proxy}", flush=True)

@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from examples.loopback.credentials import make_authority, make_certificate, make_node_key
 
-from fedlora.deploy.credentials import make_authority, make_certificate, make_node_key
 from fedlora.errors import UserError
 
 GUIDE = Path(__file__).parents[2] / "docs" / "deploy.md"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from examples.loopback.processes import APP, free_port
 from tests.deploy.conftest import journal_state
 
 from fedlora.app.build import build
 from fedlora.app.config import read_config
 from fedlora.app.run import Run
-from fedlora.deploy.loopback import APP, free_port
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install fedlora[flower]")
 pytestmark = pytest.mark.slow

@@ -5,13 +5,13 @@ import signal
 import time
 
 import pytest
+from examples.loopback import proxies
+from examples.loopback.credentials import make_authority, make_node_key
+from examples.loopback.processes import Loopback
 from tests.deploy.conftest import RANKS, journal_state, lines
 
-from fedlora.deploy import proxies
-from fedlora.deploy.credentials import make_authority, make_node_key
-from fedlora.deploy.loopback import Loopback
-from fedlora.deploy.site_config import read_site
-from fedlora.deploy.sockets import new_key
+from fedlora.deploy.config import read_site
+from fedlora.deploy.connection import new_key
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install fedlora[flower]")
 pytestmark = pytest.mark.slow

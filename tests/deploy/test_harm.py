@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.conftest import journal_state, lines, thread_site, write_rows
+from tests.deploy.direct import DirectConnection
 
 from fedlora.app.config import make_config
 from fedlora.core.rounds import Client
-from fedlora.deploy.answers import read_hello
-from fedlora.deploy.connection import Arrival, DirectConnection
-from fedlora.deploy.messages import Message
+from fedlora.deploy.config import build_site, read_site
+from fedlora.deploy.connection import Arrival, read_key
 from fedlora.deploy.remote import AbsentError, RemoteTransport
 from fedlora.deploy.server import run_server
-from fedlora.deploy.site_config import build_site, read_site
-from fedlora.deploy.sockets import read_key
-from fedlora.errors import ConfigError, PayloadError, RunFolderError
+from fedlora.errors import ConfigError, PayloadError, QuorumError, RunFolderError
+from fedlora.federation.frame import Frame, encode_frame
 from fedlora.federation.settings import DeploySettings
+from fedlora.federation.wire import decode_answer
 
 METHODS = ("lora-a2", "fedsa", "flora")
 
@@ -185,7 +185,7 @@ def test_a_lost_memory_is_told_and_made_good(world, threads, tmp_path):
     records = run_server(own.config, Harmful(own), tmp_path / "out")
     for _, record in records:
         if record and record.round == 2:
-            (client_states,) = (own.folder / "sites" / "birch" / "private").glob("*/client states")
+            (client_states,) = (own.folder / "sites" / "birch" / "private").glob("*/client_states")
             shutil.rmtree(client_states)
     first, second, third, fourth = statuses(tmp_path / "out", "birch")
     assert (first, second, fourth) == ("accepted", "accepted", "accepted")
@@ -199,7 +199,10 @@ def test_too_few_stop_the_run_and_it_goes_on(world, tmp_path):
         for path in own.sites():
             stack.enter_context(thread_site(path))
         connection = Harmful(own, sends=lambda name, round: round != 2 or name == "ash")
-        with pytest.raises(AbsentError, match=r"Round 2: 1 of 3 sites .* fewer than deploy.quorum \(2\)"):
+        with pytest.raises(
+            QuorumError,
+            match=r"Round 2: 1 of 3 clients gave .* fewer than deploy.quorum \(2\); birch failed with no answer",
+        ):
             run(own, tmp_path / "out", connection, quorum=2)
     with ExitStack() as stack:  # the sites are started anew, too
         for path in own.sites():
@@ -262,8 +265,10 @@ def test_each_site_writes_its_own_model(world, threads, tmp_path):
     ],
 )
 def test_a_hello_is_not_trusted_to_have_any_form(told):
-    with pytest.raises(PayloadError, match="its hello has no"):
-        read_hello(Message("hello", told))
+    fields = {"name": "x", "shared": {}, "examples": 1, "rank": 1}
+    assert decode_answer(encode_frame(Frame("introduction", fields)).data).client == Client("x", 1, 1)
+    with pytest.raises(PayloadError):
+        decode_answer(encode_frame(Frame("introduction", told)).data)
 
 
 def test_a_site_that_changed_its_data_or_config_is_told_apart(world, threads, tmp_path):
@@ -343,7 +348,7 @@ def test_the_servers_test_file_is_that_of_the_start(world, threads, tmp_path):
 
 def test_two_servers_in_one_second_number_their_orders_apart():
     """A site takes a smaller number for an old order; a server that starts again at once must not seem old."""
-    from fedlora.deploy.members import Members
+    from fedlora.deploy.sites import Members
 
     remotes = [
         RemoteTransport(DirectConnection({}), {}, "r", DeploySettings(1), lambda clients: None, members=Members())

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.conftest import journal_state, lines
+from tests.deploy.direct import DirectConnection
 
-from fedlora.deploy.connection import DirectConnection
+from fedlora.deploy.config import read_site
+from fedlora.deploy.connection import read_key
 from fedlora.deploy.server import run_server
-from fedlora.deploy.site_config import read_site
-from fedlora.deploy.sockets import read_key
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 SILENT = {"no answer within 15 s", "the site's process did not answer in time"}
 
 
@@ -86,11 +87,11 @@ def test_a_site_that_is_silent_for_ever_holds_nothing_up(world, processes, tmp_p
 SERVER = """
 import sys
 from pathlib import Path
+from tests.deploy.direct import DirectConnection
 from fedlora.app.config import read_config
-from fedlora.deploy.connection import DirectConnection
 from fedlora.deploy.server import run_server
-from fedlora.deploy.site_config import read_site
-from fedlora.deploy.sockets import read_key
+from fedlora.deploy.config import read_site
+from fedlora.deploy.connection import read_key
 
 config, out, resume, *sites = sys.argv[1:]
 own = [read_site(Path(site)).site for site in sites]
@@ -108,7 +109,7 @@ def test_the_server_is_killed_and_resumed(world, processes, tmp_path, method):
 
     def server(resume):
         line = [sys.executable, "-c", SERVER, own.folder / "federation.toml", tmp_path / "out", resume, *own.sites()]
-        return subprocess.Popen([str(word) for word in line], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return subprocess.Popen([str(word) for word in line], env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=ROOT)
 
     rounds, killed = tmp_path / "out" / "rounds.jsonl", []
     for wanted in (2, 4):

@@ -9,10 +9,9 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
-from fedlora.deploy.credentials import make_authority, make_certificate
-from fedlora.deploy.loopback import free_port
-from fedlora.deploy.proxies import ProxyEnds, forwarder, nginx
+from examples.loopback.credentials import make_authority, make_certificate
+from examples.loopback.processes import free_port
+from examples.loopback.proxies import ProxyEnds, forwarder, nginx
 
 httpx = pytest.importorskip("httpx", reason="Flower is not installed: pip install fedlora[flower]")
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")

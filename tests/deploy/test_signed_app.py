@@ -10,9 +10,9 @@ from http.server import ThreadingHTTPServer
 from urllib.request import urlopen
 
 import pytest
+from examples.loopback.credentials import make_node_key, make_signing_key
+from examples.loopback.processes import free_port
 
-from fedlora.deploy.credentials import make_node_key, make_signing_key
-from fedlora.deploy.loopback import free_port
 from fedlora.errors import UserError
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install fedlora[flower]")

@@ -7,7 +7,7 @@ import pytest
 import tomli_w
 
 from fedlora import cli
-from fedlora.deploy.site_config import read_site
+from fedlora.deploy.config import read_site
 from fedlora.federation.files import hold
 
 

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from fedlora.deploy.messages import Message, decode_message, encode_message
-from fedlora.deploy.sockets import PeerError, ask, new_key, open_socket, parse_address, serve_bytes
+from fedlora.deploy.connection import PeerError, ask, new_key, open_socket, parse_address, serve_bytes
 from fedlora.errors import ConfigError, PayloadError
+from fedlora.federation.frame import Frame, decode_frame, encode_frame
 
 
 @pytest.fixture(params=["file", "loopback"])
@@ -72,16 +72,16 @@ def test_only_this_machine(address):
         parse_address(address)
 
 
-def test_letters_survive_and_damage_is_seen():
-    message = Message("order", {"number": [1, 2], "text": "ä"}, b"\x00payload")
-    data = encode_message(message)
-    back = decode_message(data)
-    assert (back.kind, back.envelope, back.payload) == (message.kind, message.envelope, message.payload)
+def test_messages_survive_and_damage_is_seen():
+    message = Frame("order", {"number": [1, 2], "text": "ä"}, b"\x00payload")
+    data = encode_frame(message).data
+    back = decode_frame(data)
+    assert (back.kind, back.fields, back.payload) == (message.kind, message.fields, message.payload)
     for place in range(len(data)):
         damaged = bytearray(data)
         damaged[place] ^= 1
         with pytest.raises(PayloadError):
-            decode_message(bytes(damaged))
+            decode_frame(bytes(damaged))
     for cut in range(len(data)):
         with pytest.raises(PayloadError):
-            decode_message(data[:cut])
+            decode_frame(data[:cut])

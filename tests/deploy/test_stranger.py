@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from examples.loopback import proxies
+from examples.loopback.processes import Loopback
 from tests.deploy.stranger import MARK, Stranger, holding, play, start_honest
-
-from fedlora.deploy import proxies
-from fedlora.deploy.loopback import Loopback
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install fedlora[flower]")
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")

@@ -1,6 +1,5 @@
 """What a site says is not believed further than it has to be: its texts, its name, its number of examples."""
 
-import hashlib
 import json
 import tomllib
 from contextlib import ExitStack
@@ -10,12 +9,26 @@ import tomli_w
 from tests.deploy.conftest import journal_state, lines, thread_site
 from tests.deploy.test_harm import Harmful, run, statuses, told
 
+from fedlora.core.metrics import Score
 from fedlora.core.rounds import Client, Order, Reply
 from fedlora.deploy.connection import Arrival
-from fedlora.deploy.messages import Message, decode_message, encode_message
 from fedlora.errors import ConfigError, FedloraError, PayloadError
-from fedlora.federation.transport import encode_reply
-from fedlora.federation.validate import validate_encoded
+from fedlora.federation.frame import Frame, decode_frame, encode_frame, pack
+from fedlora.federation.validate import received, validate_reply
+from fedlora.federation.wire import (
+    FailureMessage,
+    Finished,
+    FinishMessage,
+    Hello,
+    Introduction,
+    OrderMessage,
+    Refusal,
+    ReplyMessage,
+    decode_answer,
+    decode_request,
+    encode,
+    encode_reply,
+)
 
 NASTY = {
     "half a surrogate pair": "bad \ud800",
@@ -31,8 +44,8 @@ def replaced(message_of, when=("birch", 1)):
     def harm(arrival, name, round):
         if (name, round) != when:
             return [arrival]
-        messages = message_of(decode_message(arrival.data))
-        return [Arrival(arrival.node, arrival.ticket, encode_message(message)) for message in messages]
+        messages = message_of(decode_frame(arrival.data))
+        return [Arrival(arrival.node, arrival.ticket, encode_frame(message).data) for message in messages]
 
     return harm
 
@@ -56,7 +69,7 @@ def test_no_text_of_a_site_stops_the_run_or_spoils_its_records(world, threads, t
     def harm(message):
         kind = text if key == "kind" else "failure"
         return [
-            Message(kind, {"number": message.envelope["number"], "reason": text})
+            Frame(kind, {"number": message.fields["number"], "reason": text, "failure": "error"})
         ] * 2  # the second is dropped, and noted
 
     run(own, tmp_path / "out", Harmful(own, arrives=replaced(harm)))
@@ -72,7 +85,7 @@ def test_no_name_of_a_site_stops_the_run(world, threads, tmp_path, text):
     """A fourth node, after the run has begun: its hello is noted and it stays outside."""
     own = world("fedsa")
     threads(own)
-    hello = Message("hello", {"name": text, "examples": 3, "rank": 1, "shared": {}, "client_state": None})
+    hello = Frame("introduction", {"name": text, "examples": 3, "rank": 1, "shared": {}})
     run(own, tmp_path / "out", Harmful(own, arrives=replaced(lambda message: [hello, message])))
     assert {line["client"] for line in lines(tmp_path / "out" / "clients.jsonl")} == {"ash", "birch", "cedar"}
     readable(tmp_path / "out")
@@ -82,23 +95,71 @@ def test_no_name_of_a_site_stops_the_run(world, threads, tmp_path, text):
 def test_notes_with_such_text_are_refused(text):
     order = Order("train", 1, Client("ash", 3, 1), {})
     for notes in ({"slots": text}, {text: 1}, {"deep": [{"deeper": text}]}):
-        answer = validate_encoded(order, *encode_reply(Reply("ash", 1, notes=notes)))
-        assert getattr(answer, "reason", None) == "refused: notes that are not plain"
+        reply = Reply("ash", 1, notes=notes)
+        assert validate_reply(reply, order).reason == "refused: notes that are not plain"
+        assert received(order, encode_reply(reply).data).reason.startswith("refused: text with control characters")
+
+
+def test_repeated_keys_and_numbers_that_are_none_are_no_message():
+    good = '{"kind": "failure", "number": [1, 2], "reason": "late", "failure": "error"}'
+    assert decode_answer(pack(good.encode(), b"")).reason == "late"
+    for text in (
+        good.replace('"failure",', '"failure", "kind": "reply",', 1),
+        good.replace('"late"', '"late", "reason": "early"'),
+        good.replace("[1, 2]", "[1, NaN]"),
+        good * 2,
+    ):
         with pytest.raises(PayloadError):
-            decode_message(encode_message(Message("reply", {"reply": {"notes": notes}})))
+            decode_frame(pack(text.encode(), b""))
 
 
-def test_repeated_keys_and_numbers_that_are_none_are_no_letter():
-    good = encode_message(Message("failure", {"reason": "late", "loss": 1.0}))
-    assert decode_message(good).kind == "failure"
-    for text in ('{"kind": "failure", "kind": "reply"}', '{"kind": "failure", "loss": NaN}', '{"kind": "reply"}' * 2):
-        body = len(text).to_bytes(4, "big") + text.encode()
-        with pytest.raises(PayloadError):
-            decode_message(digest_of(body) + body)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"number": [1, 2, 3]}, {"number": [True, 2]}, {"number": "1"}, {"number": {}}, {"reason": 3}, {"reason": None},
+        {"failure": "refused"}, {"failure": "no answer"}, {"failure": ["error"]}, {"failure": None}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_failure_has_the_form_of_one(changed):
+    """What a server alone can find out (a refusal, silence) no site can claim."""
+    fields = {"number": [1, 2], "reason": "late", "failure": "error", **changed}
+    with pytest.raises(PayloadError):
+        decode_answer(encode_frame(Frame("failure", fields)).data)
 
 
-def digest_of(body):
-    return hashlib.blake2b(body, digest_size=16).digest()
+@pytest.mark.parametrize(
+    "said",
+    [
+        Hello({"a": "1"}, "grove"),
+        OrderMessage(Order("train", 1, Client("ash", 3, 1, 2), {"x": 1}), (1, 2), "grove", "digest"),
+        FinishMessage(Order("evaluate", 1, Client("ash", 3, 1), {}), (1, 2), "grove", "digest", {"rounds": 2}),
+    ],
+    ids=lambda said: type(said).__name__,
+)
+def test_a_site_reads_what_a_server_says_and_no_server_does(said):
+    data = encode(said).data
+    assert encode(decode_request(data)).data == data
+    with pytest.raises(PayloadError):
+        decode_answer(data)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Introduction(Client("ash", 3, 1), {"a": "1"}),
+        Refusal("ash", "no", {}),
+        ReplyMessage(Reply("ash", 1, loss=0.5, score=Score(3, {"loss": 1.0}), notes={"a": [1]}), b"abc", (1, 2)),
+        FailureMessage("late", "state lost", (1, 2)),
+        FailureMessage("what was that?"),
+        Finished((1, 2)),
+    ],
+    ids=lambda said: type(said).__name__,
+)
+def test_a_server_reads_what_a_site_says_and_no_site_does(said):
+    data = encode(said).data
+    assert encode(decode_answer(data)).data == data
+    with pytest.raises(PayloadError):
+        decode_request(data)
 
 
 def hello_under_way(own, **changed):
@@ -106,12 +167,13 @@ def hello_under_way(own, **changed):
     shared = {}
 
     def harm(arrival, name, round):
-        message = decode_message(arrival.data) if arrival.data else None
-        if message and message.kind == "hello":
-            shared.update(message.envelope["shared"])
+        message = decode_frame(arrival.data) if arrival.data else None
+        if message and message.kind == "introduction":
+            shared.update(message.fields["shared"])
         if (name, round) == ("birch", 1):
-            changed_hello = Message("hello", {"name": "birch", "examples": 9, "rank": 2, "shared": shared, **changed})
-            return [Arrival(arrival.node, arrival.ticket, encode_message(changed_hello)), arrival]
+            said = {"name": "birch", "examples": 9, "rank": 2, "shared": shared, **changed}
+            changed_hello = Frame("introduction", said)
+            return [Arrival(arrival.node, arrival.ticket, encode_frame(changed_hello).data), arrival]
         return [arrival]
 
     return Harmful(own, arrives=harm)
@@ -125,7 +187,7 @@ def test_a_node_has_one_name(world, threads, tmp_path):
     run(own, tmp_path / "out", hello_under_way(own, name="birch-again"))
     assert {line["client"] for line in lines(tmp_path / "out" / "clients.jsonl")} == {"ash", "birch", "cedar"}
     assert journal_state(tmp_path / "out") == journal_state(tmp_path / "simulated")
-    assert any("hello" in what for what in told(tmp_path / "out"))
+    assert any("introduction" in what for what in told(tmp_path / "out"))
 
 
 def test_a_second_hello_does_not_change_the_number_of_examples(world, threads, tmp_path):
@@ -144,11 +206,11 @@ def test_a_site_cannot_count_for_more_than_was_agreed(world, threads, tmp_path):
     threads(own)
 
     def inflate(arrival, name, round):
-        message = decode_message(arrival.data)
-        if message.kind != "hello" or name != "birch":
+        message = decode_frame(arrival.data)
+        if message.kind != "introduction" or name != "birch":
             return [arrival]
-        told_more = Message("hello", {**message.envelope, "examples": 10**12})
-        return [Arrival(arrival.node, arrival.ticket, encode_message(told_more))]
+        told_more = Frame("introduction", {**message.fields, "examples": 10**12})
+        return [Arrival(arrival.node, arrival.ticket, encode_frame(told_more).data)]
 
     sentence = r"Site birch is refused: .* 1000000000000 training examples, more than deploy.most_examples \(100000\)"
     with pytest.raises(ConfigError, match=sentence):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from framing import message_of, parts
 
 from fedlora.core.metrics import Score
 from fedlora.core.payload import cast_floats, from_bytes, to_bytes, walk_tensors
@@ -29,7 +30,7 @@ from fedlora.core.update import Update
 from fedlora.errors import PayloadError
 from fedlora.federation import validate
 from fedlora.federation.pipeline import Pipeline
-from fedlora.federation.transport import decode_reply, encode_reply
+from fedlora.federation.wire import decode_answer, encode_reply
 from fedlora.laws.standin import SCORING
 from fedlora.laws.world import World, play
 from fedlora.methods.fedit import FedIT
@@ -80,12 +81,12 @@ def cases():
         run = play(Pipeline(method), World(SHAPES, ranks, (5, 4), 3, nobody, nobody, 1.0, head, wire, 1, kind))
         for (round, client), reply in run.transport.replies.items():
             order, _ = run.exchange(round, client)
-            found.append(Case(rule, method, run.servers[round - 1].state, order, *encode_reply(reply)))
+            found.append(Case(rule, method, run.servers[round - 1].state, order, *parts(encode_reply(reply))))
     for client in ("c0", "c1", "c2"):
         schema = ReplySchema(UploadSchema(), scoring=SCORING)
         asked = Order("evaluate", 3, Client(client, 5, 2), {}, schema=schema)
         reply = Reply(client, 3, score=Score(9, {"close": 4, "loss": 3.25}))
-        found.append(Case("score alone", None, None, asked, *encode_reply(reply)))
+        found.append(Case("score alone", None, None, asked, *parts(encode_reply(reply))))
     return found
 
 
@@ -528,7 +529,7 @@ def agrees(reply, envelope, payload):
 
 def let_in(case, envelope, payload):
     """What validation makes of it, by the whole way that a stranger's bytes go: a reply, or the reason against it."""
-    answer = validate.validate_encoded(case.order, envelope, payload)
+    answer = validate.received(case.order, message_of(envelope, payload))
     if isinstance(answer, Reply):
         answer = validate.validate_reply(answer, case.order)
     return answer if isinstance(answer, Reply) else answer.reason
@@ -575,7 +576,7 @@ def fuzz(count, seed, enough=math.inf):
             kind = "unchanged"
         tried[kind] += 1
         try:
-            decode_reply(envelope, payload)
+            decode_answer(message_of(envelope, payload))
         except PayloadError:
             pass
         except Exception as error:

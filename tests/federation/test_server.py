@@ -1,14 +1,15 @@
 """The loop: sampling, drop-outs, broken clients, lost client states, heads, scores."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.metrics import Score
+from fedlora.core.payload import to_bytes
 from fedlora.core.rounds import Client, Failure
-from fedlora.errors import DivergedError, FedloraError
+from fedlora.errors import DivergedError, FedloraError, ModelError, QuorumError
 from fedlora.federation import server as server_module
 from fedlora.federation.client_states import HeldClientStates
 from fedlora.federation.local import LocalTransport
@@ -113,22 +114,110 @@ def test_a_round_in_which_everybody_fails_is_loud():
 
 @dataclass(frozen=True)
 class Diverging(StandIn):
-    """Loses the finite numbers at one client in round 2."""
+    """Loses the finite numbers at some clients in round 2."""
+
+    at: tuple[str, ...] = ()
 
     def fit(self, jobs):
         return [
-            Failure(job.client, job.round, "the loss is nan at step 1 of 2", diverged=True)
-            if (job.client, job.round) == ("c3", 2)
+            Failure(job.client, job.round, "the loss is nan at step 1 of 2", "diverged")
+            if job.round == 2 and job.client in self.at
             else answer
             for job, answer in zip(jobs, super().fit(jobs), strict=True)
         ]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run():
-    own = federation(FedIT(), Diverging(AdapterSpec(SHAPES, 2, 1.0, head="shared"), 1))
+SPEC = AdapterSpec(SHAPES, 2, 1.0, head="shared")
+
+
+def states(steps):
+    return [to_bytes(server.to_payload()) for server, _ in steps]
+
+
+def statuses(steps, client):
+    return [c.status for _, record in steps for c in record.clients if c.client == client]
+
+
+def test_a_loss_that_is_not_finite_is_its_clients_failure_alone():
+    _, steps = run(FedIT(), trainer=Diverging(SPEC, 1, at=("c3",)))
+    assert statuses(steps, "c3") == ["accepted", "the loss is nan at step 1 of 2", "accepted"]
+    assert states(steps) == states(run(Unlucky(client="c3", round=2))[1])
+
+
+def test_a_loss_that_is_not_finite_everywhere_stops_the_run():
+    own = federation(FedIT(), Diverging(SPEC, 1, at=tuple(c.id for c in CLIENTS)))
     steps = federate(own, begin(own, own.scorer.head))
     next(steps)
-    with pytest.raises(DivergedError, match=r"Round 2, client c3: the loss is nan at step 1 of 2\. Lower train\.lr"):
+    sentence = r"Round 2: every client failed; c0 with the loss is nan at step 1 of 2\. Lower train\.lr"
+    with pytest.raises(DivergedError, match=sentence):
+        next(steps)
+
+
+@dataclass(frozen=True)
+class Unlucky(FedIT):
+    """What one client uploads in a round cannot be used, as if it had not been reached."""
+
+    client_id: str = ""
+    round: int = 0
+
+    def __init__(self, client, round):
+        object.__setattr__(self, "client_id", client)
+        object.__setattr__(self, "round", round)
+
+    def client(self, payload, kept, client, spec, round):
+        outcome = yield from super().client(payload, kept, client, spec, round)
+        return replace(outcome, payload={}) if (client.id, round) == (self.client_id, self.round) else outcome
+
+
+@dataclass(frozen=True)
+class Raising(StandIn):
+    """Raises where one client is among those that it is given."""
+
+    error: Exception | None = None
+    what: str = "fit"
+    asked: list = field(default_factory=list)
+
+    def fit(self, jobs):
+        self.asked.append([job.client for job in jobs])
+        if self.what == "fit" and any((job.client, job.round) == ("c3", 2) for job in jobs):
+            raise self.error
+        return super().fit(jobs)
+
+    def score(self, jobs):
+        if self.what == "score" and any(job.client == "c3" for job in jobs):
+            raise self.error
+        return super().score(jobs)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("planted"), MemoryError("no room"), ModelError("The base is not there."), KeyError("c3")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_exception_of_the_trainer_is_its_clients_failure_alone(error):
+    trainer = Raising(SPEC, 1, error=error)
+    _, steps = run(FedIT(), trainer=trainer)
+    first, second, third = statuses(steps, "c3")
+    assert (first, second, third) == ("accepted", f"{type(error).__name__}: {error}", "accepted")
+    assert all(set(statuses(steps, c.id)) == {"accepted"} for c in CLIENTS if c.id != "c3")
+    assert states(steps) == states(run(Unlucky(client="c3", round=2))[1])
+    assert trainer.asked[1] == [c.id for c in CLIENTS]
+    assert trainer.asked[2:8] == [[c.id] for c in CLIENTS]
+
+
+def test_an_exception_in_scoring_costs_that_clients_score_alone():
+    _, steps = run(FedIT(), trainer=Raising(SPEC, 1, error=RuntimeError("planted"), what="score"))
+    for _, record in steps:
+        assert [c.client for c in record.clients if c.score is None] == ["c3"]
+        assert all(c.status == "accepted" for c in record.clients)
+
+
+def test_fewer_updates_than_the_quorum_stop_the_run():
+    own = federation(FedIT(), Raising(SPEC, 1, error=RuntimeError("planted")), quorum=6)
+    steps = federate(own, begin(own, own.scorer.head))
+    next(steps)
+    sentence = r"Round 2: 5 of 6 clients gave an update, fewer than deploy.quorum \(6\); c3 failed with RuntimeError"
+    with pytest.raises(QuorumError, match=sentence):
         next(steps)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import mutants
 import pytest
 
-from fedlora.federation import transport, validate
+from fedlora.federation import frame, validate
 
 SEED = 6
 
@@ -45,7 +45,7 @@ LEFT_OUT = {
         "_require_chosen",
         lambda key, entries, slots: OWN(key, entries, replace(slots, budget=999)),
     ),
-    "odd JSON": (transport, "strict_json", json.loads),
+    "odd JSON": (frame, "strict_json", json.loads),
 }
 
 

@@ -11,6 +11,7 @@ from capture import Recorder
 from case import BASES, TEXTS, Case
 from cases import CASES
 from events_after import Planned, Recording, Troubled, forget
+from fedlora.training.trainer import PlainTrainer
 from semantic_after import (
     record_export,
     record_memory,
@@ -31,7 +32,6 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord, round_line
 from fedlora.federation.server import global_model
 from fedlora.training.generated import generated_base
-from fedlora.training.trainer import PlainTrainer
 
 
 def play(case: Case, out: Recorder) -> None:

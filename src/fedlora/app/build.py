@@ -2,9 +2,9 @@
 """The only file that knows all: it makes every part of a run from a config and puts them together."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -19,8 +19,11 @@ from fedlora.core.payload import type_of_wire
 from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ConfigError, ModelError
+from fedlora.federation.client_states import ClientStates, HeldClientStates
+from fedlora.federation.executor import Threads
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
+from fedlora.federation.transport import Transport
 from fedlora.methods.base import Method
 from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some
 from fedlora.training.digests import example_digests
@@ -68,6 +71,10 @@ class Experiment:
     files: Mapping[str, object] = field(default_factory=dict)
     """Name -> contents of further JSON files that describe the run."""
 
+    def keeping(self, client_states: ClientStates) -> "Experiment":
+        """The same, with the states of clients that are here kept there. Clients elsewhere keep them themselves."""
+        return self
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Simulation(Experiment):
@@ -75,7 +82,15 @@ class Simulation(Experiment):
 
     dataset: Dataset
     trainer: ModelTrainer
-    transport: LocalTransport
+    client_states: ClientStates
+    """What the clients hold."""
+    connect: Callable[[ClientStates], Transport]
+    """The transport to the clients, from where their states are kept."""
+
+    def keeping(self, client_states: ClientStates) -> "Simulation":
+        """The same, with the clients' states kept there."""
+        federation = replace(self.federation, transport=self.connect(client_states))
+        return replace(self, client_states=client_states, federation=federation)
 
 
 def load(config: Config, dataset: Dataset | None = None) -> Resources:
@@ -120,31 +135,39 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     trainer = new_trainer(config, own.base, spec, method, train=own.train, test=own.test, owned=dealt.clients)
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
-    transport = LocalTransport(
-        clients,
-        pipeline,
-        trainer,
-        client_batch=config.clients.client_batch or (1 if on_cpu(config) else 16),
-        workers=1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores(),
-    )
+    threads = 1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores()
+    client_states = HeldClientStates()
+
+    def connect(states: ClientStates) -> Transport:
+        return LocalTransport(
+            clients,
+            pipeline,
+            trainer,
+            client_batch=config.clients.client_batch or (1 if on_cpu(config) else 16),
+            executor=partial(Threads, count=threads),
+            client_states=states,
+        )
+
     return Simulation(
         config=config,
         base=own.base,
         spec=spec,
-        federation=Federation(pipeline, spec, transport, plan_of(config), trainer),
+        federation=Federation(pipeline, spec, connect(client_states), plan_of(config), trainer),
         head=trainer.head,
         split=dealt,
         digests=own.digests,
         origin=own.dataset.origin,
         dataset=own.dataset,
         trainer=trainer,
-        transport=transport,
+        client_states=client_states,
+        connect=connect,
     )
 
 
 def plan_of(config: Config) -> Plan:
     """How long, with whom, and how often to look."""
-    return Plan(config.run.rounds, config.run.seed, config.clients, config.evaluate)
+    quorum = config.deploy.quorum if config.deploy else 1
+    return Plan(config.run.rounds, config.run.seed, config.clients, config.evaluate, quorum)
 
 
 def on_cpu(config: Config) -> bool:

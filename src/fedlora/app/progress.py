@@ -21,6 +21,7 @@ from fedlora.app.pages import write_page
 from fedlora.app.run import Run, is_finished
 from fedlora.core.rounds import Client, Failure, Order, Reply
 from fedlora.errors import FedloraError
+from fedlora.federation.client_states import ClientStates
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.transport import Transport
 from fedlora.report.read import group, read_runs
@@ -88,9 +89,12 @@ def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Cons
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         rounds = progress.add_task("rounds", total=simulation.federation.plan.rounds)
-        watched = _Watched(simulation.transport, progress, progress.add_task("clients"))
-        federation = replace(simulation.federation, transport=watched)
-        run = _begun(replace(simulation, federation=federation), folder, resume, console)
+        bar = progress.add_task("clients")
+
+        def watched(client_states: ClientStates) -> Transport:
+            return _Watched(simulation.connect(client_states), progress, bar)
+
+        run = _begun(replace(simulation, connect=watched), folder, resume, console)
         progress.update(rounds, completed=run.server.round)
         for record in run:
             progress.advance(rounds)
@@ -155,7 +159,7 @@ def opening(simulation: Simulation) -> list[str]:
     """What is about to run, in a few lines."""
     config, split, spec = simulation.config, simulation.split, simulation.spec
     sizes = sorted(len(owned.train) for owned in split.clients.values())
-    ranks = sorted({client.rank for client in simulation.transport.roster()})
+    ranks = sorted({client.rank for client in simulation.federation.transport.roster()})
     lines = [
         f"{config.method.name} on {simulation.dataset.origin}: {len(sizes)} clients with {sizes[0]} to {sizes[-1]} "
         f"training examples, {len(simulation.dataset.labels)} labels ({config.split.kind} split), "

@@ -121,7 +121,7 @@ def client_model(simulation: Simulation, server: Server, client: Client) -> Star
     method, spec = federation.method, federation.spec
     known = Client(client.id, client.examples, client.rank, server.last_seen_rounds.get(client.id))
     known = Client(client.id, client.examples, method.rank(server.state, known), known.last_seen_round)
-    client_state = simulation.transport.client_states.latest(client.id)
+    client_state = simulation.client_states.latest(client.id)
     sent = cast_floats(method.dispatch(server.state, known, server.round + 1), federation.spec.wire)
     start = method.receive(cast_floats(sent, torch.float32), client_state.kept if client_state else {}, known, spec)
     heads = {"shared": server.state.head, "private": client_state.head if client_state else {}, "frozen": {}}

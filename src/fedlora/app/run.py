@@ -38,8 +38,7 @@ class Run:
         self._lines: list[Mapping[str, Any]] = []
         self._journal = _open(experiment, folder, resume) if folder else None
         if self._journal:
-            if isinstance(experiment, Simulation):
-                experiment.transport.client_states = self._journal.client_states
+            self.experiment = experiment.keeping(self._journal.client_states)
             self.server = self._journal.server or self.server
 
     @property

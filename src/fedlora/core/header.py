@@ -46,7 +46,7 @@ class Header:
     """By reference, the type and the shape."""
 
 
-def read_header(data: bytes, most: int | None = None) -> Header:
+def read_header(data: bytes | memoryview, most: int | None = None) -> Header:
     """Read and check a header.
 
     Args:
@@ -60,7 +60,7 @@ def read_header(data: bytes, most: int | None = None) -> Header:
     room = len(data) - _LENGTH
     _require(0 < size <= room, "a header longer than the payload")
     _require(most is None or size <= most, f"a header of {size} bytes, more than {most}")
-    fields = _mapping(strict_json(data[_LENGTH : _LENGTH + size]))
+    fields = _mapping(strict_json(bytes(data[_LENGTH : _LENGTH + size])))
     metadata = _mapping(fields.pop("__metadata__", None), {"tree"})
     _require(isinstance(metadata["tree"], str), "a tree that is no text")
     tensors, places = {}, []

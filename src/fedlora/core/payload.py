@@ -65,7 +65,7 @@ def from_bytes(data: bytes) -> Payload:
     return _filled(header.tree, tensors)
 
 
-def outline(data: bytes, most_header: int) -> Payload:
+def outline(data: bytes | memoryview, most_header: int) -> Payload:
     """What a payload would hold, from its header alone: tensors have a type and a shape, but no storage.
 
     Args:

@@ -20,6 +20,15 @@ from fedlora.core.penalties import Penalty
 from fedlora.core.schema import ReplySchema
 
 TestPart = Literal["test", "validation"]
+FailureKind = Literal["error", "diverged", "state lost", "refused", "no answer"]
+"""Why a client gave no update.
+
+- error: an exception at the client, out of memory included;
+- diverged: its loss is not a finite number;
+- state lost: the order builds on what the client no longer holds, so the next one brings everything;
+- refused: an answer came, and it is not what was ordered;
+- no answer: nothing came: the client is not connected, too late or silent.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +137,8 @@ class Failure:
     client: str
     round: int
     reason: str
-    state_lost: bool = False
-    """The client asks for everything, not only for what changed."""
-    diverged: bool = False
-    """Its loss was not finite."""
-    refused: bool = False
-    """An answer came, but it was not what was ordered."""
+    """One sentence, for people; what the program goes by is the kind."""
+    kind: FailureKind = "error"
     traffic: Traffic = field(default_factory=Traffic)
 
 

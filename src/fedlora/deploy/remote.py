@@ -5,22 +5,33 @@ Every order has a number, and a number is open until its answer came or its time
 is not open (a duplicate, a late one, one to an old round) is dropped and noted; nothing is counted twice.
 """
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from fedlora.core.rounds import Client, Failure, Order, Reply, Traffic
-from fedlora.deploy.answers import answer_of, are_counts, read_hello
+from fedlora.core.rounds import Client, Failure, FailureKind, Order, Reply, Traffic
+from fedlora.deploy.config import difference, shared_digest
 from fedlora.deploy.connection import Arrival, Connection
-from fedlora.deploy.members import Members
-from fedlora.deploy.messages import Message, decode_message, encode_message
-from fedlora.deploy.shared import difference, shared_digest
+from fedlora.deploy.sites import Members
 from fedlora.errors import ConfigError, FedloraError, PayloadError, UserError
+from fedlora.federation.frame import Encoded
 from fedlora.federation.settings import DeploySettings
-from fedlora.federation.transport import encode_order
+from fedlora.federation.validate import validate_encoded
+from fedlora.federation.wire import (
+    Answer,
+    FailureMessage,
+    Finished,
+    FinishMessage,
+    Hello,
+    Introduction,
+    Number,
+    OrderMessage,
+    Refusal,
+    ReplyMessage,
+    decode_answer,
+    encode,
+)
 
 _POLL = 1.0
 """Seconds that a connection is asked to wait for something to come."""
@@ -34,11 +45,21 @@ class _Open:
 
     order: Order
     node: str
-    number: tuple[int, int]
+    number: Number
     ticket: str
-    sent: int
-    payload: int
+    sent: Encoded
     at: float
+
+
+OrderAnswer = ReplyMessage | FailureMessage | Finished
+"""What can answer an order."""
+_CALLED: Mapping[type[Answer], str] = {
+    ReplyMessage: "a reply",
+    FailureMessage: "a failure",
+    Finished: "a finish",
+    Introduction: "an introduction",
+    Refusal: "a refusal",
+}
 
 
 class AbsentError(UserError):
@@ -110,29 +131,24 @@ class RemoteTransport:
         return self.members.roster()
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
-        """Send the orders and yield what comes within the deadline.
-
-        Raises:
-            AbsentError: fewer updates than the quorum.
-        """
-        train = bool(orders) and orders[0].kind == "train"
+        """Send the orders and yield what comes within the deadline."""
         self._round = orders[0].round if orders else self._round
         limit = self._limit(orders[0].kind if orders else "")
         self._greet(limit)
-        answered = 0
-        for answer in self._answers({order.client.id: ("order", order, {}) for order in orders}, limit):
-            answered += isinstance(answer, Reply)
-            yield answer
-        if train and answered < min(self._patience.quorum, len(orders)):
-            raise AbsentError(
-                f"Round {self._round}: {answered} of {len(orders)} sites gave an update within {limit:g} seconds, "
-                f"fewer than deploy.quorum ({self._patience.quorum}): see to the sites or lower it, then resume."
-            )
+
+        def message(order: Order, number: Number) -> OrderMessage:
+            return OrderMessage(order, number, self._run, self._digest)
+
+        yield from self._answers(orders, message, limit)
 
     def finish(self, orders: Sequence[Order], summary: Mapping[str, object]) -> list[str]:
-        """Have every site write its own model; returns those that have."""
-        asked = {order.client.id: ("finish", order, {"summary": summary}) for order in orders}
-        return [a.client for a in self._answers(asked, self._limit("evaluate")) if isinstance(a, Reply)]
+        """Have every site write its final model; returns those that have."""
+
+        def message(order: Order, number: Number) -> FinishMessage:
+            return FinishMessage(order, number, self._run, self._digest, summary)
+
+        answers = self._answers(orders, message, self._limit("evaluate"))
+        return [answer.client for answer in answers if isinstance(answer, Reply)]
 
     def notes(self) -> list[dict[str, object]]:
         """What was dropped, refused or lost since the last call."""
@@ -146,100 +162,116 @@ class RemoteTransport:
         return max(_FLOOR, round(_TIMES * max(past))) if past else _UNKNOWN
 
     def _answers(
-        self, asked: Mapping[str, tuple[str, Order, Mapping[str, object]]], limit: float
+        self, orders: Sequence[Order], message: Callable[[Order, Number], OrderMessage | FinishMessage], limit: float
     ) -> Iterator[Reply | Failure]:
-        there, waiting = set(self._connection.nodes()), {}
-        for client, (kind, order, further) in asked.items():
-            node = self.members.node(client)
+        there, waiting = set(self._connection.nodes()), dict[Number, _Open]()
+        for order in orders:
+            node = self.members.node(order.client.id)
             if node not in there:
-                yield Failure(client, order.round, "not connected")
+                yield Failure(order.client.id, order.round, "not connected", "no answer")
                 continue
-            own = self._send(kind, order, node, further, limit)
-            waiting[own.number] = own
+            self._count += 1
+            number = (self._session, self._count)
+            sent = encode(message(order, number))
+            ticket = self._connection.send(node, sent.data, limit)
+            waiting[number] = _Open(order, node, number, ticket, sent, self._clock())
         until, slowest = self._clock() + limit, dict[str, float]()
         while waiting and (left := until - self._clock()) > 0:
             for arrival in self._connection.collect(min(left, _POLL)):
-                for own, answer in self._take(arrival, waiting):
+                for asked, answer in self._take(arrival, waiting):
                     if isinstance(answer, Reply):
-                        kind = own.order.kind
-                        slowest[kind] = max(slowest.get(kind, 0.0), self._clock() - own.at)
+                        kind = asked.order.kind
+                        slowest[kind] = max(slowest.get(kind, 0.0), self._clock() - asked.at)
                     yield answer
-        for kind, seconds in slowest.items():
-            self._slowest.setdefault(kind, deque(maxlen=_PAST)).append(seconds)
-        for own in waiting.values():
-            traffic = Traffic(down=own.payload, overhead=own.sent - own.payload)
-            yield Failure(own.order.client.id, own.order.round, f"no answer within {limit:g} s", traffic=traffic)
-
-    def _send(self, kind: str, order: Order, node: str, further: Mapping[str, object], limit: float) -> _Open:
-        self._count += 1
-        number = (self._session, self._count)
-        envelope, payload = encode_order(order)
-        told = {"number": number, "run": self._run, "shared": self._digest, "order": json.loads(envelope), **further}
-        data = encode_message(Message(kind, told, payload))
-        ticket = self._connection.send(node, data, limit)
-        return _Open(order, node, number, ticket, len(data), len(payload), self._clock())
+        for work, seconds in slowest.items():
+            self._slowest.setdefault(work, deque(maxlen=_PAST)).append(seconds)
+        for asked in waiting.values():
+            traffic = Traffic(down=asked.sent.payload, overhead=asked.sent.overhead)
+            client, round = asked.order.client.id, asked.order.round
+            yield Failure(client, round, f"no answer within {limit:g} s", "no answer", traffic)
 
     def _greet(self, patience: float) -> None:
         """Say hello to nodes that are new. Their answers come whenever they come."""
         there = self._connection.nodes()
         self._greeted = {node: ticket for node, ticket in self._greeted.items() if node in there}
-        hello = encode_message(Message("hello", {"shared": self._shared, "run": self._run}))
+        hello = encode(Hello(self._shared, self._run)).data
         for node in there:
             if node not in self._greeted:
                 self._greeted[node] = self._connection.send(node, hello, patience)
 
     def _take(
-        self, arrival: Arrival, waiting: dict[tuple[int, int], _Open], strict: bool = False
+        self, arrival: Arrival, waiting: dict[Number, _Open], strict: bool = False
     ) -> list[tuple[_Open, Reply | Failure]]:
         """What an arrival answers, if it answers something that is waited for."""
         greeting = self._greeted.get(arrival.node) == arrival.ticket
-        lost = [own for own in waiting.values() if own.ticket == arrival.ticket]
+        lost = [asked for asked in waiting.values() if asked.ticket == arrival.ticket]
         if arrival.data is None:
             if greeting and not self.members.is_present(arrival.node):
                 del self._greeted[arrival.node]  # again, next time
             elif not lost:
                 self._note(arrival.node, f"too late to matter: {arrival.reason}")
-            return [self._close(own, waiting, None, len(arrival.reason), arrival.reason) for own in lost]
+            return [_lost(asked, waiting, arrival.reason, "no answer", len(arrival.reason)) for asked in lost]
         try:
-            message = decode_message(arrival.data)
+            answer = decode_answer(arrival.data)
         except PayloadError as error:
             if greeting:
                 self._note(arrival.node, f"refused: {error}")
-            return [self._close(own, waiting, None, len(arrival.data), f"refused: {error}") for own in lost]
+            return [_lost(asked, waiting, f"refused: {error}", "refused", len(arrival.data)) for asked in lost]
         if greeting:
-            self._welcome(arrival.node, message, strict)
+            self._welcome(arrival.node, answer, strict)
             return []
-        number: Any = message.envelope.get("number")
-        own = waiting.get((number[0], number[1])) if are_counts(number) else None
-        if own is None or own.node != arrival.node:
-            self._note(arrival.node, f"dropped: a {message.kind} to an order that is not open")
-            return []
-        return [self._close(own, waiting, message, len(arrival.data), "")]
+        if isinstance(answer, OrderAnswer) and answer.number is not None:
+            asked = waiting.get(answer.number)
+            if asked is not None and asked.node == arrival.node:
+                return [_answered(asked, waiting, answer, len(arrival.data))]
+        self._note(arrival.node, f"dropped: {_CALLED[type(answer)]} to an order that is not open")
+        return []
 
-    def _close(
-        self, own: _Open, waiting: dict[tuple[int, int], _Open], message: Message | None, size: int, reason: str
-    ) -> tuple[_Open, Reply | Failure]:
-        del waiting[own.number]
-        up = len(message.payload) if message else 0
-        traffic = Traffic(down=own.payload, up=up, overhead=own.sent - own.payload + size - up)
-        return own, answer_of(own.order, message, reason, traffic)
-
-    def _welcome(self, node: str, message: Message, strict: bool) -> None:
-        """Take in a site that said hello, or say why not."""
+    def _welcome(self, node: str, answer: Answer, strict: bool) -> None:
+        """Take in a site that introduced itself, or say why not."""
         name = node
         try:
-            name, client, shared = read_hello(message)
-            differs = difference(self._shared, shared, name)
-            if differs or client is None:
-                raise PayloadError(differs or "it does not take part.")
-            self._check_client([client])
-            self.members.join(node, client)
+            if not isinstance(answer, Introduction | Refusal):
+                raise PayloadError(f"it answers a hello with {_CALLED[type(answer)]}.")
+            name = answer.name if isinstance(answer, Refusal) else answer.client.id
+            differs = difference(self._shared, answer.shared, name)
+            if differs:
+                raise PayloadError(differs)
+            if isinstance(answer, Refusal):
+                raise PayloadError(f"it does not take part: {answer.reason}")
+            self._check_client([answer.client])
+            self.members.join(node, answer.client)
         except FedloraError as error:
             if strict:
                 raise ConfigError(f"Site {name} is refused: {error}") from error
             self._note(node, f"refused: {error}")
         else:
-            self._note(node, f"hello: {name}, {client.examples} examples, rank {client.rank}")
+            self._note(node, f"hello: {name}, {answer.client.examples} examples, rank {answer.client.rank}")
 
     def _note(self, node: str, what: str) -> None:
         self._noted.append({"round": self._round, "site": self.members.name(node), "what": what})
+
+
+def _answered(
+    asked: _Open, waiting: dict[Number, _Open], answer: OrderAnswer, size: int
+) -> tuple[_Open, Reply | Failure]:
+    """An order is answered: it is not open any more."""
+    del waiting[asked.number]
+    order, up = asked.order, len(answer.payload) if isinstance(answer, ReplyMessage) else 0
+    traffic = Traffic(asked.sent.payload, up, asked.sent.overhead + size - up)
+    match answer:
+        case ReplyMessage():
+            return asked, replace(validate_encoded(order, answer), traffic=traffic)
+        case FailureMessage(reason, kind):
+            return asked, Failure(order.client.id, order.round, reason, kind, traffic)
+        case Finished():
+            return asked, Reply(order.client.id, order.round, traffic=traffic)
+
+
+def _lost(
+    asked: _Open, waiting: dict[Number, _Open], reason: str, kind: FailureKind, size: int
+) -> tuple[_Open, Failure]:
+    """There is no answer to an order, or none that can be read: it is not open any more."""
+    del waiting[asked.number]
+    traffic = Traffic(asked.sent.payload, 0, asked.sent.overhead + size)
+    return asked, Failure(asked.order.client.id, asked.order.round, reason, kind, traffic)

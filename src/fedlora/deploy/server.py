@@ -4,8 +4,8 @@
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedlora.app.build import Experiment, adapter_spec, build, load_named_base, plan_of
@@ -14,18 +14,19 @@ from fedlora.app.method import make_pipeline
 from fedlora.app.results import ownership
 from fedlora.app.run import Run
 from fedlora.app.trainer import new_trainer
+from fedlora.core.adapter import AdapterSpec
 from fedlora.core.rounds import Client
+from fedlora.deploy.config import require_deployable, shared_part
 from fedlora.deploy.connection import Connection
-from fedlora.deploy.members import Members, read_members
 from fedlora.deploy.remote import RemoteTransport
-from fedlora.deploy.shared import require_deployable, shared_part
+from fedlora.deploy.sites import Members, read_members
 from fedlora.errors import ConfigError, DataError
 from fedlora.federation.files import append_lines, write_json
 from fedlora.federation.journal import SPLIT, SUMMARY
-from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.server import Federation, last_orders
 from fedlora.federation.settings import DeploySettings
+from fedlora.methods.base import Method
 from fedlora.training.data import Columns, from_rows
 from fedlora.training.digests import example_digests
 from fedlora.training.model import Base
@@ -59,24 +60,21 @@ def run_server(
     Raises:
         UserError: with one sentence about what is in the way.
     """
-    experiment, patience = _simulated(config) if config.deploy is None else _deployed(config, config.deploy)
-    method, spec = experiment.federation.method, experiment.spec
+    parts = _simulated(config) if config.deploy is None else _deployed(config, config.deploy)
     name = _run_name(config, folder, resume)
 
     def check_client(clients: Sequence[Client]) -> None:
-        if any(client.rank > spec.rank for client in clients):
-            raise ConfigError(f"its rank is {clients[0].rank}, more than the federation's largest ({spec.rank}).")
-        method.check_federation(spec, clients)
+        if any(client.rank > parts.spec.rank for client in clients):
+            raise ConfigError(f"its rank is {clients[0].rank}, more than the federation's largest ({parts.spec.rank}).")
+        parts.method.check_federation(parts.spec, clients)
 
     members = _members(config, folder, resume)
     remote = RemoteTransport(
-        connection, shared_part(config, experiment.base), name, patience, check_client, members=members, clock=clock
+        connection, shared_part(config, parts.base), name, parts.patience, check_client, members=members, clock=clock
     )
     remote.gather()
-    federation = replace(experiment.federation, transport=remote)
-    origin = experiment.origin or f"{len(remote.roster())} sites"
-    files = {**experiment.files, DEPLOYMENT: _deployment(name, members)}
-    run = Run(replace(experiment, federation=federation, origin=origin, files=files), folder, resume)
+    experiment = parts.experiment(remote, {DEPLOYMENT: _deployment(name, members)})
+    run = Run(experiment, folder, resume)
     yield remote, None
     try:
         for record in run.rounds():
@@ -85,30 +83,47 @@ def run_server(
     finally:
         _note(folder, remote, name)
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    remote.finish(last_orders(federation, run.server), summary)
+    remote.finish(last_orders(experiment.federation, run.server), summary)
     _note(folder, remote, name)
     run.write_page()  # last: nobody waits for it, and no site goes without its model where it fails
 
 
-def _simulated(config: Config) -> tuple[Experiment, DeploySettings]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parts:
+    """What the server has before it knows its sites."""
+
+    base: Base
+    spec: AdapterSpec
+    method: Method
+    patience: DeploySettings
+    experiment: Callable[[RemoteTransport, Mapping[str, object]], Experiment]
+    """From the transport, and files that describe the run, to the whole."""
+
+
+def _simulated(config: Config) -> _Parts:
     """A simulation's parts, with its clients elsewhere."""
-    own = build(config)
-    experiment = Experiment(
-        config=config,
-        base=own.base,
-        spec=own.spec,
-        federation=own.federation,
-        head=own.head,
-        split=own.split,
-        digests=own.digests,
-        origin=own.origin,
-        files={SPLIT: ownership(own)},
-    )
-    return experiment, DeploySettings(sites=len(own.transport.roster()))
+    simulation = build(config)
+    federation = simulation.federation
+
+    def experiment(transport: RemoteTransport, files: Mapping[str, object]) -> Experiment:
+        return Experiment(
+            config=config,
+            base=simulation.base,
+            spec=simulation.spec,
+            federation=replace(federation, transport=transport),
+            head=simulation.head,
+            split=simulation.split,
+            digests=simulation.digests,
+            origin=simulation.origin,
+            files={SPLIT: ownership(simulation), **files},
+        )
+
+    patience = DeploySettings(sites=len(federation.transport.roster()))
+    return _Parts(simulation.base, simulation.spec, federation.method, patience, experiment)
 
 
-def _deployed(config: Config, own: DeploySettings) -> tuple[Experiment, DeploySettings]:
-    """The server's parts: a base to know its maps and to score with, and no examples but its own test file."""
+def _deployed(config: Config, deploy: DeploySettings) -> _Parts:
+    """The server's parts: a base to know its maps and to score with, and no examples but those of its test file."""
     require_deployable(config, "the shared config")
     pipeline = make_pipeline(config)
     method = pipeline.method
@@ -116,20 +131,24 @@ def _deployed(config: Config, own: DeploySettings) -> tuple[Experiment, DeploySe
         raise ConfigError(f"method.name is {method.name!r}, which needs everyone's data in one place: choose another.")
     base = load_named_base(config, config.data.labels or ())
     spec = adapter_spec(config, base, config.adapter.rank, method)
-    test = _test_tokens(config, base)
+    test = _test_tokens(config, base, deploy.test)
     trainer = new_trainer(config, base, spec, method, train=test, test=test, owned={})  # it scores alone
-    nobody, unknown = LocalTransport((), pipeline, trainer), Split({}, (), 0)
-    experiment = Experiment(
-        config=config,
-        base=base,
-        spec=spec,
-        federation=Federation(pipeline, spec, nobody, plan_of(config), trainer),
-        head=trainer.head,
-        split=unknown,
-        digests=example_digests(no_tokens(), test, unknown),
-        origin="",
-    )
-    return experiment, own
+    unknown = Split({}, (), 0)
+
+    def experiment(transport: RemoteTransport, files: Mapping[str, object]) -> Experiment:
+        return Experiment(
+            config=config,
+            base=base,
+            spec=spec,
+            federation=Federation(pipeline, spec, transport, plan_of(config), trainer),
+            head=trainer.head,
+            split=unknown,
+            digests=example_digests(no_tokens(), test, unknown),
+            origin=f"{len(transport.roster())} sites",
+            files=files,
+        )
+
+    return _Parts(base, spec, method, deploy, experiment)
 
 
 def _note(folder: Path, remote: RemoteTransport, run: str) -> None:
@@ -162,13 +181,12 @@ def _run_name(config: Config, folder: Path, resume: bool) -> str:
     return f"{config.run.name}-{secrets.token_hex(4)}"
 
 
-def _test_tokens(config: Config, base: Base) -> Tokens:
-    own = config.deploy
-    if own is None or own.test is None:
+def _test_tokens(config: Config, base: Base, file: str | None) -> Tokens:
+    if file is None:
         return no_tokens()
-    path = Path(own.test)
+    path = Path(file)
     if not path.is_file():
-        raise DataError(f"deploy.test is {own.test!r}, but there is no such file.")
+        raise DataError(f"deploy.test is {file!r}, but there is no such file.")
     rows, columns = read_rows(path), Columns(config.data.text, config.data.label)
     texts = from_rows(rows, rows, columns, path.name, config.data.labels).test
     return tokenise(texts, base.tokenizer, config.model.max_length)

@@ -25,7 +25,8 @@ from fedlora.core.rounds import (
     ScoreJob,
     Trainer,
 )
-from fedlora.errors import StateLostError, UserError
+from fedlora.errors import StateLostError
+from fedlora.federation.isolate import failure_of, fit_each, score_each
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.transport import split_head
 from fedlora.methods.base import Outcome
@@ -93,7 +94,7 @@ def _train(runs: Sequence[_Run], pipeline: Pipeline, trainer: Trainer) -> None:
         _advance(run, None, pipeline, trainer.spec)
     while pending := [run for run in runs if run.served is None]:
         jobs = [FitJob(r.order.client.id, r.order.round, r.fit) for r in pending if r.fit is not None]
-        for run, answer in zip(pending, _scored(jobs, trainer.fit(jobs), trainer), strict=True):
+        for run, answer in zip(pending, _scored(jobs, fit_each(trainer, jobs), trainer), strict=True):
             if isinstance(answer, Failure):
                 run.served = Served(answer)
             else:
@@ -108,7 +109,8 @@ def _scored(jobs: Sequence[FitJob], answers: Sequence[Fitted | Failure], trainer
         for index, (job, answer) in enumerate(zip(jobs, answers, strict=True))
         if job.fit.score_on is not None and isinstance(answer, Fitted)
     }
-    for index, score in zip(wanted, trainer.score(list(wanted.values())) if wanted else (), strict=True):
+    rounds = [jobs[index].round for index in wanted]
+    for index, score in zip(wanted, score_each(trainer, list(wanted.values()), rounds), strict=True):
         answer = result[index]
         if isinstance(score, Failure) or isinstance(answer, Failure):
             result[index] = score if isinstance(score, Failure) else answer
@@ -121,10 +123,8 @@ def _advance(run: _Run, fitted: Fitted | None, pipeline: Pipeline, spec: Adapter
     """Take one coroutine to its next fit, or to its end."""
     try:
         run.served = _resume(run, fitted, pipeline, spec)
-    except UserError:
-        raise
     except Exception as error:
-        run.served = Served(_failure(run.order, error))
+        run.served = Served(failure_of(run.order.client.id, run.order.round, error))
 
 
 def _resume(run: _Run, fitted: Fitted | None, pipeline: Pipeline, spec: AdapterSpec) -> Served | None:
@@ -202,11 +202,10 @@ def _evaluate(
         try:
             model = personal_model(order, client_states.get(order.client.id), pipeline, trainer.spec)
             jobs[index] = ScoreJob(order.client.id, model, order.part)
-        except UserError:
-            raise
         except Exception as error:
-            served[index] = Served(_failure(order, error))
-    for (index, _), score in zip(jobs.items(), trainer.score(list(jobs.values())), strict=True):
+            served[index] = Served(failure_of(order.client.id, order.round, error))
+    rounds = [orders[index].round for index in jobs]
+    for index, score in zip(jobs, score_each(trainer, list(jobs.values()), rounds), strict=True):
         order = orders[index]
         answer = score if isinstance(score, Failure) else Reply(order.client.id, order.round, score=score)
         served[index] = Served(answer)
@@ -222,8 +221,3 @@ def personal_model(order: Order, client_state: ClientState | None, pipeline: Pip
     payload, head = _open(order, client_state, pipeline, spec)
     start = pipeline.method.receive(payload, client_state.kept if client_state else {}, order.client, spec)
     return Start(start.adapter.with_dense(head), start.merged)
-
-
-def _failure(order: Order, error: Exception) -> Failure:
-    reason = f"{type(error).__name__}: {error}"
-    return Failure(order.client.id, order.round, reason, state_lost=isinstance(error, StateLostError))

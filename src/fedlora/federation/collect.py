@@ -9,7 +9,7 @@ import torch
 from fedlora.core.payload import Payload, cast_floats, walk_tensors
 from fedlora.core.rounds import Failure, Order, Reply
 from fedlora.core.update import Update
-from fedlora.errors import DivergedError, FedloraError
+from fedlora.errors import DivergedError, QuorumError
 from fedlora.federation.record import ClientRecord, blank_record
 from fedlora.federation.transport import split_head
 from fedlora.federation.validate import validate_reply
@@ -40,7 +40,7 @@ class Collector:
                 yield from self._take(waiting.pop(turns.pop(0)))
         for client in turns:
             order = self._orders[client]
-            missing = Failure(client, order.round, "no answer")
+            missing = Failure(client, order.round, "no answer", "no answer")
             yield from self._take(waiting.get(client, missing))
 
     def _take(self, answer: Reply | Failure) -> Iterator[Update]:
@@ -66,28 +66,34 @@ class Collector:
         yield Update.from_payload(order.client, cast_floats(answer.payload, torch.float32), content)
 
     def _refuse(self, failure: Failure, record: ClientRecord) -> None:
-        if failure.diverged:
-            raise DivergedError(
-                f"Round {failure.round}, client {failure.client}: {failure.reason}. "
-                f"Lower train.lr, or look at this client's data."
-            )
         self.records[failure.client] = replace(record, status=failure.reason[:_LONGEST])
-        if failure.state_lost:
+        if failure.kind == "state lost":
             self.lost.add(failure.client)
         self._failures.append(failure)
 
-    def raise_if_all_failed(self, begun: bool) -> None:
-        """A round in which every client broke down is a fault, not an absence. So is one in which all were refused
-        before any was ever accepted: then the method says one thing and sends another.
+    def require_quorum(self, quorum: int) -> None:
+        """See that enough clients took part. One that says that it lost its state did: its next order brings it all.
 
         Args:
-            begun: whether an upload was accepted in some round before.
+            quorum: how many; of fewer orders, all.
+
+        Raises:
+            DivergedError: too few did, and the first that failed lost the finite numbers.
+            QuorumError: too few did, for another reason.
         """
-        broken = [f for f in self._failures if not f.state_lost and f.reason != "no answer"]
-        if self._orders and len(broken) == len(self._orders) and not (begun and any(f.refused for f in broken)):
-            raise FedloraError(
-                f"Round {broken[0].round}: every client failed; {broken[0].client} with {broken[0].reason}"
+        count, asked = len(self.seen) + len(self.lost), len(self._orders)
+        if count >= min(quorum, asked):
+            return
+        first = self._failures[0]
+        told = f"Round {first.round}: every client failed; {first.client} with {first.reason}"
+        if count:
+            told = (
+                f"Round {first.round}: {count} of {asked} clients gave an update, fewer than deploy.quorum ({quorum}); "
+                f"{first.client} failed with {first.reason}"
             )
+        if first.kind == "diverged":
+            raise DivergedError(f"{told}. Lower train.lr, or look at this client's data.")
+        raise QuorumError(f"{told}. Mend the cause, then resume the run.")
 
 
 def _bytes(payload: Payload) -> int:

@@ -1,38 +1,101 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The in-process transport: clients of a simulation, served in client batches."""
+"""The transport of a simulation: its clients are served on this machine, a batch at a time, by an executor."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import torch
-
-from fedlora.core.rounds import Client, ClientState, Failure, Order, Reply, Trainer
+from fedlora.core.rounds import Client, ClientState, Failure, Order, Reply, Traffic, Trainer
+from fedlora.core.text import is_plain
+from fedlora.errors import DataError, PayloadError
 from fedlora.federation.client import Served, serve
 from fedlora.federation.client_states import ClientStates, HeldClientStates
+from fedlora.federation.executor import Done, Executor, Inline, Job, Worker
+from fedlora.federation.frame import Encoded
+from fedlora.federation.isolate import failure_of
 from fedlora.federation.pipeline import Pipeline
-from fedlora.federation.transport import decode_order, encode_order, encode_reply, with_traffic
-from fedlora.federation.validate import validate_encoded
+from fedlora.federation.validate import received
+from fedlora.federation.wire import OrderMessage, decode_request, encode, encode_reply
 
-_AHEAD = 4
-"""Blocks under way or waiting to be taken, a worker: so many answers are held at most."""
+_LONGEST_ID = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ThroughBytes:
+    """A worker: everything is encoded and decoded, as a network would."""
+
+    pipeline: Pipeline
+    trainer: Trainer
+
+    def __call__(self, job: Job) -> list[Done]:
+        """Serve the job's orders."""
+        sent = [encode(OrderMessage(order)) for order in job.orders]
+        arrived = [_delivered(message) for message in sent]
+        served = serve(arrived, job.client_states, self.pipeline, self.trainer)
+        return [_done(*each, _returned) for each in zip(served, job.orders, sent, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ByValue:
+    """A worker: values are handed over as they are; what is counted is the same."""
+
+    pipeline: Pipeline
+    trainer: Trainer
+
+    def __call__(self, job: Job) -> list[Done]:
+        """Serve the job's orders."""
+        sent = [encode(OrderMessage(order)) for order in job.orders]
+        served = serve(job.orders, job.client_states, self.pipeline, self.trainer)
+        return [_done(*each, _as_it_is) for each in zip(served, job.orders, sent, strict=True)]
+
+
+def _delivered(message: Encoded) -> Order:
+    request = decode_request(message.data)
+    if not isinstance(request, OrderMessage):
+        raise PayloadError("a simulation sends orders alone")
+    return request.order
+
+
+Returned = Callable[[Reply, Encoded, Order], Reply | Failure]
+"""What of a reply, and of its bytes, arrives."""
+
+
+def _returned(reply: Reply, message: Encoded, order: Order) -> Reply | Failure:
+    return received(order, message.data)
+
+
+def _as_it_is(reply: Reply, message: Encoded, order: Order) -> Reply | Failure:
+    return reply
+
+
+def _done(served: Served, order: Order, sent: Encoded, returned: Returned) -> Done:
+    """What came of an order, with its traffic; a reply that cannot be sent is a failure of its client."""
+    answer, state = served.answer, served.client_state
+    traffic = Traffic(down=sent.payload, overhead=sent.overhead)
+    if isinstance(answer, Reply):
+        try:
+            message = encode_reply(answer)
+        except (TypeError, ValueError, PayloadError) as error:
+            return Done(replace(failure_of(answer.client, answer.round, error), traffic=traffic))
+        traffic = Traffic(sent.payload, message.payload, sent.overhead + message.overhead)
+        answer = returned(answer, message, order)
+    return Done(replace(answer, traffic=traffic), state)
 
 
 class LocalTransport:
-    """Serves orders in this process, in client batches of a fixed size.
+    """Serves orders on this machine, in batches of clients of a fixed size.
 
     Args:
         clients: the roster.
         pipeline: the same method and stages that the server has.
         trainer: owns the clients' data.
-        client batch: how many clients are served together. Part of the config: results never depend on the
-            number of workers.
-        workers: how many threads serve client batches, each with single-threaded operators, so that results do not
-            depend on how many there are; None: the calling thread, as it is.
-        through_bytes: encode and decode everything, as a network would. Without it values are handed
-            over as they are; what is counted is the same.
-        client states: what clients already hold.
+        client_batch: how many clients are served together. Part of the config: results never depend on the executor.
+        executor: where batches are served: makes an executor of a worker.
+        through_bytes: encode and decode everything, as a network would. Without it values are handed over as they
+            are; what is counted is the same.
+        client_states: what clients already hold.
+
+    Raises:
+        DataError: a client's name cannot be written to a record as it is.
     """
 
     def __init__(
@@ -42,67 +105,40 @@ class LocalTransport:
         trainer: Trainer,
         *,
         client_batch: int = 8,
-        workers: int | None = None,
+        executor: Callable[[Worker], Executor] = Inline,
         through_bytes: bool = True,
         client_states: ClientStates | None = None,
     ) -> None:
+        for client in clients:
+            if not is_plain(client.id, _LONGEST_ID):
+                raise DataError(
+                    f"A client is called {client.id[:_LONGEST_ID]!r}, expected one line without control characters: "
+                    f"change the names in the column of split.column."
+                )
         self.client_states: ClientStates = client_states if client_states is not None else HeldClientStates()
         self._clients = tuple(clients)
-        self._pipeline = pipeline
-        self._trainer = trainer
         self._client_batch = client_batch
-        self._workers = workers
-        self._lock = Lock()
-        self._through_bytes = through_bytes
+        self._executor = executor((ThroughBytes if through_bytes else ByValue)(pipeline, trainer))
 
     def roster(self) -> Sequence[Client]:
         """Everybody who is there."""
         return self._clients
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
-        """Serve the orders client batch by client batch, as many client batches at a time as there are workers."""
-        client_batches = [
-            orders[first : first + self._client_batch] for first in range(0, len(orders), self._client_batch)
-        ]
-        if self._workers is None:
-            for client_batch in client_batches:
-                yield from self._keep(self._serve(client_batch))
-            return
-        with ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            ahead: deque[Future[list[tuple[Served, Reply | Failure]]]] = deque()
-            try:
-                for client_batch in client_batches:
-                    ahead.append(pool.submit(self._serve, client_batch))
-                    if len(ahead) >= _AHEAD * self._workers:
-                        yield from self._keep(ahead.popleft().result())
-                while ahead:
-                    yield from self._keep(ahead.popleft().result())
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """Serve the orders batch by batch, and keep what their clients keep."""
+        size = self._client_batch
+        batches = (orders[first : first + size] for first in range(0, len(orders), size))
+        for results in self._executor.run(self._job(batch) for batch in batches):
+            for done in results:
+                if done.client_state is not None:
+                    self.client_states.keep(done.answer.client, done.client_state)
+                yield done.answer
 
-    def _serve(self, orders: Sequence[Order]) -> list[tuple[Served, Reply | Failure]]:
-        down = [encode_order(order) for order in orders]
-        received = [decode_order(*pair) for pair in down] if self._through_bytes else orders
-        client_states = {order.client.id: self._client_state(order) for order in received}
-        held = {client: client_state for client, client_state in client_states.items() if client_state is not None}
-        done = serve(received, held, self._pipeline, self._trainer)
-        return [(own, self._answer(own, order, sent)) for own, order, sent in zip(done, orders, down, strict=True)]
-
-    def _answer(self, served: Served, order: Order, sent: tuple[bytes, bytes]) -> Reply | Failure:
-        if isinstance(served.answer, Failure):
-            return with_traffic(served.answer, sent, (b"", b""))
-        up = encode_reply(served.answer)
-        return with_traffic(validate_encoded(order, *up) if self._through_bytes else served.answer, sent, up)
-
-    def _keep(self, done: Sequence[tuple[Served, Reply | Failure]]) -> Iterator[Reply | Failure]:
-        for served, answer in done:
-            if served.client_state is not None:
-                with self._lock:
-                    self.client_states.keep(answer.client, served.client_state)
-            yield answer
+    def _job(self, orders: Sequence[Order]) -> Job:
+        states = {order.client.id: self._client_state(order) for order in orders}
+        return Job(orders, {client: state for client, state in states.items() if state is not None})
 
     def _client_state(self, order: Order) -> ClientState | None:
-        with self._lock:
-            if order.kind == "train":
-                return self.client_states.before(order.client.id, order.round)
-            return self.client_states.latest(order.client.id)
+        if order.kind == "train":
+            return self.client_states.before(order.client.id, order.round)
+        return self.client_states.latest(order.client.id)

@@ -37,6 +37,8 @@ class Plan:
     seed: int = 0
     clients: ClientsSettings = field(default_factory=ClientsSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    quorum: int = 1
+    """A round fails where fewer clients take part; 0: a round may come to nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +115,8 @@ def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, R
         The server after each round, and the round's record.
 
     Raises:
-        DivergedError: a client's loss was not finite; the state before that round is the last one yielded.
-        FedloraError: every client of a round failed.
+        QuorumError: fewer clients than the plan's quorum took part in a round.
+        DivergedError: likewise, because losses were not finite. The state before that round is the last one yielded.
     """
     plan, every = federation.plan, federation.plan.evaluate.every
     for round in range(server.round + 1, plan.rounds + 1):
@@ -173,7 +175,7 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
         state = federation.pipeline.aggregate(state, itertools.chain([first], updates), round)
     for _ in updates:
         pass  # a method that stopped early has still been sent these
-    collector.raise_if_all_failed(begun=bool(server.last_seen_rounds))
+    collector.require_quorum(plan.quorum)
     dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
     records = sorted([*collector.records.values(), *dropped], key=lambda record: record.client)
     seen = {

@@ -20,10 +20,10 @@ from fedlora.core.rounds import Failure, Order, Reply
 from fedlora.core.schema import Chosen, ReplySchema, TensorSpec, TensorSpecs
 from fedlora.core.text import is_plain
 from fedlora.errors import PayloadError
-from fedlora.federation.transport import read_envelope, split_head
+from fedlora.federation.frame import MOST_ENVELOPE
+from fedlora.federation.transport import split_head
+from fedlora.federation.wire import ReplyMessage, decode_answer
 
-MOST_ENVELOPE = 2**20
-"""Bytes of the longest envelope, notes included."""
 _DEEPEST = 8
 """How far notes may be nested."""
 _TOLD = 80
@@ -32,27 +32,42 @@ _LARGEST = 2**53
 """No whole number of an envelope is larger: what every reader of JSON can hold."""
 
 
-def validate_encoded(order: Order, envelope: bytes, payload: bytes) -> Reply | Failure:
-    """A client's reply from its bytes, or why it is refused. What still has to be seen of the tensors themselves
-    is the collector's to look at, whatever way a reply came.
+def received(order: Order, data: bytes) -> Reply | Failure:
+    """The reply to an order from a whole message's bytes, or why it is refused.
 
     Args:
         order: what this client was asked; who sent the bytes is for the transport to know.
-        envelope: as `encode_reply` makes it.
-        payload: likewise.
+        data: a message.
     """
 
-    def opened() -> Reply:
-        _require(len(envelope) <= MOST_ENVELOPE, f"an envelope of {len(envelope)} bytes, more than {MOST_ENVELOPE}")
-        reply = read_envelope(envelope)
-        require_envelope(reply, order)
-        if order.schema is not None:
-            most = order.schema.most_bytes()
-            _require(len(payload) <= most, f"{len(payload)} bytes, more than the {most} that what was ordered can take")
-            require_shapes(outline(payload, order.schema.most_header()), order.schema)
-        return replace(reply, payload=from_bytes(payload))
+    def message() -> Reply:
+        answer = decode_answer(data)
+        if not isinstance(answer, ReplyMessage):
+            raise PayloadError("this is no reply")
+        return _opened(order, answer)
 
-    return _or_refusal(opened, order)
+    return _or_refusal(message, order)
+
+
+def validate_encoded(order: Order, message: ReplyMessage) -> Reply | Failure:
+    """The reply of a message with its payload decoded, or why it is refused. What still has to be seen of the tensors
+    themselves is the collector's to look at, whatever way a reply came.
+
+    Args:
+        order: what this client was asked; who sent the message is for the transport to know.
+        message: the answer to it.
+    """
+    return _or_refusal(lambda: _opened(order, message), order)
+
+
+def _opened(order: Order, message: ReplyMessage) -> Reply:
+    require_envelope(message.reply, order)
+    payload = message.payload
+    if order.schema is not None:
+        most = order.schema.most_bytes()
+        _require(len(payload) <= most, f"{len(payload)} bytes, more than the {most} that what was ordered can take")
+        require_shapes(outline(payload, order.schema.most_header()), order.schema)
+    return replace(message.reply, payload=from_bytes(bytes(payload)))
 
 
 def validate_reply(reply: Reply, order: Order) -> Reply | Failure:
@@ -78,7 +93,7 @@ def _or_refusal(made: Callable[[], Reply], order: Order) -> Reply | Failure:
     try:
         return made()
     except PayloadError as error:
-        return Failure(order.client.id, order.round, f"refused: {error}", refused=True)
+        return Failure(order.client.id, order.round, f"refused: {error}", kind="refused")
 
 
 def require_envelope(reply: Reply, order: Order) -> None:

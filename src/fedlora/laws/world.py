@@ -258,7 +258,7 @@ def play(
     """
     spec = world.spec
     trainer = Watched(world.trainer(same_data))
-    plan = Plan(world.rounds, world.seed, evaluate=EvaluateSettings(every=0))
+    plan = Plan(world.rounds, world.seed, evaluate=EvaluateSettings(every=0), quorum=0)
     absent = frozenset((t, name(k)) for t, k in world.absent)
     lost = frozenset((t, name(k)) for t, k in world.lost)
 

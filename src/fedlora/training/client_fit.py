@@ -97,7 +97,7 @@ class ClientFit:
     def diverged(self, step: int, loss: float) -> None:
         """End the fit at a step whose loss is not finite."""
         reason = f"the loss is {loss} at step {step + 1} of {len(self.plan)}"
-        self.failure = Failure(self.job.client, self.job.round, reason, diverged=True)
+        self.failure = Failure(self.job.client, self.job.round, reason, "diverged")
 
     def step(self, step: int, loss: float) -> None:
         """One step of the optimiser, in which slots outside the mask do not move at all.

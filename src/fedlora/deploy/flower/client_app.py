@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedlora.deploy.flower.records import from_record, no_record, to_record
-from fedlora.deploy.sockets import PeerError, ask, read_key
+from fedlora.deploy.connection import PeerError, ask, read_key
+from fedlora.deploy.flower.carrier import from_record, no_record, to_record
 from fedlora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,25 +43,27 @@ def forward(message: Message, context: Context) -> Message:
 
 def _resident(data: bytes, message: Message, context: Context) -> bytes:
     """Node config: `site`, the address that SITE.toml names, and `key`, the file with its key."""
-    own = context.node_config
-    if "site" not in own or "key" not in own:
+    node = context.node_config
+    if "site" not in node or "key" not in node:
         raise PeerError("the SuperNode has no site and key in --node-config")
     try:
-        key = read_key(Path(str(own["key"])))
+        key = read_key(Path(str(node["key"])))
     except ConfigError as error:
         print(f"fedlora: {error}", file=sys.stderr, flush=True)
         raise PeerError("the node cannot read the key of the site's socket") from error
-    return ask(str(own["site"]), key, data, message.metadata.ttl)
+    return ask(str(node["site"]), key, data, message.metadata.ttl)
 
 
 def _simulated(data: bytes, context: Context) -> bytes:
-    own = context.run_config
-    overrides = tuple(str(own.get("set", "")).split())
-    return _site(str(own["config"]), overrides, str(own["out"]), int(context.node_config["partition-id"])).answer(data)
+    settings = context.run_config
+    overrides = tuple(str(settings.get("set", "")).split())
+    return _site(
+        str(settings["config"]), overrides, str(settings["out"]), int(context.node_config["partition-id"])
+    ).answer(data)
 
 
 @cache
 def _site(config: str, overrides: tuple[str, ...], out: str, number: int) -> "Site":
-    from fedlora.deploy.simulated import simulated_site
+    from fedlora.deploy.site import simulated_site
 
     return simulated_site(Path(config), overrides, Path(out), number)

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedlora.app.config import read_config
 from fedlora.app.progress import line_of, quiet_libraries
-from fedlora.deploy.flower.connection import GridConnection
+from fedlora.deploy.flower.carrier import GridConnection
 from fedlora.deploy.server import run_server
 from fedlora.errors import FedloraError
 
@@ -19,13 +19,13 @@ app = ServerApp()
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
     """Run config: `config`, the shared config; `out`, the run folder; `resume`; `set`, overrides of keys."""
-    own = context.run_config
+    settings = context.run_config
     quiet_libraries()
     try:
-        file, folder = Path(str(own["config"])).absolute(), Path(str(own["out"])).absolute()
-        config = read_config(file, str(own.get("set", "")).split())
+        file, folder = Path(str(settings["config"])).absolute(), Path(str(settings["out"])).absolute()
+        config = read_config(file, str(settings.get("set", "")).split())
         os.chdir(file.parent)  # paths in the shared config are seen from its folder
-        for remote, record in run_server(config, GridConnection(grid), folder, bool(own.get("resume", False))):
+        for remote, record in run_server(config, GridConnection(grid), folder, bool(settings.get("resume", False))):
             if record is None:
                 told = [f"{client.id} ({client.examples} examples, rank {client.rank})" for client in remote.roster()]
                 print(f"{config.method.name} across {len(told)} sites: {', '.join(told)}", flush=True)

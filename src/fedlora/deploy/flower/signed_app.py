@@ -121,7 +121,7 @@ def main(words: list[str]) -> None:
         case ["serve", app, address]:
             serve_app(Path(app), address)
         case _:
-            raise UserError("UploadSchema `sign APP.fab KEY` or `serve APP.fab 127.0.0.1:PORT`.")
+            raise UserError("Expected `sign APP.fab KEY` or `serve APP.fab 127.0.0.1:PORT`.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small TLS proxy before a SuperLink, for demo and tests where nginx is not installed: it passes the Fleet API alone.
 
-    python -m fedlora.deploy.forwarder LISTEN SUPERLINK CERTIFICATE KEY AUTHORITY
+    python examples/loopback/forwarder.py LISTEN SUPERLINK CERTIFICATE KEY AUTHORITY
 
 What it refuses is what `examples/flower/nginx.conf` refuses; a deployment takes nginx. It needs only what Flower
 brings along.

@@ -67,6 +67,6 @@ def _is_address(host: str) -> bool:
 def _call(command: Sequence[str | Path]) -> None:
     if shutil.which(str(command[0])) is None:
         raise UserError(f"{command[0]} is not installed: install it, it makes the keys and certificates.")
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"{command[0]} failed: {done.stderr.strip().splitlines()[-1]}")

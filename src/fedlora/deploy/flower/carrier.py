@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flower's Grid as a connection."""
+"""Messages in Flower's records, and Flower's Grid as a connection.
+
+A message is an array of bytes, which Flower sends in pieces and does not look into.
+"""
 
 import time
 from collections.abc import Sequence
 
-from flwr.app import Message, MessageType
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from fedlora.core.text import is_plain
 from fedlora.deploy.connection import GRACE, Arrival
-from fedlora.deploy.flower.records import from_record, to_record
+from fedlora.federation.wire import MOST_REASON
 
+_PLACE, _REASON = "p", "why"
+_TYPE = "fedlora.payload"
 _STEP = 0.3
 """Seconds between two looks for replies."""
 _AGE = 2.0
@@ -23,6 +29,29 @@ _ERRORS = {
     7: "the node does not trust the app: no key of its --trusted-entities has signed it",
     8: "the app was killed",
 }
+
+
+def to_record(data: bytes) -> RecordDict:
+    """Bytes as a message's content."""
+    return RecordDict({_PLACE: ArrayRecord({_PLACE: Array("uint8", (len(data),), _TYPE, data)})})
+
+
+def no_record(reason: str) -> RecordDict:
+    """In place of bytes, why there are none."""
+    return RecordDict({_REASON: ConfigRecord({_REASON: reason})})
+
+
+def from_record(content: RecordDict) -> tuple[bytes | None, str]:
+    """The bytes of a message, or None and why there are none."""
+    if _PLACE in content.array_records:
+        array = content.array_records[_PLACE].get(_PLACE)
+        if array is not None and array.stype == _TYPE:
+            return array.data, ""
+    if _REASON in content.config_records:
+        reason = content.config_records[_REASON].get(_REASON)
+        plain = isinstance(reason, str) and is_plain(reason, MOST_REASON)
+        return None, str(reason) if plain else "refused: a reason that is no plain text"
+    return None, "refused: no message in the message"
 
 
 class GridConnection:
@@ -40,7 +69,7 @@ class GridConnection:
     def nodes(self) -> Sequence[str]:
         """Who is connected to the SuperLink."""
         if time.monotonic() - self._nodes[0] > _AGE:
-            self._nodes = (time.monotonic(), tuple(sorted(str(own) for own in self._grid.get_node_ids())))
+            self._nodes = (time.monotonic(), tuple(sorted(str(node) for node in self._grid.get_node_ids())))
         return self._nodes[1]
 
     def send(self, node: str, data: bytes, patience: float) -> str:
@@ -65,7 +94,7 @@ class GridConnection:
         ticket = reply.metadata.reply_to_message_id
         node, _ = self._waiting.pop(ticket, (str(reply.metadata.src_node_id), 0.0))
         now = time.monotonic()
-        self._waiting = {own: given for own, given in self._waiting.items() if given[1] > now}
+        self._waiting = {waiting: given for waiting, given in self._waiting.items() if given[1] > now}
         if reply.has_error():
             return Arrival(node, ticket, reason=_ERRORS.get(reply.error.code, f"error {reply.error.code} of Flower"))
         return Arrival(node, ticket, *from_record(reply.content))

@@ -20,11 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from fedlora.deploy.credentials import make_authority, make_certificate, make_node_key, make_signing_key
-from fedlora.deploy.proxies import ProxyEnds, forwarder
 from fedlora.errors import FedloraError
 
-APP = Path(__file__).parents[3] / "examples" / "flower"
+from .credentials import make_authority, make_certificate, make_node_key, make_signing_key
+from .proxies import ProxyEnds, forwarder
+
+APP = Path(__file__).parents[1] / "flower"
 """The Flower app of a checkout."""
 _POLITE = 10.0
 _UMASK = 0o077
@@ -137,7 +138,7 @@ class Loopback:
         """Start `flwr run` of the signed app, which streams what the ServerApp says."""
         told = " ".join(f"{key}={_toml(value)}" for key, value in settings.items())
         line = [_command("flwr"), "run", _identity(self._app), "own", "--stream", "--run-config", told]
-        return subprocess.Popen(  # noqa: S603
+        return subprocess.Popen(
             line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment(), umask=_UMASK
         )
 
@@ -146,7 +147,7 @@ class Loopback:
         return self._call(["flwr", *words])
 
     def _call(self, line: Sequence[str], where: Path | None = None) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(  # noqa: S603
+        return subprocess.run(
             [_command(line[0]), *line[1:]],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -168,7 +169,7 @@ class Loopback:
         """Start a process of a group of its own, with what it says in `logs/NAME.log`."""
         with (self.folder / "logs" / f"{name}.log").open("ab") as log:
             self._said[name] = log.tell()
-            self._processes[name] = subprocess.Popen(  # noqa: S603
+            self._processes[name] = subprocess.Popen(
                 [_command(line[0]), *line[1:]],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -189,13 +190,13 @@ class Loopback:
 
     def stop(self, name: str) -> None:
         """Ask a process and its children to stop, and make them after a while."""
-        own = self._processes.pop(name)
+        process = self._processes.pop(name)
         for number, patience in ((signal.SIGTERM, _POLITE), (signal.SIGKILL, _POLITE)):
             with suppress(ProcessLookupError):
-                os.killpg(own.pid, number)
+                os.killpg(process.pid, number)
             with suppress(subprocess.TimeoutExpired):
-                own.wait(patience)
-        own.poll()
+                process.wait(patience)
+        process.poll()
 
     def wait_for(self, name: str, words: str, patience: float) -> None:
         """Wait until a process has said something.
@@ -222,9 +223,9 @@ class Loopback:
 
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
-    with socket.socket() as own:
-        own.bind(("127.0.0.1", 0))
-        port: int = own.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
         return port
 
 

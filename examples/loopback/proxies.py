@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NGINX_CONFIG = Path(__file__).parents[3] / "examples" / "flower" / "nginx.conf"
-"""The configuration of a checkout that docs/deploy.md shows."""
+NGINX_CONFIG = Path(__file__).parents[1] / "flower" / "nginx.conf"
+"""The configuration that docs/deploy.md shows."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ProxyEnds:
 def forwarder(ends: ProxyEnds) -> Sequence[str]:
     """The forwarder that comes with us."""
     files = [str(ends.keys / name) for name in ("server.crt", "server.key", "ca.crt")]
-    return [sys.executable, "-m", "fedlora.deploy.forwarder", ends.listen, ends.superlink, *files]
+    return [sys.executable, str(Path(__file__).with_name("forwarder.py")), ends.listen, ends.superlink, *files]
 
 
 def nginx(ends: ProxyEnds) -> Sequence[str]:

@@ -1,0 +1,1 @@
+"""A whole deployment on one machine, for the demo and the tests; not part of the package."""
