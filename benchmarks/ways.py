@@ -54,7 +54,7 @@ def orders(simulation):
 def ours(simulation, trainer, client_batch, workers):
     transport = LocalTransport(
         simulation.federation.transport.roster(),
-        simulation.federation.method,
+        simulation.federation.pipeline,
         trainer,
         client_batch=client_batch,
         executor=partial(Threads, count=workers) if workers else Inline,

@@ -15,6 +15,7 @@ from fedlora.federation.executor import Inline, Threads, Worker
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
+from fedlora.federation.settings import ClientsSettings
 from fedlora.laws.standin import StandIn
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
@@ -47,7 +48,7 @@ EXECUTORS = {
 def outcome(method, executor, **others):
     trainer = StandIn(SPEC, 1)
     transport = LocalTransport(CLIENTS, Pipeline(method), trainer, client_batch=2, executor=executor, **others)
-    own = Federation(method, SPEC, transport, Plan(3, per_round=9), trainer)
+    own = Federation(Pipeline(method), SPEC, transport, Plan(3, clients=ClientsSettings(per_round=9)), trainer)
     steps = list(federate(own, begin(own, trainer.head)))
     records = [(c.client, c.status, c.traffic, c.score) for _, record in steps for c in record.clients]
     states = [state.to_payload() for _, kept in sorted(transport.client_states.all().items()) for state in kept]
