@@ -98,3 +98,9 @@ def test_the_fence_lets_other_words_pass(source):
 def test_every_exception_of_the_fence_is_needed():
     for place in KNOWS_METRICS:
         assert any(known(METRIC, file.read_text()) for file in files([place]))
+
+
+def test_hooks_of_a_model_share_one_thread_local_context():
+    """Adapters, attention groups and recorded layers are fields of one pass, not three side channels."""
+    users = [name_of(file) for file in files(["training"]) if "local" in set(words(file.read_text()))]
+    assert users == ["training/current_pass.py"]

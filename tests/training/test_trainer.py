@@ -171,6 +171,17 @@ def test_a_mask_trains_like_an_adapter_of_the_chosen_slots_alone(tiny_base):
         torch.testing.assert_close(masked.output[module][:, chosen], alone.output[module], rtol=1e-3, atol=1e-4)
 
 
+def test_the_merged_update_is_not_brought_back(tiny_base):
+    """It does not train: the answer holds the very one of the request, and no copy from the device."""
+    trainer = trainer_of(tiny_base("bert"))
+    start = begin(trainer)
+    merged = {
+        module: torch.zeros(B.shape[0], start.adapter.input[module].shape[1])
+        for module, B in start.adapter.output.items()
+    }
+    assert fit_one(trainer, replace(start, merged=merged)).start.merged is merged
+
+
 @pytest.mark.parametrize("head", ["shared", "private", "frozen"])
 def test_nothing_of_one_client_is_left_for_the_next(tiny_base, head):
     """Fault (d): one model object handed round. And (f): the optimiser is fresh for every fit."""

@@ -11,17 +11,7 @@ from fedlora.core.adapter import Adapter, AdapterSpec, HeadMode
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload, from_bytes, to_bytes, type_of_wire
-from fedlora.core.rounds import (
-    Client,
-    ClientState,
-    Failure,
-    FitJob,
-    Fitted,
-    Order,
-    Reply,
-    ScoreJob,
-    Trainer,
-)
+from fedlora.core.rounds import Client, ClientState, Failure, FitJob, Fitted, Order, Reply, ScoreJob, Trainer
 from fedlora.federation.client_states import HeldClientStates
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.pipeline import Pipeline
