@@ -25,6 +25,7 @@ from fedlora.app.build import cores
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Client, Duration, Order
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.methods.fedit import FedIT
 from fedlora.training.cohort import CohortTrainer
 from fedlora.training.generated import generated_base
@@ -52,7 +53,7 @@ def seconds(base, clients, examples, length, rank, batch=16, client_batch=1, wor
         rounds=2, tokens_a_pass=10**9 if client_batch > 1 else 1024,
     )  # fmt: skip
     members = [Client(name, examples, rank) for name in owned]
-    transport = LocalTransport(members, method, trainer, client_batch=client_batch, workers=workers)
+    transport = LocalTransport(members, Pipeline(method), trainer, client_batch=client_batch, workers=workers)
     state = method.init(spec, 0)
     payload = {"adapter": method.dispatch(state, members[0], 1), "head": trainer.head}
 

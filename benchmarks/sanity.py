@@ -23,6 +23,7 @@ from torch import nn
 from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.federation.local import LocalTransport
+from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.methods import find_method
 from fedlora.training.data import Columns, from_files, take_some
@@ -64,7 +65,7 @@ def main(data, folder, name, out, seed=0):
     trainer = PlainTrainer(
         base,
         spec,
-        TrainSettings(lr=5e-4, lr_b_ratio=method.lr_b_ratio),
+        TrainSettings(lr=5e-4, lr_b_ratio=method.facts.lr_b_ratio),
         train=tokenise(dataset.train, base.tokenizer, 128),
         test=tokenise(dataset.test, base.tokenizer, 128),
         owned=dealt.clients,
@@ -73,7 +74,8 @@ def main(data, folder, name, out, seed=0):
     )
     clients = [Client(client, len(own.train), RANK) for client, own in dealt.clients.items()]
     plan = Plan(ROUNDS, seed, evaluate_every=4)
-    federation = Federation(method, spec, LocalTransport(clients, method, trainer), plan, trainer)
+    pipeline = Pipeline(method)
+    federation = Federation(pipeline, spec, LocalTransport(clients, pipeline, trainer), plan, trainer)
     result = {
         "method": name,
         "seed": seed,

@@ -49,7 +49,11 @@ def orders(simulation):
 
 def ours(simulation, trainer, client_batch, workers):
     transport = LocalTransport(
-        simulation.transport.roster(), simulation.federation.method, trainer, client_batch=client_batch, workers=workers
+        simulation.transport.roster(),
+        simulation.federation.pipeline,
+        trainer,
+        client_batch=client_batch,
+        workers=workers,
     )
 
     def run():
