@@ -43,7 +43,7 @@ LEFT_OUT = {
     "budget": (
         validate,
         "_require_chosen",
-        lambda key, own, slots, wire: OWN(key, own, replace(slots, budget=999), wire),
+        lambda key, entries, slots: OWN(key, entries, replace(slots, budget=999)),
     ),
     "odd JSON": (transport, "strict_json", json.loads),
 }
