@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from fedlora.core.adapter import effective
+from fedlora.federation.pipeline import Pipeline
 from fedlora.laws.evidence import moves
 from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
@@ -29,7 +30,7 @@ MIXED, EQUAL = (1, 1, 2, 2, 2, 4, 4, 8, 8, 8), (4,) * 10
 
 
 def world(method):
-    mixed = method.mixed_ranks and "lora" in method.kinds
+    mixed = method.facts.mixed_ranks and "lora" in method.facts.kinds
     return World(
         shapes=((24, 16), (12, 40)),
         ranks=MIXED if mixed else EQUAL,
@@ -41,12 +42,12 @@ def world(method):
         head="frozen",
         wire="float32",
         seed=3,
-        kind="lora" if "lora" in method.kinds else "dense",
+        kind="lora" if "lora" in method.facts.kinds else "dense",
     )
 
 
 def errors(method):
-    run = play(method, world(method))
+    run = play(Pipeline(method), world(method))
     found = {"update": [], "product": []}
     for round, server in enumerate(run.servers[1:], start=1):
         before, after = method.result(run.servers[round - 1].state), method.result(server.state)
@@ -65,11 +66,11 @@ def main(out):
     methods = {}
     for name, kind in BUILT_IN.items():
         method = kind()
-        if method.centralized:
+        if method.facts.centralized:
             continue
-        ranks = "-" if "lora" not in method.kinds else "1 to 8" if method.mixed_ranks else "4"
-        methods[name] = {"exact": method.exactness(), "ranks": ranks, "errors": errors(method)}
-        print(f"{name:10} {method.exactness():18} ranks {ranks:7} {methods[name]['errors']}")
+        ranks = "-" if "lora" not in method.facts.kinds else "1 to 8" if method.facts.mixed_ranks else "4"
+        methods[name] = {"exact": method.facts.exact, "ranks": ranks, "errors": errors(method)}
+        print(f"{name:10} {method.facts.exact:18} ranks {ranks:7} {methods[name]['errors']}")
     told = {"methods": methods, "machine": platform.machine(), "torch": torch.__version__}
     Path(out).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 

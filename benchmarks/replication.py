@@ -18,9 +18,9 @@ import numpy
 import torch
 
 from fedlora.core.adapter import Start
-from fedlora.core.payload import tensors_at
-from fedlora.core.rounds import Client, FitJob, ScoreJob, Upload
+from fedlora.core.rounds import Client, FitJob, ScoreJob
 from fedlora.core.seeds import numpy_stream
+from fedlora.core.update import Update
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
@@ -64,9 +64,8 @@ def main(data, folder, out, lr=5e-4):
     spec = base.spec(LOW, SCALE, head="shared")
     trainer = trainer_of(spec)
     clients = [Client(name, len(own.train), LOW) for name, own in owned.items()]
-    equal = Federation(
-        Pipeline(FedIT()), spec, LocalTransport(clients, Pipeline(FedIT()), trainer), Plan(1, SEED), trainer
-    )
+    plain = Pipeline(FedIT())
+    equal = Federation(plain, spec, LocalTransport(clients, plain, trainer), Plan(1, SEED), trainer)
     server, first = next(federate(equal, begin(equal, trainer.head)))
     print("round 1, all at rank 5:", first.global_metrics["accuracy"], flush=True)
 
@@ -74,20 +73,20 @@ def main(data, folder, out, lr=5e-4):
     trainer = trainer_of(mixed)
     state = Replicate().init(mixed, SEED)
     ranked = [replace(client, rank=HIGH if client.id == "c0" else LOW) for client in clients]
-    uploads, heads, own = [], [], None
+    updates, heads, own = [], [], None
     for client in ranked:
         start = Replicate().receive(Replicate().dispatch(state, client, 2), {}, client, mixed)
         fit = Replicate().client(Replicate().dispatch(state, client, 2), {}, client, mixed, 2)
         asked = next(fit)
-        asked = replace(asked, start=Start(start.adapter.with_dense(server.head)))
+        asked = replace(asked, start=Start(start.adapter.with_dense(server.state.head)))
         (fitted,) = trainer.fit([FitJob(client.id, 2, asked)])
         own = fitted.start if client.id == "c0" else own
         heads.append((client.examples, fitted.start.adapter.dense))
-        payload, _ = Replicate().upload(start, fitted.start, {}, 2)
-        uploads.append(Upload(client, payload))
-        assert tensors_at(payload, "input")
+        sides, _ = Replicate().upload(start, fitted.start, {}, 2)
+        updates.append(Update(client, sides))
+        assert sides["input"]
     total = sum(n for n, _ in heads)
-    head = {name: sum(n * part[name] for n, part in heads) / total for name in server.head}
+    head = {name: sum(n * part[name] for n, part in heads) / total for name in server.state.head}
 
     def score(start):
         return trainer.scoring.headline.of(trainer.score([ScoreJob(None, start)])[0])
@@ -102,7 +101,7 @@ def main(data, folder, out, lr=5e-4):
         "rank-20 client before aggregation": score(own),
     }
     for name, method in (("zero padding", ZeroPad()), ("replication", Replicate())):
-        after = method.aggregate(State(state.adapter), iter(uploads), 2)
+        after = method.aggregate(State(state.adapter), iter(updates), 2)
         sent = method.receive(method.dispatch(after, ranked[0], 3), {}, ranked[0], mixed).adapter
         result[f"after {name}"] = score(Start(sent.with_dense(head)))
         result[f"after {name}, its own head kept"] = score(Start(sent.with_dense(own.adapter.dense)))

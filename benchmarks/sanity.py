@@ -69,7 +69,7 @@ def main(data, folder, name, out, seed=0):
     trainer = ModelTrainer(
         PaddedForward(base, spec),
         Classification(dataset.labels),
-        TrainSettings(lr=5e-4, lr_b_ratio=method.lr_b_ratio),
+        TrainSettings(lr=5e-4, lr_b_ratio=method.facts.lr_b_ratio),
         train=tokenise(dataset.train, base.tokenizer, 128),
         test=tokenise(dataset.test, base.tokenizer, 128),
         owned=dealt.clients,
@@ -78,7 +78,8 @@ def main(data, folder, name, out, seed=0):
     )
     clients = [Client(client, len(own.train), RANK) for client, own in dealt.clients.items()]
     plan = Plan(ROUNDS, seed, evaluate=EvaluateSettings(every=4))
-    federation = Federation(Pipeline(method), spec, LocalTransport(clients, Pipeline(method), trainer), plan, trainer)
+    pipeline = Pipeline(method)
+    federation = Federation(pipeline, spec, LocalTransport(clients, pipeline, trainer), plan, trainer)
     result = {
         "method": name,
         "seed": seed,

@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from fedlora.federation.pipeline import Pipeline
 from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
 
@@ -21,10 +22,10 @@ CLIENTS, RANK = 10, 8
 
 
 def counted(method):
-    kind = "lora" if "lora" in method.kinds else "dense"
+    kind = "lora" if "lora" in method.facts.kinds else "dense"
     ranks, examples = (RANK,) * CLIENTS, (5,) * CLIENTS
     nobody = frozenset()
-    run = play(method, World(SHAPES, ranks, examples, 4, nobody, nobody, 0.02, "frozen", "float32", 0, kind))
+    run = play(Pipeline(method), World(SHAPES, ranks, examples, 4, nobody, nobody, 0.02, "frozen", "float32", 0, kind))
     rounds = [[own.traffic for own in record.clients] for record in run.records]
 
     def mean(numbers):
@@ -39,7 +40,7 @@ def counted(method):
 def main(out):
     methods = {}
     for name, kind in BUILT_IN.items():
-        if not kind.centralized:
+        if not kind().facts.centralized:
             methods[name] = counted(kind())
             print(name, methods[name], flush=True)
     told = {"shapes": SHAPES, "rank": RANK, "clients": CLIENTS, "bytes of one client and round": methods}

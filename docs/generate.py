@@ -13,7 +13,6 @@ from types import UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
 import results
-from fedlora.methods.wrap import WRAPPERS
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from results import WHEN, measured, svg
@@ -23,6 +22,8 @@ from fedlora.app.describe import describe, fields_of, sections
 from fedlora.app.sections import keys
 from fedlora.app.sections import sections as config_sections
 from fedlora.deploy.config import SiteConfig
+from fedlora.federation.pipeline import Pipeline
+from fedlora.federation.stages import STAGES
 from fedlora.laws.world import World, play
 from fedlora.methods import BUILT_IN
 from fedlora.report.tables import size
@@ -42,11 +43,11 @@ def config_page():
         lines += ["| key | type | default | |", "|---|---|---|---|", *key_lines(section)]
         if name == "method":
             lines += ["", "and the method's own fields: see [the methods](methods.md)."]
-        if name == "wrap":
-            lines += ["", "and the wrapper's own fields:", "", "| wrapper | field | default | |", "|---|---|---|---|"]
-            for wrapper, kind in WRAPPERS.items():
+        if name == "stage":
+            lines += ["", "and the stage's fields:", "", "| stage | field | default | |", "|---|---|---|---|"]
+            for stage, kind in STAGES.items():
                 for key, told in fields_of(kind).items():
-                    lines.append(f"| `{wrapper}` | `{key}` | `{told['default']!r}` | {told['doc']} |")
+                    lines.append(f"| `{stage}` | `{key}` | `{told['default']!r}` | {told['doc']} |")
         lines.append("")
     return "\n".join([*lines, *site_lines()])
 
@@ -132,13 +133,13 @@ def method_page(name):
 
 
 def methods_table(link=""):
-    """The table of methods from their class facts."""
+    """The table of methods from their facts."""
     lines = ["| method | clients' ranks | exact | stays with the client | what travels |", "|---|---|---|---|---|"]
     for name, kind in BUILT_IN.items():
-        told = sections(describe(kind)["doc"])
-        ranks = "different" if kind.mixed_ranks else "one for all"
-        exact = {"none": "no global model"}.get(kind.exact, kind.exact)
-        private = " and ".join({"input": "A", "output": "B"}[side] for side in sorted(kind.private)) or "-"
+        told, facts = sections(describe(kind)["doc"]), kind().facts
+        ranks = "different" if facts.mixed_ranks else "one for all"
+        exact = {"none": "no global model"}.get(facts.exact, facts.exact)
+        private = " and ".join({"input": "A", "output": "B"}[side] for side in sorted(facts.private_sides)) or "-"
         travels = told["What travels"].rstrip(".")
         lines.append(f"| [`{name}`]({link}methods/{name}.md) | {ranks} | {exact} | {private} | {travels} |")
     return "\n".join(lines)
@@ -165,9 +166,9 @@ def methods_page():
     ]
     lines += [
         "",
-        "Wrappers go around a method (`[[wrap]]`, see the [config reference](config.md)): FedProx, clipping of",
+        "Stages stand between a method and what travels (`[[stage]]`, see the [config reference](config.md)):",
     ]
-    lines += ["uploads, FedAvgM and FedAdam at the server."]
+    lines += ["FedProx, clipping of updates, FedAvgM and FedAdam at the server, and your own."]
     return "\n".join(lines) + "\n"
 
 
@@ -189,19 +190,19 @@ def privacy_table():
     ]
     for name, kind in BUILT_IN.items():
         method = kind()
-        adapter = "lora" if "lora" in kind.kinds else "dense"
-        if kind.centralized:
+        adapter = "lora" if "lora" in method.facts.kinds else "dense"
+        if method.facts.centralized:
             lines.append(
                 f"| [`{name}`](methods/{name}.md) | every text: all data are in one place | - | - | nothing | - |"
             )
             continue
         nobody, shapes = frozenset(), ((5, 7), (6, 4))
         world = World(shapes, (2, 2), (5, 4), 2, nobody, nobody, 1.0, "frozen", "float32", 0, adapter)
-        run = play(method, world)
+        run = play(Pipeline(method), world)
         up = [sent_words(method, run.exchange(round, "c0")[0].schema.expected, adapter) for round in (1, 2)]
         notes = {key: None for reply in run.transport.replies.values() for key in reply.notes}
         told = ", ".join(f"`{key}`" for key in notes) or "-"
-        stays = " and ".join(LETTERS[side] for side in sorted(method.private_sides())) or "-"
+        stays = " and ".join(LETTERS[side] for side in sorted(method.facts.private_sides)) or "-"
         merged = "steps" in run.servers[-1].state.extra
         read = "every client's factors" if merged else "the aggregate" if any(own != "-" for own in up) else "-"
         lines.append(f"| [`{name}`](methods/{name}.md) | {up[0]} | {up[1]} | {told} | {stays} | {read} |")
@@ -213,7 +214,7 @@ LETTERS = {"input": "A", "output": "B"}
 
 def sent_words(method, expected, adapter):
     """What a method expects in one round, in words."""
-    what = "change" if method.sends_changes else "values"
+    what = "change" if method.facts.sends == "changes" else "values"
     words = [f"chosen slots of {LETTERS[side]} ({what}), and their numbers" for side in expected.chosen]
     sides = [side for side, shapes in expected.wholes[0].items() if shapes]
     if sides and adapter == "dense":
@@ -249,7 +250,7 @@ def concepts_picture():
     axes.text(65, 32.5, "client: serve()", ha="center", fontsize=10, weight="bold")
     box((2, 23), (24, 6), "method.dispatch(state, client)", "#dcebf5")
     box((2, 13), (24, 6), "state: adapter, versions, ...", "#f3f4f5")
-    box((2, 3), (24, 6), "method.aggregate(state, uploads)", "#dcebf5")
+    box((2, 3), (24, 6), "method.aggregate(state, updates)", "#dcebf5")
     box((54, 23), (22, 6), "method.receive(payload)", "#fbeed3")
     box((54, 13), (22, 6), "trainer.fit(...)", "#e0f0e6")
     box((54, 3), (22, 6), "method.upload(trained)", "#fbeed3")

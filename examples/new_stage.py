@@ -1,6 +1,6 @@
 """A new stage in one file, held to its laws by `fedlora check`.
 
-Rounding with error feedback: a client sends multiples of a step, and adds what that cut off to its next update.
+Rounding with error feedback: a client sends multiples of a unit, and adds what that cut off to its next update.
 
     fedlora check examples/new_stage.py:Rounded
 
@@ -8,7 +8,7 @@ In a config, behind whatever method it names:
 
     [[stage]]
     name = "examples/new_stage.py:Rounded"
-    step = 0.01
+    unit = 0.01
 """
 
 from dataclasses import dataclass, replace
@@ -23,16 +23,16 @@ from fedlora.methods.facts import Facts
 
 @dataclass(frozen=True)
 class Rounded(Stage):
-    """Every number that a client sends is a multiple of `step`, the head's included."""
+    """Every number that a client sends is a multiple of `unit`, the head's included."""
 
     name: ClassVar[str] = "rounded"
 
-    step: float = 1e-3
+    unit: float = 1e-3
     """What all numbers are multiples of."""
 
     def __post_init__(self) -> None:
-        if self.step <= 0:
-            raise MethodError(f"stage rounded: step is {self.step}; it must be above 0.")
+        if self.unit <= 0:
+            raise MethodError(f"stage rounded: unit is {self.unit}; it must be above 0.")
 
     def facts(self, facts: Facts) -> Facts:
         """The mean is rounded, and a client must still hold what was cut off."""
@@ -41,5 +41,5 @@ class Rounded(Stage):
     def outgoing(self, update: Update, kept: Payload) -> tuple[Update, Payload]:
         """Client: what is due, rounded; and what is left for the next round."""
         due = update.plus(Update.from_payload(update.client, kept))
-        sent = due.mapped(lambda tensor: (tensor / self.step).round() * self.step)
+        sent = due.mapped(lambda tensor: (tensor / self.unit).round() * self.unit)
         return sent, due.minus(sent).to_payload()

@@ -113,7 +113,7 @@ def test_the_example_of_a_new_stage(config, fedlora, tmp_path):
     assert (code, err) == (0, "")
     assert "broken" not in said
     path = config(method={"name": "fedit"})
-    path.write_text(f'{path.read_text()}\n[[stage]]\nname = "{script}:Rounded"\nstep = 0.01\n')
+    path.write_text(f'{path.read_text()}\n[[stage]]\nname = "{script}:Rounded"\nunit = 0.01\n')
     code, said, err = fedlora("run", path, "--out", tmp_path / "out")
     assert (code, err) == (0, "")
 

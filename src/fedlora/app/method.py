@@ -11,7 +11,7 @@ from fedlora.errors import ConfigError, MethodError, nearest
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.stages import STAGES, find_stage
 from fedlora.federation.stages.base import Stage
-from fedlora.methods import BUILT_IN, find_method
+from fedlora.methods import BUILT_IN, find_method, with_facts
 from fedlora.methods.base import Method
 from fedlora.methods.files import class_in_file
 
@@ -60,7 +60,9 @@ def find_subject(name: str) -> type[Method] | type[Stage]:
     """
     if ":" in name:
         found = class_in_file(name, object, "Method or Stage")
-        if issubclass(found, Method | Stage):
+        if issubclass(found, Method):
+            return with_facts(found)
+        if issubclass(found, Stage):
             return found
         raise MethodError(
             f"{name!r} is neither a fedlora Method nor a fedlora Stage: make it a subclass of one of them."

@@ -2,9 +2,11 @@
 """The methods, one file each. A new one is added to `BUILT_IN`, or named as `file.py:Class`."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 from fedlora.errors import MethodError, nearest
 from fedlora.methods.base import Method
+from fedlora.methods.facts import Facts
 from fedlora.methods.fair import FAIR
 from fedlora.methods.fedex import FedEx
 from fedlora.methods.fedit import FedIT
@@ -46,6 +48,21 @@ BUILT_IN: Mapping[str, type[Method]] = {method.name: method for method in _CLASS
 """Every method that comes with fedlora, by name."""
 
 
+def with_facts(kind: type[Method]) -> type[Method]:
+    """The class, unless it states a fact where nobody reads it.
+
+    Raises:
+        MethodError: a fact is a class variable.
+    """
+    for field in fields(Facts):
+        if field.name in vars(kind):
+            raise MethodError(
+                f"Method {kind.__name__}: {field.name} is a class variable: return it from `facts`, as in "
+                f"`return Facts({field.name}=...)`."
+            )
+    return kind
+
+
 def find_method(name: str) -> type[Method]:
     """The class of a method: a built-in name, or `path/to/file.py:Class`.
 
@@ -53,7 +70,7 @@ def find_method(name: str) -> type[Method]:
         MethodError: there is no such method, file or class.
     """
     if ":" in name:
-        return class_in_file(name, Method, "Method")  # type: ignore[type-abstract]
+        return with_facts(class_in_file(name, Method, "Method"))  # type: ignore[type-abstract]
     if name not in BUILT_IN:
         raise MethodError(f"There is no method {name!r}: {nearest(name, BUILT_IN)}")
     return BUILT_IN[name]
