@@ -172,15 +172,16 @@ def test_a_method_of_the_users_own(config, fedlora, tmp_path):
     assert "method.strenght: did you mean 'strength'?" in err
     code, said, _ = fedlora("check", f"{file}:Mine", "--examples", "3")
     assert code == 0
-    assert said.count("held") == 12
+    assert said.count("held") == 13
 
 
 def test_check_tells_what_is_broken(fedlora, tmp_path):
     file = tmp_path / "wrong.py"
     file.write_text(
-        "from dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from dataclasses import dataclass, replace\nfrom typing import ClassVar\n"
         "from fedlora.methods.fedit import FedIT\n\n@dataclass(frozen=True)\nclass Wrong(FedIT):\n"
-        '    name: ClassVar[str] = "wrong"\n    exact: ClassVar[str] = "update"\n'
+        '    name: ClassVar[str] = "wrong"\n\n    @property\n    def facts(self):\n'
+        '        return replace(super().facts, exact="update")\n'
     )
     code, said, err = fedlora("check", f"{file}:Wrong", "--examples", "20")
     assert code == 1
