@@ -4,11 +4,11 @@ import math
 from typing import Annotated, get_args, get_origin
 
 import pytest
-from fedlora.deploy.site_config import SiteConfig
 
 from fedlora.app.config import Config, make_config, resolved
 from fedlora.app.sections import keys, sections, tree_of
 from fedlora.core.settings import Range
+from fedlora.deploy.config import SiteConfig
 from fedlora.errors import ConfigError
 
 NEEDED = {"wrap": {"name": "clip"}, "deploy": {"sites": 2}}
