@@ -3,7 +3,7 @@
 import json
 import tempfile
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -11,7 +11,6 @@ from capture import Recorder
 from case import BASES, TEXTS, Case
 from cases import CASES
 from events_after import Planned, Recording, Troubled, forget
-from fedlora.training.trainer import PlainTrainer
 from semantic_after import (
     record_export,
     record_memory,
@@ -25,13 +24,19 @@ from fedlora.app.config import Config, make_config
 from fedlora.app.predict import predict
 from fedlora.app.results import client_model, export_adapters, summarise
 from fedlora.app.run import Run
-from fedlora.app.trainer import train_settings
+from fedlora.app.sections import tree_of
+from fedlora.app.trainer import make_task, train_settings
 from fedlora.core.adapter import Start
 from fedlora.errors import RunFolderError
+from fedlora.federation.client_states import ClientStates
+from fedlora.federation.executor import Threads
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord, round_line
 from fedlora.federation.server import global_model
+from fedlora.federation.transport import Transport
+from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.generated import generated_base
+from fedlora.training.loop import ModelTrainer
 
 
 def play(case: Case, out: Recorder) -> None:
@@ -71,6 +76,7 @@ def _rounds(
     """All rounds; with a folder the run is left after the case's round, and another goes on with it."""
     lines = []
     run = Run(simulation, folder if "folder" in case else None)
+    simulation = _simulated(run)
     record_server(out.under("round0", "server"), simulation.federation, run.server)
     for record in run:
         _record_round(out, simulation, run, record)
@@ -81,6 +87,7 @@ def _rounds(
     if "folder" in case:
         simulation, _ = _simulation(case, config, out)
         run = Run(simulation, folder, resume=True)
+        simulation = _simulated(run)
         for record in run:
             _record_round(out, simulation, run, record)
     return simulation, run, lines
@@ -115,7 +122,7 @@ _loaded: dict[str, Resources] = {}
 
 def _resources(config: Config) -> Resources:
     """Loaded once for all cases that have data, split, base and seed in common."""
-    tree = config.model_dump(mode="json")
+    tree = tree_of(config)
     maps = [tree["adapter"][key] for key in ("targets", "layers")]
     key = json.dumps([tree["data"], tree["split"], tree["model"], maps, tree["run"]["seed"]])
     if key not in _loaded:
@@ -127,15 +134,15 @@ def _simulation(case: Case, config: Config, out: Recorder) -> tuple[Simulation, 
     """The simulation of a config, with the case's trainer, and with a transport that records and plays the events."""
     resources = _resources(config)
     simulation = build(config, resources, workers=1)
-    roster = sorted(simulation.transport.roster(), key=lambda client: client.id)
+    roster = sorted(simulation.federation.transport.roster(), key=lambda client: client.id)
     planned = frozenset(
         (event, round, roster[place].id) for event, round, place in case["events"] if place < len(roster)
     )
     pipeline, trainer = simulation.federation.pipeline, simulation.trainer
     if case["trainer"] == "plain":
-        trainer = PlainTrainer(
-            simulation.base,
-            simulation.spec,
+        trainer = ModelTrainer(
+            PaddedForward(simulation.base, simulation.spec),
+            make_task(simulation.base.labels),
             train_settings(config, pipeline.method),
             train=resources.train,
             test=resources.test,
@@ -143,15 +150,34 @@ def _simulation(case: Case, config: Config, out: Recorder) -> tuple[Simulation, 
             seed=config.run.seed,
             rounds=config.run.rounds,
         )
-    inner = LocalTransport(
-        roster,
-        pipeline,
-        Troubled(trainer, planned),
-        client_batch=config.clients.client_batch or 1,
-        workers=case.get("workers", 1),
-    )
-    federation = replace(simulation.federation, transport=Recording(inner, out, planned), scorer=trainer)
-    return replace(simulation, trainer=trainer, transport=inner, federation=federation), planned
+
+    def connect(states: ClientStates) -> Transport:
+        inner = LocalTransport(
+            roster,
+            pipeline,
+            Troubled(trainer, planned),
+            client_batch=config.clients.client_batch or 1,
+            executor=partial(Threads, count=case.get("workers", 1)),
+            client_states=states,
+        )
+        return Recording(inner, out, planned)
+
+    federation = replace(simulation.federation, transport=connect(simulation.client_states), scorer=trainer)
+    return replace(simulation, trainer=trainer, connect=connect, federation=federation), planned
+
+
+def _simulated(run: Run) -> Simulation:
+    """What a run runs, with the clients' states where it keeps them."""
+    assert isinstance(run.experiment, Simulation)
+    return run.experiment
+
+
+def _states(simulation: Simulation) -> ClientStates:
+    """Where the clients' states are, also after some were taken away."""
+    transport = simulation.federation.transport
+    assert isinstance(transport, Recording)
+    assert isinstance(transport.inner, LocalTransport)
+    return transport.inner.client_states
 
 
 # ---------------------------------------------------------------------------------------------- recording
@@ -180,8 +206,8 @@ def _record_round(out: Recorder, simulation: Simulation, run: Run, record: Round
     place = out.under(f"round{record.round}")
     record_round(place.under("record"), record)
     record_server(place.under("server"), simulation.federation, run.server)
-    for client in simulation.transport.roster():
-        record_memory(place.under(client.id), simulation.transport.client_states.latest(client.id))
+    for client in simulation.federation.transport.roster():
+        record_memory(place.under(client.id), _states(simulation).latest(client.id))
 
 
 def _record_logits(out: Recorder, simulation: Simulation, run: Run, config: Config) -> None:
@@ -189,7 +215,7 @@ def _record_logits(out: Recorder, simulation: Simulation, run: Run, config: Conf
     longest = config.model.max_length
     batch = base.tokenizer(list(TEXTS), padding=True, truncation=True, max_length=longest, return_tensors="pt")
     models: dict[str, Start | None] = {"global": global_model(simulation.federation, run.server)}
-    for client in simulation.transport.roster():
+    for client in simulation.federation.transport.roster():
         models[client.id] = client_model(simulation, run.server, client)
     for name, model in models.items():
         if model is None:
@@ -202,7 +228,7 @@ def _record_logits(out: Recorder, simulation: Simulation, run: Run, config: Conf
 
 
 def _record_predictions(out: Recorder, simulation: Simulation, folder: Path) -> None:
-    for client in (None, *(own.id for own in simulation.transport.roster())):
+    for client in (None, *(member.id for member in simulation.federation.transport.roster())):
         try:
             found = predict(folder, TEXTS, client)
         except RunFolderError:

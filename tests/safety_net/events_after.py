@@ -11,9 +11,11 @@ from torch import Tensor
 
 from fedlora.app.build import Simulation
 from fedlora.core.adapter import AdapterSpec, Tensors
+from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload, from_bytes, to_bytes
-from fedlora.core.rounds import Client, Failure, FitJob, Fitted, Order, Reply, Score, ScoreJob, Trainer
+from fedlora.core.rounds import Client, Failure, FitJob, Fitted, Order, Reply, ScoreJob, Trainer
 from fedlora.federation.client_states import HeldClientStates
+from fedlora.federation.local import LocalTransport
 from fedlora.federation.transport import Transport
 
 Planned = frozenset[tuple[str, int, str]]
@@ -35,13 +37,17 @@ class Troubled:
     def head(self) -> Tensors:
         return self.inner.head
 
+    @property
+    def scoring(self) -> Scoring:
+        return self.inner.scoring
+
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         if any(("trainer raises", job.round, job.client) in self.planned for job in jobs):
             raise RuntimeError("planted")
         answers = list(self.inner.fit(jobs))
         for number, job in enumerate(jobs):
             if ("diverged", job.round, job.client) in self.planned:
-                answers[number] = Failure(job.client, job.round, "the loss is nan at step 1 of 2", diverged=True)
+                answers[number] = Failure(job.client, job.round, "the loss is nan at step 1 of 2", "diverged")
         return answers
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
@@ -97,7 +103,10 @@ def _spoiled(payload: Payload) -> Payload:
 def forget(simulation: Simulation, planned: Planned, round: int) -> None:
     """Take away the stored state of those who lose it after a round."""
     lost = {client for event, at, client in planned if event == "lost memory" and at == round}
-    client_states = simulation.transport.client_states
-    if lost and isinstance(client_states, HeldClientStates):
-        kept = {client: own for client, own in client_states.all().items() if client not in lost}
-        simulation.transport.client_states = HeldClientStates(kept)
+    transport = simulation.federation.transport
+    assert isinstance(transport, Recording)
+    assert isinstance(transport.inner, LocalTransport)
+    states = transport.inner.client_states
+    if lost and isinstance(states, HeldClientStates):
+        kept = {client: history for client, history in states.all().items() if client not in lost}
+        transport.inner.client_states = HeldClientStates(kept)

@@ -13,8 +13,9 @@ from typing import Any
 from capture import Recorder, tensor_bytes
 from safetensors.torch import load_file
 
+from fedlora.core.metrics import Score
 from fedlora.core.payload import Payload, branch
-from fedlora.core.rounds import ClientState, Score
+from fedlora.core.rounds import ClientState
 from fedlora.federation.record import ClientRecord, RoundRecord
 from fedlora.federation.server import Federation, Server
 from fedlora.federation.stages.server_optimizer import ServerOptimizer
@@ -80,9 +81,9 @@ def record_score(out: Recorder, score: Score | None) -> None:
         out.text("none", "no score")
         return
     out.count("examples", score.examples)
-    out.count("correct", score.correct)
-    out.score("loss", score.loss)
-    out.score("accuracy", score.accuracy)
+    out.count("correct", int(score.sums["correct"]))
+    out.score("loss", score.sums["loss"])
+    out.score("accuracy", score.sums["correct"] / score.examples if score.examples else None)
 
 
 def record_round(out: Recorder, record: RoundRecord) -> None:
@@ -93,8 +94,9 @@ def record_round(out: Recorder, record: RoundRecord) -> None:
     record_score(out.under("global"), record.global_score)
     if record.personal is not None:
         summed = record.personal
-        fields = ("mean", "weighted_mean", "standard_deviation", "worst_tenth", "loss", "count", "empty")
-        out.under("personal").tree({field: getattr(summed, field) for field in fields})
+        fields = ("mean", "weighted_mean", "standard_deviation", "worst_tenth", "count", "empty")
+        told = {field: getattr(summed, field) for field in fields}
+        out.under("personal").tree({**told, "loss": summed.others["loss"]})
     out.encoded("encoded_bytes/up", record.traffic.up)
     out.encoded("encoded_bytes/down", record.traffic.down)
     out.encoded("encoded_bytes/overhead", record.traffic.overhead)
