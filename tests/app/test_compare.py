@@ -127,7 +127,7 @@ def test_a_run_that_fails_stops_no_other(config, fedlora, tmp_path):
     code, _, err = fedlora("compare", config(), "--methods", methods, "--out", tmp_path / "out")
     assert code == 2
     assert "1 of 2 runs failed" in err
-    assert "every client failed; c0 with ZeroDivisionError: here" in err
+    assert "every client failed; client c0 with ZeroDivisionError: here" in err
     assert err.count("\n") == 1
     assert folders(tmp_path / "out") == ["fedit/seed-0"]
     assert (tmp_path / "out" / "report.html").exists()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ def strange_data(small, folder):
         rows = [json.loads(line) for line in (small / "data" / f"{part}.jsonl").read_text().splitlines()]
         for row in rows:
             row["label"] = STRANGE.get(row["label"], row["label"])
-            row["ward"] = {"ward/0": "from $5 to $10", "ward/1": "\x01\ufffe", "ward/2": "ward"}[row["ward"]]
+            row["ward"] = {"ward/0": "from $5 to $10", "ward/1": "\ufffe", "ward/2": "ward"}[row["ward"]]
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(folder)
 
@@ -38,8 +39,20 @@ def test_strange_labels_and_owners_end_in_a_page(config, fedlora, small, tmp_pat
     assert "fedlora:" not in err  # other libraries have their bars there
     page = (tmp_path / "out" / "report.html").read_text()
     assert "client from $5 to $10, $100% &amp; $50%: " in page
-    assert r"client \u0001\ufffe, a\u0000b\uffff: " in page
+    assert r"client \ufffe, a\u0000b\uffff: " in page
     assert "chosen slots of B" in page  # the run itself tells which modules there are
+
+
+def test_an_owner_with_a_control_character_is_one_sentence(config, fedlora, small, tmp_path):
+    """A client's name goes into every record and log, so that it must be one line of text."""
+    data = strange_data(small, tmp_path / "data")
+    for path in Path(data).iterdir():
+        path.write_text(path.read_text().replace("from $5 to $10", "a\\u0001b"))
+    path = config(data={"path": data}, split={"kind": "natural", "column": "ward"})
+    code, _, err = fedlora("run", path, "--out", tmp_path / "out")
+    assert code == 2
+    assert r"A client is called 'a\x01b', expected one line without control characters" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_whose_page_fails_has_not_failed(config, fedlora, tmp_path):

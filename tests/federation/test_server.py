@@ -108,7 +108,7 @@ class BreaksEverywhere(FedIT):
 
 
 def test_a_round_in_which_everybody_fails_is_loud():
-    with pytest.raises(FedloraError, match="every client failed; c0 with ZeroDivisionError: everywhere"):
+    with pytest.raises(FedloraError, match="every client failed; client c0 with ZeroDivisionError: everywhere"):
         run(BreaksEverywhere())
 
 
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_everywhere_stops_the_run():
     own = federation(FedIT(), Diverging(SPEC, 1, at=tuple(c.id for c in CLIENTS)))
     steps = federate(own, begin(own, own.scorer.head))
     next(steps)
-    sentence = r"Round 2: every client failed; c0 with the loss is nan at step 1 of 2\. Lower train\.lr"
+    sentence = r"Round 2: every client failed; client c0 with the loss is nan at step 1 of 2\. Lower train\.lr"
     with pytest.raises(DivergedError, match=sentence):
         next(steps)
 

@@ -195,11 +195,11 @@ def test_a_round_in_which_all_are_refused_is_a_fault():
     alter = Sends(FedIT(), lambda p: {})
     alone = [client for client in CLIENTS if client.id == BAD]
     with pytest.raises(
-        FedloraError, match="Round 1: every client failed; c2 with refused: no tensor 'a' under 'input'"
+        FedloraError, match="Round 1: every client failed; client c2 with refused: no tensor 'a' under 'input'"
     ):
         run(alter, clients=alone)
     ((begun, _),) = run(FedIT(), clients=alone, rounds=1)
-    with pytest.raises(QuorumError, match="Round 2: every client failed; c2 with refused"):
+    with pytest.raises(QuorumError, match="Round 2: every client failed; client c2 with refused"):
         run(alter, clients=alone, rounds=3, state=begun)
 
 

@@ -198,9 +198,9 @@ def test_a_bar_in_a_name_stays_in_its_cell(tmp_path):
         config = run / "config.toml"
         config.write_text(config.read_text().replace('"shared"', f'"shared"\ntargets = ["{name}"]'), encoding="utf-8")
     write_report([tmp_path / "runs"], tmp_path / "page")
-    rows = [line for line in (tmp_path / "page" / "table.md").read_text().splitlines() if line.startswith("| lora")]
-    assert len(rows) == 2
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {12}
+    lines = [line for line in (tmp_path / "page" / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert len([line for line in lines if line.startswith("| lora")]) == 2
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
 def test_a_folder_whose_rounds_are_none_is_no_run(tmp_path):

@@ -85,11 +85,11 @@ class Collector:
         if count >= min(quorum, asked):
             return
         first = self._failures[0]
-        told = f"Round {first.round}: every client failed; {first.client} with {first.reason}"
+        told = f"Round {first.round}: every client failed; client {first.client} with {first.reason}"
         if count:
             told = (
                 f"Round {first.round}: {count} of {asked} clients gave an update, fewer than deploy.quorum ({quorum}); "
-                f"{first.client} failed with {first.reason}"
+                f"client {first.client} failed with {first.reason}"
             )
         if first.kind == "diverged":
             raise DivergedError(f"{told}. Lower train.lr, or look at this client's data.")
