@@ -98,7 +98,7 @@ def load(config: Config, dataset: Dataset | None = None) -> Resources:
 
     Args:
         config: a whole config.
-        dataset: examples of the caller's own, in place of the config's [data].
+        dataset: the caller's examples, in place of the config's [data].
 
     Raises:
         UserError: with one sentence about what is wrong.
@@ -128,11 +128,11 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     method, facts = pipeline.method, pipeline.facts
     if config.evaluate.part == "validation" or facts.needs_validation:
         require_validation(config)
-    own = resources or load(config)
-    dealt = centralized(own.split) if facts.centralized else own.split
+    loaded = resources or load(config)
+    dealt = centralized(loaded.split) if facts.centralized else loaded.split
     ranks = client_ranks(config, len(dealt.clients), method)
-    spec = adapter_spec(config, own.base, max(ranks), method)
-    trainer = new_trainer(config, own.base, spec, method, train=own.train, test=own.test, owned=dealt.clients)
+    spec = adapter_spec(config, loaded.base, max(ranks), method)
+    trainer = new_trainer(config, loaded.base, spec, method, train=loaded.train, test=loaded.test, owned=dealt.clients)
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
     threads = 1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores()
@@ -150,14 +150,14 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
 
     return Simulation(
         config=config,
-        base=own.base,
+        base=loaded.base,
         spec=spec,
         federation=Federation(pipeline, spec, connect(client_states), plan_of(config), trainer),
         head=trainer.head,
         split=dealt,
-        digests=own.digests,
-        origin=own.dataset.origin,
-        dataset=own.dataset,
+        digests=loaded.digests,
+        origin=loaded.dataset.origin,
+        dataset=loaded.dataset,
         trainer=trainer,
         client_states=client_states,
         connect=connect,

@@ -48,7 +48,7 @@ def entries(
             clients have different ranks, a method that takes one rank for all gets the mix's mean rank, at the
             scale of the mix: a smaller divisor would give it longer steps than the others.
         methods: names.
-        seeds: how many, from the config's own on.
+        seeds: how many, from the config's seed on.
         folder: where the runs' folders go.
         rates: learning rates of methods, in place of the config's.
 
@@ -151,12 +151,12 @@ Step = tuple[Entry, RoundRecord | FedloraError]
 def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int | None = None) -> Iterator[Step]:
     """Run what is not finished; yields every round's record, or why a run cannot go on.
 
-    A run that is there already counts if it is this comparison's own, of the same config and the same inputs. That is
+    A run that is there already counts if it belongs to this comparison: same config, same inputs. That is
     seen before anything runs. One that was finished, but killed before its page, gets its page.
 
     Args:
         runs: from `entries`.
-        dataset: examples of the caller's own.
+        dataset: the caller's examples.
         workers: see `build`.
 
     Raises:

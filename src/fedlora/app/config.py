@@ -42,7 +42,7 @@ class MethodSection:
     name: str = "lora-a2"
     """A built-in method, or path/to/file.py:Class."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The method's own fields."""
+    """The method's fields."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def sections(doc: str) -> dict[str, str]:
     told: dict[str, list[str]] = {"summary": []}
     heading = "summary"
     for line in doc.splitlines():
-        name = next((own for own in _SECTIONS if re.match(rf"{own}[\w ]*:", line)), None)
+        name = next((section for section in _SECTIONS if re.match(rf"{section}[\w ]*:", line)), None)
         if name is not None:
             heading = name
         text = line.partition(":")[2] if name is not None else line
@@ -68,15 +68,16 @@ def describe_all() -> list[dict[str, Any]]:
 def print_methods() -> None:
     """Every method in a few lines."""
     console = Console(highlight=False)
-    for own in describe_all():
+    for entry in describe_all():
+        private = " and ".join(entry["private_sides"])
         facts = [
-            "mixed ranks" if own["mixed_ranks"] else "one rank",
-            {"none": "no global model"}.get(own["exact"], f"exact: {own['exact']}"),
-            *([f"stays with the client: {' and '.join(own['private_sides'])} side"] if own["private_sides"] else []),
+            "mixed ranks" if entry["mixed_ranks"] else "one rank",
+            {"none": "no global model"}.get(entry["exact"], f"exact: {entry['exact']}"),
+            *([f"stays with the client: {private} side"] if private else []),
         ]
-        console.print(f"[bold]{own['name']:10}[/] {'; '.join(facts)}")
-        console.print(Padding(own["summary"], (0, 0, 0, 11)))
-        for name, field in own["fields"].items():
+        console.print(f"[bold]{entry['name']:10}[/] {'; '.join(facts)}")
+        console.print(Padding(entry["summary"], (0, 0, 0, 11)))
+        for name, field in entry["fields"].items():
             text = f"{name} = {field['default']!r}: {field['doc']}"
             console.print(Padding(escape(text), (0, 0, 0, 13)))
 

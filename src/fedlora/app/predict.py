@@ -22,7 +22,7 @@ _ABOUT = "fedlora.json"
 
 
 def adapter_folder(run: Path, client: str | None) -> Path:
-    """Where a finished run keeps its global model, or a client's own: an adapter, or a whole model.
+    """Where a finished run keeps its global model, or a client's personal one: an adapter, or a whole model.
 
     Raises:
         RunFolderError: there is none; the sentence says which there are.

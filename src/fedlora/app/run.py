@@ -85,7 +85,7 @@ class Run:
         Raises:
             UserError: there is no global model, or no such client.
         """
-        roster = {own.id: own for own in self.experiment.federation.transport.roster()}
+        roster = {entry.id: entry for entry in self.experiment.federation.transport.roster()}
         model = global_model(self.experiment.federation, self.server)
         if client is None and model is None:
             raise UserError(f"This method has no global model: save one client's, {', '.join(sorted(roster))}.")
@@ -95,10 +95,10 @@ class Run:
             raise UserError(f"Client {client!r} is elsewhere, and its own model with it: save the global one.")
         member = roster[client] if client is not None else None
         here = self.experiment if isinstance(self.experiment, Simulation) else None
-        own = client_model(here, self.server, member) if here and member else model
+        chosen = client_model(here, self.server, member) if here and member else model
         summary = summarise(self.experiment, self._lines)
-        if own is not None:
-            export(self.experiment, own, Path(folder), summary, member)
+        if chosen is not None:
+            export(self.experiment, chosen, Path(folder), summary, member)
 
 
 def run(

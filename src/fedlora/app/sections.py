@@ -120,7 +120,7 @@ def override_key(tree: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is a string
+        value = text.strip()  # an unquoted word is a string
     values = tree.setdefault(section, {})
     if not isinstance(values, dict):
         raise ConfigError(f"--set {override!r}: {section} is no section of the config.")

@@ -20,7 +20,7 @@ from fedlora.core.settings import AboveZero, Positive
 
 Sides = frozenset[Side]
 Tensors = Mapping[str, Tensor]
-"""Module (or parameter) name -> tensor, in the model's own order."""
+"""Module (or parameter) name -> tensor, in the model's order."""
 
 INPUT: Sides = frozenset(("input",))
 OUTPUT: Sides = frozenset(("output",))
@@ -67,7 +67,7 @@ class Adapter:
     output: Tensors
     """The output side of every module: B (d_out, r)."""
     dense: Tensors = field(default_factory=dict)
-    """Heads and other whole parameters by name; empty means the base's own."""
+    """Heads and other whole parameters by name; empty means the base's."""
     kind: Kind = "lora"
 
     def side(self, side: Side) -> Tensors:
@@ -100,7 +100,7 @@ class AdapterSpec:
     """What all members of a federation agree on before the first round."""
 
     shapes: Mapping[str, Shape]
-    """Module -> (d_out, d_in), in the model's own order; of a dense adapter, parameter -> its shape."""
+    """Module -> (d_out, d_in), in the model's order; of a dense adapter, parameter -> its shape."""
     rank: int
     """The largest rank or budget of any client."""
     scale: float
@@ -132,18 +132,18 @@ def on_device(start: Start, device: str) -> Start:
     def moved(tensors: Tensors) -> dict[str, Tensor]:
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
-    own = start.adapter
+    adapter = start.adapter
     merged: dict[str, LowRank | Tensor] = {}
     for module, value in start.merged.items():
         if isinstance(value, LowRank):
             merged[module] = LowRank(value.A.to(device), value.B.to(device))
         else:
             merged[module] = value.to(device)
-    return Start(Adapter(moved(own.input), moved(own.output), moved(own.dense), own.kind), merged)
+    return Start(Adapter(moved(adapter.input), moved(adapter.output), moved(adapter.dense), adapter.kind), merged)
 
 
 def additions(start: Start, spec: AdapterSpec) -> dict[str, list[LowRank | Tensor]]:
-    """Per module what its weight gets besides W0, without the scale: the adapter's own, then the merged update."""
+    """Per module what its weight gets besides W0, without the scale: the adapter's product, then the merged update."""
     adapter = start.adapter
     result: dict[str, list[LowRank | Tensor]] = {}
     for module, shape in spec.shapes.items():
@@ -167,7 +167,7 @@ def effective(start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
 
 
 def fresh_adapter(spec: AdapterSpec, rank: int, seed: int) -> Adapter:
-    """The start of a run at a rank: fresh sides, or the spec's start with fresh slots behind its own.
+    """The start of a run at a rank: fresh sides, or the spec's start with fresh slots behind it.
 
     Each module draws from a stream of its own.
 
@@ -181,8 +181,8 @@ def fresh_adapter(spec: AdapterSpec, rank: int, seed: int) -> Adapter:
             if tensor is not None:
                 sides[side][module] = tensor
         if spec.start is not None:
-            given, own = pad(spec.start.pair(module), rank), spec.start.input[module].shape[0]
-            sides["input"][module] = torch.cat([given.A[:own], sides["input"][module][own:]])
+            given, count = pad(spec.start.pair(module), rank), spec.start.input[module].shape[0]
+            sides["input"][module] = torch.cat([given.A[:count], sides["input"][module][count:]])
             sides["output"][module] = given.B
     return Adapter(sides["input"], sides["output"], kind=spec.kind)
 

@@ -38,14 +38,14 @@ class SlotCentres:
     def owners_mean(self, side: Side) -> dict[str, Tensor]:
         """The centre over the clients that sent the slot; zero where nobody did."""
         result = {}
-        for module, own in self.values[side].items():
+        for module, stacked in self.values[side].items():
             sent = self.sent[side][module]
-            centre = torch.zeros_like(own[0])
+            centre = torch.zeros_like(stacked[0])
             for who in torch.unique(sent.T if sent.ndim == 2 else sent[None], dim=0):
                 if bool(who.any()):
                     same = (sent == (who[:, None] if sent.ndim == 2 else who)).all(dim=0)
                     mask = along(self.kind, side, same)
-                    centre = torch.where(mask, centre_of(own[who], self.trim), centre)
+                    centre = torch.where(mask, centre_of(stacked[who], self.trim), centre)
             result[module] = centre
         return result
 
@@ -83,6 +83,6 @@ def slot_centres(like: Adapter, parts: Iterable[Part], trim: float | None) -> Sl
     sent: dict[Side, dict[str, Tensor]] = {}
     for side in SIDES:
         modules = like.side(side)
-        values[side] = {module: torch.stack([own.totals[side][module] for own in alone]) for module in modules}
-        sent[side] = {module: torch.stack([own.owned[side][module] > 0 for own in alone]) for module in modules}
+        values[side] = {module: torch.stack([sums.totals[side][module] for sums in alone]) for module in modules}
+        sent[side] = {module: torch.stack([sums.owned[side][module] > 0 for sums in alone]) for module in modules}
     return SlotCentres(like.kind, values, sent, trim)

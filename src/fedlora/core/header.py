@@ -106,7 +106,7 @@ def _entry(entry: Mapping[str, Any]) -> tuple[tuple[torch.dtype, tuple[int, ...]
 
 
 def _sizes(value: object, most: int) -> bool:
-    return isinstance(value, list) and len(value) <= most and all(type(own) is int and own >= 0 for own in value)
+    return isinstance(value, list) and len(value) <= most and all(type(size) is int and size >= 0 for size in value)
 
 
 def _require(condition: bool, found: str) -> None:

@@ -46,7 +46,7 @@ def truncate(pair: LowRank, rank: int) -> LowRank:
 
 
 def pad(pair: LowRank, rank: int) -> LowRank:
-    """The pair with zero slots behind its own, up to `rank`; the product does not change.
+    """The pair with zero slots appended, up to `rank`; the product does not change.
 
     Raises:
         ValueError: the pair already has more than `rank` slots.

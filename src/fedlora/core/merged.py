@@ -88,8 +88,8 @@ def merged_from_payload(payload: Payload) -> dict[str, LowRank | Tensor]:
 
 def merged_at(payload: Payload, key: str) -> dict[str, dict[str, LowRank | Tensor]]:
     """Several merged updates by name."""
-    own = branch(payload, key)
-    return {name: merged_from_payload(branch(own, name)) for name in own}
+    entries = branch(payload, key)
+    return {name: merged_from_payload(branch(entries, name)) for name in entries}
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -78,8 +78,8 @@ def outline(data: bytes | memoryview, most_header: int) -> Payload:
     if not data:
         return {}
     header = read_header(data, most_header)
-    bare = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (dtype, shape) in header.tensors.items()}
-    return _filled(header.tree, bare)
+    empty = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (dtype, shape) in header.tensors.items()}
+    return _filled(header.tree, empty)
 
 
 def _strip(tree: Tree, tensors: dict[str, Tensor]) -> object:

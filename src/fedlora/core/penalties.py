@@ -45,23 +45,23 @@ def penalty(penalties: Sequence[Penalty], now: Adapter, start: Adapter) -> Tenso
         start: where its training began.
     """
     total = torch.zeros(())
-    for own in penalties:
-        for term in _distances(own, now, start) if isinstance(own, Proximal) else _tails(own, now):
+    for entry in penalties:
+        for term in _distances(entry, now, start) if isinstance(entry, Proximal) else _tails(entry, now):
             total = total + term
     return total
 
 
-def _distances(own: Proximal, now: Adapter, start: Adapter) -> list[Tensor]:
+def _distances(proximal: Proximal, now: Adapter, start: Adapter) -> list[Tensor]:
     return [
-        0.5 * own.mu * (tensor - start.side(side)[module].to(tensor)).square().sum()
+        0.5 * proximal.mu * (tensor - start.side(side)[module].to(tensor)).square().sum()
         for side in SIDES
-        if side in own.sides
+        if side in proximal.sides
         for module, tensor in now.side(side).items()
     ]
 
 
-def _tails(own: Tail, now: Adapter) -> list[Tensor]:
-    return [own.strength * product for product in tail_products(now, own.first).values()]
+def _tails(tail: Tail, now: Adapter) -> list[Tensor]:
+    return [tail.strength * product for product in tail_products(now, tail.first).values()]
 
 
 def tail_products(adapter: Adapter, first: int) -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ class Fit:
     measure: Literal["nothing", "gradient"] = "nothing"
     """What to keep of the training besides its end: the mean gradient of the sides that train."""
     score_on: TestPart | None = None
-    """Score the trained adapter on this part of the client's own data."""
+    """Score the trained adapter on this part of the client's data."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +98,7 @@ class Traffic:
     up: int = 0
     """The encoded payload that came back."""
     overhead: int = 0
-    """Everything else: the envelopes, and the transport's own framing."""
+    """Everything else: the envelopes, and the transport's framing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +110,7 @@ class Order:
     client: Client
     payload: Payload
     part: TestPart = "test"
-    """Which of the client's own data to evaluate on."""
+    """Which part of the client's data to evaluate on."""
     schema: ReplySchema | None = None
     """What the answer must keep to. It stays with the server; None: the client has it from elsewhere."""
 
@@ -177,7 +177,7 @@ class FitJob:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreJob:
-    """One model to score: on a client's own part, or on the server's test set (client None)."""
+    """One model to score: on a client's part, or on the server's test set (client None)."""
 
     client: str | None
     start: Start
@@ -198,7 +198,7 @@ class Trainer(Protocol):
 
     @property
     def head(self) -> Tensors:
-        """The base's own dense parts, as every run starts with them."""
+        """The base's dense parts, as every run starts with them."""
         ...
 
     @property

@@ -74,7 +74,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UploadSchema:
-    """What a client's upload may hold of the method's own."""
+    """What the method's part of a client's upload may hold."""
 
     wholes: tuple[Mapping[Side, TensorSpecs], ...] = ({},)
     """Side -> module -> its tensor. Where there are several, exactly one of them."""
@@ -102,7 +102,7 @@ class ReplySchema:
     def most_header(self) -> int:
         """How long the header of the encoded payload can be, in bytes."""
         whole = [name for side in self._largest().values() for name in side]
-        picked = [name for own in self.expected.chosen.values() for name in own.pool for _ in ("slots", "values")]
+        picked = [name for chosen in self.expected.chosen.values() for name in chosen.pool for _ in ("slots", "values")]
         named = [*whole, *picked, *self.head, *self.expected.numbers, *self.expected.chosen, *self._largest()]
         return 1024 + sum(_NAMING + _ESCAPED * len(name) for name in named)
 
@@ -134,6 +134,6 @@ def whole_sides(spec: AdapterSpec, sides: Sides, slots: Mapping[str, int]) -> di
     result: dict[Side, TensorSpecs] = {}
     for side in SIDES:
         if side in sides:
-            found = {module: side_shape(spec.kind, side, own, slots[module]) for module, own in spec.shapes.items()}
+            found = {module: side_shape(spec.kind, side, shape, slots[module]) for module, shape in spec.shapes.items()}
             result[side] = tensor_specs({m: shape for m, shape in found.items() if shape is not None}, spec.wire)
     return result

@@ -138,15 +138,16 @@ class SlotAdder:
             for module, sent in modules.items():
                 if module not in self._totals[side]:
                     raise PayloadError(f"module {module!r} is not part of this federation")
-                total, owned, own = self._totals[side][module], self._owned[side][module], weights[module]
+                total, owned = self._totals[side][module], self._owned[side][module]
+                module_weight = weights[module]
                 axis = slot_axis(self._kind, side)
                 index, values = _checked(side, module, sent, total, axis)
                 if axis is None or index is None:
-                    total += own * values.double()
-                    owned += own
+                    total += module_weight * values.double()
+                    owned += module_weight
                 else:
-                    total.index_add_(axis, index, own * values.double())
-                    owned[index] += own
+                    total.index_add_(axis, index, module_weight * values.double())
+                    owned[index] += module_weight
 
     def sums(self) -> SlotSums:
         """What was added up."""

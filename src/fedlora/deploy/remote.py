@@ -127,7 +127,7 @@ class RemoteTransport:
                 time.sleep(min(left, _POLL))  # some are asked again, after a pause
 
     def roster(self) -> Sequence[Client]:
-        """Everybody who has said hello."""
+        """Every client that has said hello."""
         return self.members.roster()
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:

@@ -67,7 +67,7 @@ class Members:
         self._present.add(client.id)
 
     def roster(self) -> Sequence[Client]:
-        """Everybody who has said hello to this server process, by name."""
+        """Every site that has said hello to this server process, by name."""
         return [self._known[name].client for name in sorted(self._present)]
 
     def node(self, name: str) -> str:

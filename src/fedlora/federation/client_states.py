@@ -56,7 +56,7 @@ class HeldClientStates:
 
     def keep(self, client: str, client_state: ClientState) -> None:
         """Add a round's client state; one of the same or a later round is replaced."""
-        older = [own for own in self._kept.get(client, ()) if own.round < client_state.round]
+        older = [state for state in self._kept.get(client, ()) if state.round < client_state.round]
         self._kept[client] = [*older[-1:], client_state]
 
     def all(self) -> dict[str, tuple[ClientState, ...]]:
@@ -96,7 +96,7 @@ class StoredClientStates:
 
     def before(self, client: str, round: int) -> ClientState | None:
         """The newest client state that is older than a round."""
-        older = [own for own in self._rounds.get(client, ()) if own < round]
+        older = [number for number in self._rounds.get(client, ()) if number < round]
         return self._read(client, older[-1]) if older else None
 
     def latest(self, client: str) -> ClientState | None:
@@ -114,19 +114,19 @@ class StoredClientStates:
         write_whole(self._index(client, client_state.round), json.dumps(index).encode())
         self._count(_blob_names(index), 1)
         self._count(replaced, -1)
-        past = [own for own in rounds if own != client_state.round]
-        kept = [own for own in past if own < client_state.round][-1:]
-        for own in past:
-            if own not in kept:
-                self._forget(client, own)
+        past = [number for number in rounds if number != client_state.round]
+        kept = [number for number in past if number < client_state.round][-1:]
+        for number in past:
+            if number not in kept:
+                self._forget(client, number)
         self._rounds[client] = [*kept, client_state.round]
 
     def forget_after(self, client: str, round: int) -> None:
         """Forget the client states of later rounds: the server knows nothing of them."""
-        kept = [own for own in self._rounds.get(client, ()) if own <= round]
-        for own in self._rounds.get(client, ()):
-            if own > round:
-                self._forget(client, own)
+        kept = [number for number in self._rounds.get(client, ()) if number <= round]
+        for number in self._rounds.get(client, ()):
+            if number > round:
+                self._forget(client, number)
         self._rounds[client] = kept
 
     def _index(self, client: str, round: int) -> Path:

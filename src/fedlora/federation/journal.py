@@ -51,7 +51,7 @@ _KEPT = 2
 
 
 def client_folder(run: Path, client: str) -> Path:
-    """Where a run keeps what is one client's own; an id may hold what a file's name may not."""
+    """Where a run keeps what belongs to one client; an id may hold what a file's name may not."""
     return run / "clients" / quote(client, safe="")
 
 
@@ -81,7 +81,7 @@ class Journal:
         Raises:
             RunFolderError: the folder holds something, or somebody else is at work in it.
         """
-        if folder.exists() and (not folder.is_dir() or any(own.suffix != PART for own in folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(entry.suffix != PART for entry in folder.iterdir())):
             raise RunFolderError(
                 f"The output folder {folder} already holds {_contents(folder)}: choose another with --out, remove it, "
                 f"or go on with --resume if it is this run's."
@@ -164,7 +164,7 @@ def _keyed(section: object) -> dict[str, object]:
     """A section's keys; a list of tables has their numbers for keys."""
     if isinstance(section, dict):
         return section
-    return {str(number): own for number, own in enumerate(section)} if isinstance(section, list) else {}
+    return {str(number): table for number, table in enumerate(section)} if isinstance(section, list) else {}
 
 
 def require_same_config(folder: Path, config: str) -> None:
@@ -177,7 +177,7 @@ def require_same_config(folder: Path, config: str) -> None:
     for section in dict.fromkeys([*before, *after]):
         if section == _PATIENCE:
             continue
-        was, now = (_keyed(own.get(section, {})) for own in (before, after))
+        was, now = (_keyed(document.get(section, {})) for document in (before, after))
         for key in {**was, **now}:
             if was.get(key) != now.get(key):
                 raise RunFolderError(
@@ -237,15 +237,15 @@ def _number(checkpoint: Path) -> int:
 def _prune(folder: Path, round: int) -> None:
     """Remove checkpoints of unfinished rounds, and finished ones that are too old to be of use."""
     there = sorted((folder / CHECKPOINTS).glob("*.payload"))
-    kept = [own for own in there if _number(own) <= round][-_KEPT:]
-    for own in there:
-        if own not in kept:
-            own.unlink()
+    kept = [path for path in there if _number(path) <= round][-_KEPT:]
+    for path in there:
+        if path not in kept:
+            path.unlink()
 
 
 def _checkpoint_before(folder: Path, round: int) -> Path:
     """The newest checkpoint of a finished round."""
-    there = [own for own in sorted((folder / CHECKPOINTS).glob("*.payload")) if _number(own) <= round]
+    there = [path for path in sorted((folder / CHECKPOINTS).glob("*.payload")) if _number(path) <= round]
     if not there:
         raise RunFolderError(f"{folder} cannot go on: {round} rounds are finished, but no checkpoint is there.")
     return there[-1]
@@ -254,14 +254,14 @@ def _checkpoint_before(folder: Path, round: int) -> Path:
 def _read_checkpoint(path: Path) -> Server:
     try:
         tree = from_bytes(path.read_bytes())
-        own = tree.get("run") == _identity(path.parents[1])
+        same_run = tree.get("run") == _identity(path.parents[1])
         server = Server.from_payload(tree)
     except PayloadError as error:
         raise RunFolderError(
             f"The checkpoint {path} is damaged: delete it, and --resume goes on from the round before."
         ) from error
-    if not own or server.round != _number(path):
-        raise RunFolderError(f"The checkpoint {path} belongs to another run: put this run's own back.")
+    if not same_run or server.round != _number(path):
+        raise RunFolderError(f"The checkpoint {path} belongs to another run: put this run's checkpoint back.")
     return server
 
 

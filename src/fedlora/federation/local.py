@@ -121,7 +121,7 @@ class LocalTransport:
         self._executor = executor((ThroughBytes if through_bytes else ByValue)(pipeline, trainer))
 
     def roster(self) -> Sequence[Client]:
-        """Everybody who is there."""
+        """All clients."""
         return self._clients
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:

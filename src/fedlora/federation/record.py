@@ -29,7 +29,7 @@ class ClientRecord:
     loss: float | None = None
     """Mean training loss."""
     score: Score | None = None
-    """On the client's own test part, after the round."""
+    """On the client's test part, after the round."""
     notes: Payload = field(default_factory=dict)
 
 

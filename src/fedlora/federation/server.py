@@ -51,7 +51,7 @@ class Federation:
     transport: Transport
     plan: Plan
     scorer: Trainer
-    """Scores the global model on the server's own test set, where it has one, and knows the task's metrics."""
+    """Scores the global model on the server's test set, where it has one, and knows the task's metrics."""
 
     @property
     def method(self) -> Method:
@@ -132,7 +132,7 @@ def federate(federation: Federation, server: Server) -> Iterator[tuple[Server, R
 
 
 def _roster(federation: Federation, server: Server) -> list[Client]:
-    """Everybody, sorted, with what the server knows of them: what they hold, and their rank now.
+    """All clients, sorted, with what the server knows of them: what they hold, and their rank now.
 
     The only place that asks the method for ranks: whoever gets one of these clients finds its rank in it.
     """
@@ -185,12 +185,14 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
 
 
 def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> RoundRecord:
-    """Personal scores of everyone, and the global model's on the server's own test set."""
+    """Personal scores of everyone, and the global model's on the server's test set."""
     roster = _roster(federation, server)
     scores: dict[str, Score | None] = {}
     sent: dict[str, int] = {}
     for first in range(0, len(roster), _SCORED_AT_A_TIME):
-        orders = [_order(federation, server, own, "evaluate") for own in roster[first : first + _SCORED_AT_A_TIME]]
+        orders = [
+            _order(federation, server, client, "evaluate") for client in roster[first : first + _SCORED_AT_A_TIME]
+        ]
         asked = {order.client.id: order for order in orders}
         for answer in federation.transport.exchange(orders):
             if answer.client in asked:
@@ -198,9 +200,9 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
                 seen = validate_reply(answer, asked[answer.client]) if isinstance(answer, Reply) else answer
                 if isinstance(seen, Reply):
                     scores[answer.client] = seen.score
-    took_part = {own.client: own for own in record.clients}
+    took_part = {entry.client: entry for entry in record.clients}
     all_clients = {client.id: blank_record(client, record.round, "idle") for client in roster} | took_part
-    clients = tuple(replace(all_clients[own], score=scores.get(own)) for own in sorted(all_clients))
+    clients = tuple(replace(all_clients[name], score=scores.get(name)) for name in sorted(all_clients))
     return replace(
         record,
         clients=clients,

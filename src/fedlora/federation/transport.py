@@ -16,7 +16,7 @@ class Transport(Protocol):
     """Carries orders to clients and their answers back."""
 
     def roster(self) -> Sequence[Client]:
-        """Everybody who is there, in any order."""
+        """All clients that are there, in any order."""
         ...
 
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:

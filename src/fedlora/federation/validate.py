@@ -125,12 +125,12 @@ def _require_plain(notes: Tree, deepest: int) -> None:
     """Plain scalars, and lists and mappings of them."""
     _require(deepest > 0, "notes that are nested too deeply")
     if isinstance(notes, Mapping):
-        for key, own in notes.items():
+        for key, value in notes.items():
             _require_plain(key, deepest)
-            _require_plain(own, deepest - 1)
+            _require_plain(value, deepest - 1)
     elif isinstance(notes, list | tuple):
-        for own in notes:
-            _require_plain(own, deepest - 1)
+        for value in notes:
+            _require_plain(value, deepest - 1)
     elif isinstance(notes, int | float):
         _require(_is_finite(notes), "notes with a number that is not finite, or too large")
     else:

@@ -121,11 +121,11 @@ def sides(pipeline: Pipeline, world: World) -> None:
         kept = run.trained_before(round, client)
         for side in sorted(pipeline.facts.private_sides):
             secrets += moved_slots(side, trained, start)
-            own = kept is None or equal(start.side(side), kept.side(side))
-            require(own, f"round {round}: {client} does not start from its own {side} side")
+            same = kept is None or equal(start.side(side), kept.side(side))
+            require(same, f"round {round}: {client} does not start from its own {side} side")
         if head_mode == "private" and kept is not None:
-            own = equal(start.dense, kept.dense)
-            require(own, f"round {round}: {client} does not start from its own head")
+            same = equal(start.dense, kept.dense)
+            require(same, f"round {round}: {client} does not start from its own head")
     for payload in run.payloads():
         adapter, head = split_head(payload)
         require(not contains(adapter, secrets), "a private side is in a payload")
@@ -159,12 +159,12 @@ def bytes_counted(pipeline: Pipeline, world: World) -> None:
     """Counted bytes = measured length of what was sent."""
     run = play(pipeline, world)
     for record in run.records:
-        for own in record.clients:
-            if own.status == "accepted":
-                order, reply = run.exchange(record.round, own.client)
-                counted = (own.traffic.down, own.traffic.up)
+        for entry in record.clients:
+            if entry.status == "accepted":
+                order, reply = run.exchange(record.round, entry.client)
+                counted = (entry.traffic.down, entry.traffic.up)
                 sent = (len(to_bytes(order.payload)), len(to_bytes(reply.payload)))
-                require(counted == sent, f"round {record.round}, {own.client}: counted {counted}, sent {sent}")
+                require(counted == sent, f"round {record.round}, {entry.client}: counted {counted}, sent {sent}")
 
 
 def ranks(pipeline: Pipeline, world: World) -> None:
@@ -196,9 +196,9 @@ def upload_validation(pipeline: Pipeline, world: World) -> None:
     except FedloraError as error:  # a first round in which nothing was let in
         raise BrokenLawError(str(error)) from error
     for record in run.records:
-        for own in record.clients:
-            let_in = not own.status.startswith("refused")
-            require(let_in, f"round {record.round}: what {own.client} sent is {own.status}")
+        for entry in record.clients:
+            let_in = not entry.status.startswith("refused")
+            require(let_in, f"round {record.round}: what {entry.client} sent is {entry.status}")
     for round, client in run.transport.replies:
         order, reply = run.exchange(round, client)
         for wrong, payload in tampered(reply.payload):
@@ -223,7 +223,7 @@ def idempotence(pipeline: Pipeline, world: World) -> None:
             close(
                 found,
                 uploaded[module],
-                f"round {round}, {module}: the twins' delta",
+                f"round {round}, {module}: the delta of identical clients",
                 pipeline.facts.idempotence_tolerance or 0.0,
             )
 
@@ -239,9 +239,12 @@ def latecomer(pipeline: Pipeline, world: World) -> None:
         member = replace(member, rank=pipeline.method.rank(server.state, member))
         kept = run.client_states[-1].get(client.id)
         models = []
-        for own, client_state in ((member, kept[-1].kept if kept else {}), (replace(member, last_seen_round=None), {})):
-            payload = cast_floats(pipeline.method.dispatch(server.state, own, server.round + 1), wire)
-            model = pipeline.method.receive(cast_floats(payload, torch.float32), client_state, own, world.spec)
+        for recipient, client_state in (
+            (member, kept[-1].kept if kept else {}),
+            (replace(member, last_seen_round=None), {}),
+        ):
+            payload = cast_floats(pipeline.method.dispatch(server.state, recipient, server.round + 1), wire)
+            model = pipeline.method.receive(cast_floats(payload, torch.float32), client_state, recipient, world.spec)
             models.append(effective(model, world.spec))
         for module, value in models[0].items():
             require(value.equal(models[1][module]), f"a newcomer's {module} is not that of {client.id}")

@@ -73,8 +73,8 @@ class StandIn:
         for module, shape in self.spec.shapes.items():
             d_out, d_in = shape
             base = torch.randn(d_out, d_in, generator=torch_stream(self.seed, "base", module))
-            own = torch_stream(self.seed, "data", module, owner)
-            X, Y = torch.randn(_SAMPLES, d_in, generator=own), torch.randn(_SAMPLES, d_out, generator=own)
+            stream = torch_stream(self.seed, "data", module, owner)
+            X, Y = torch.randn(_SAMPLES, d_in, generator=stream), torch.randn(_SAMPLES, d_out, generator=stream)
             modules[module] = (base, X, Y)
         return modules, torch.randn(3, generator=torch_stream(self.seed, "target", owner))
 
@@ -107,7 +107,7 @@ class StandIn:
         return Fitted(trained, steps, sum(losses) / max(len(losses), 1), mean)
 
     def _step(self, client: str, start: Start, fit: Fit) -> tuple[Start, float, dict[Side, dict[str, Tensor]]]:
-        """One gradient step of the sides that train; the gradient told is the loss's own, without penalties."""
+        """One gradient step of the sides that train; the gradient told is that of the loss, without penalties."""
         adapter = start.adapter
         leaves = {
             (side, module): tensor.clone().requires_grad_()
@@ -116,8 +116,8 @@ class StandIn:
             for module, tensor in adapter.side(side).items()
         }
         for side in SIDES:
-            own = {m: leaves.get((side, m), tensor) for m, tensor in adapter.side(side).items()}
-            adapter = adapter.with_side(side, own)
+            tensors = {m: leaves.get((side, m), tensor) for m, tensor in adapter.side(side).items()}
+            adapter = adapter.with_side(side, tensors)
         residuals = self._residuals(replace(start, adapter=adapter), client)
         loss = torch.stack([residual.square().sum() for residual in residuals]).sum() / (2 * _SAMPLES)
         extra = penalty(fit.penalties, adapter, fit.start.adapter)
@@ -146,6 +146,6 @@ class StandIn:
 def _mean(gradients: Sequence[Mapping[Side, Tensors]]) -> dict[Side, dict[str, Tensor]]:
     """The mean of the steps' gradients."""
     return {
-        side: {module: torch.stack([own[side][module] for own in gradients]).mean(dim=0) for module in first}
+        side: {module: torch.stack([gradient[side][module] for gradient in gradients]).mean(dim=0) for module in first}
         for side, first in (gradients[0] if gradients else {}).items()
     }

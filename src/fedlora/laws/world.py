@@ -191,12 +191,12 @@ class Play:
 
     def trained_before(self, round: int, client: str) -> Adapter | None:
         """What a client's training ended on when it last trained before a round."""
-        past = [t for t, own in self.trainer.fits if own == client and t < round]
+        past = [t for t, who in self.trainer.fits if who == client and t < round]
         return self.trained(max(past), client)[1].start.adapter if past else None
 
     def exchange(self, round: int, client: str) -> tuple[Order, Reply]:
         """A client's order of a round, and its reply."""
-        orders = (own for own in self.transport.orders if (own.round, own.client.id) == (round, client))
+        orders = (order for order in self.transport.orders if (order.round, order.client.id) == (round, client))
         return next(orders), self.transport.replies[round, client]
 
     def payloads(self) -> list[Payload]:
@@ -206,8 +206,8 @@ class Play:
 
     def accepted(self, round: int) -> list[Client]:
         """The clients whose replies of a round went into the aggregate."""
-        own = {r.client for r in self.records[round - 1].clients if r.status == "accepted"}
-        return [client for client in self.world.clients if client.id in own]
+        ids = {r.client for r in self.records[round - 1].clients if r.status == "accepted"}
+        return [client for client in self.world.clients if client.id in ids]
 
     def fingerprint(self) -> bytes:
         """All servers and all client states as bytes."""
@@ -288,8 +288,8 @@ def play(
 def _reread(client_states: HeldClientStates) -> HeldClientStates:
     """The client states as they come back from bytes."""
     kept = {}
-    for client, own in client_states.all().items():
+    for client, states in client_states.all().items():
         kept[client] = [
-            ClientState.from_payload(from_bytes(to_bytes(client_state.to_payload()))) for client_state in own
+            ClientState.from_payload(from_bytes(to_bytes(client_state.to_payload()))) for client_state in states
         ]
     return HeldClientStates(kept)

@@ -127,7 +127,7 @@ class LoRAA2(OneSideMixed):
         """Client: how important every slot is, (r,) by module."""
         moved = change(start, probe.start, side)
         if self.criterion == "magnitude":
-            return {module: norms(side, own) for module, own in moved.items()}
+            return {module: norms(side, tensor) for module, tensor in moved.items()}
         if self.criterion == "sensitivity":
             return sensitivity(side, probe.start.adapter.side(side), probe.gradient[side])
         opposite: Side = "output" if side == "input" else "input"
@@ -135,11 +135,11 @@ class LoRAA2(OneSideMixed):
 
     def choose(self, scores: Tensors, side: Side, client: Client, spec: AdapterSpec) -> dict[str, Tensor]:
         """Client: which slots to train and send, as masks (r,) by module."""
-        costs, budget = self.afford({module: own.numel() for module, own in scores.items()}, side, client, spec)
+        costs, budget = self.afford({module: score.numel() for module, score in scores.items()}, side, client, spec)
         if self.slots_up(client, spec) is not None:
             return top_slots(scores, budget)
         per_byte = self.criterion == "contribution-per-byte"
-        worth = {module: own.square() / costs[module] for module, own in scores.items()} if per_byte else scores
+        worth = {module: score.square() / costs[module] for module, score in scores.items()} if per_byte else scores
         return affordable_slots(worth, costs, budget)
 
     def afford(

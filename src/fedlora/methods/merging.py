@@ -81,7 +81,7 @@ class Merging(Method):
                 since = int(name) + 1
                 break
             kept = {name: steps[name], **kept}
-        ledger = {name: merged_to_payload(own) for name, own in kept.items()}
+        ledger = {name: merged_to_payload(merged) for name, merged in kept.items()}
         return replace(state, extra={**extra, "merged": merged_to_payload(total), "steps": ledger, "since": since})
 
     def result(self, state: State) -> Start | None:

@@ -123,7 +123,7 @@ def client_scores(groups: Sequence[Group], title: str) -> str | None:
 
 def _spread_of(client: str) -> float:
     """A place in [-1, 1] that is the same for a client in every row."""
-    return (sum(ord(letter) * (number + 7) for number, letter in enumerate(client)) % 21) / 10 - 1
+    return (sum(ord(character) * (number + 7) for number, character in enumerate(client)) % 21) / 10 - 1
 
 
 def traffic(groups: Sequence[Group], title: str) -> str:

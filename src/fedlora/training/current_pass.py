@@ -19,7 +19,7 @@ class Pass:
     """One forward pass of the model, besides its inputs."""
 
     additions: Mapping[str, Addition] = field(default_factory=dict)
-    """By map, what its adapter adds; a map that is not named gives the base's own output."""
+    """By map, what its adapter adds; a map that is not named gives the base's output."""
     groups: tuple[Group, ...] | None = None
     """The sequences of a pack; None: a padded batch."""
     given: Tensor | None = None

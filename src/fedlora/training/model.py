@@ -65,7 +65,7 @@ class Base:
     def logits(self, ids: Tensor, mask: Tensor, start: Start, spec: AdapterSpec, dropout: float = 0.0) -> Tensor:
         """The model's logits in float32, of a classifier (examples, labels).
 
-        The head, and a dense adapter, go in by value: the resident model's own weights are never changed.
+        The head, and a dense adapter, go in by value: the resident model's weights are never changed.
 
         Args:
             ids: token ids (examples, tokens), padded.
@@ -86,7 +86,7 @@ class Base:
         return at_least_single(logits)
 
     def head_values(self, start: Start) -> dict[str, Tensor]:
-        """The adapter's dense parts in the types of the base's own."""
+        """The adapter's dense parts in the types of the base's."""
         return {name: part.to(self.head[name].dtype) for name, part in start.adapter.dense.items()}
 
     def moved(self, start: Start, spec: AdapterSpec) -> dict[str, Tensor]:

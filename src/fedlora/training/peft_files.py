@@ -43,7 +43,7 @@ def write_peft(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: 
         head: the dense parts that the adapter was trained with, a frozen head too: PEFT would draw
             another one.
 
-    A merged update of pairs is written as slots before the adapter's own, so that nothing is lost.
+    A merged update of pairs is written as slots before the adapter's slots, so that nothing is lost.
 
     Raises:
         ModelError: the model has a dense part, which no adapter can hold: see `fits_peft`.
@@ -64,16 +64,16 @@ def write_peft(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: 
 
 def fits_peft(start: Start, spec: AdapterSpec) -> bool:
     """Whether an adapter can hold all that a model adds to its base; else it is a whole model."""
-    return spec.kind != "dense" and all(isinstance(own, LowRank) for own in start.merged.values())
+    return spec.kind != "dense" and all(isinstance(update, LowRank) for update in start.merged.values())
 
 
 def unfolded(start: Start) -> Adapter:
-    """The adapter with its merged update of pairs as further slots in front; slots of its own that add nothing go."""
+    """The adapter with its merged update of pairs as further slots in front; its slots that add nothing go."""
     adapter = start.adapter
     inputs, outputs = dict(adapter.input), dict(adapter.output)
-    for module, own in start.merged.items():
-        if isinstance(own, LowRank):
-            terms = [(1.0, own)] + ([(1.0, adapter.pair(module))] if bool(outputs[module].any()) else [])
+    for module, update in start.merged.items():
+        if isinstance(update, LowRank):
+            terms = [(1.0, update)] + ([(1.0, adapter.pair(module))] if bool(outputs[module].any()) else [])
             both = stack(terms)
             inputs[module], outputs[module] = both.A, both.B
     return replace(adapter, input=inputs, output=outputs)
@@ -140,9 +140,9 @@ def peft_config(ranks: Mapping[str, int], scale: float, base: Base) -> dict[str,
 
 def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: Mapping[str, Tensor]) -> None:
     """Write a whole model folder: the base's weights with all that was added to them, its head, the tokenizer."""
-    weights = {name: own.detach() for name, own in base.model.state_dict().items()}
+    weights = {name: tensor.detach() for name, tensor in base.model.state_dict().items()}
     if spec.kind == "dense":
-        weights |= {name: own.contiguous() for name, own in base.moved(start, spec).items()}
+        weights |= {name: tensor.contiguous() for name, tensor in base.moved(start, spec).items()}
     else:
         for module, change in effective(start, spec).items():
             name = f"{module}.weight"
@@ -165,9 +165,9 @@ def _head_modules(base: Base) -> list[str]:
     parts = set(base.head)
     owners: list[str] = []
     for name, module in base.model.named_modules():
-        own = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        names = {f"{name}.{key}" for key, _ in module.named_parameters()}
         inside = any(name.startswith(f"{owner}.") for owner in owners)
-        if name and own and own <= parts and not inside:
+        if name and names and names <= parts and not inside:
             owners.append(name)
     return owners
 
@@ -176,7 +176,7 @@ def read_peft(folder: Path, base: Base, spec: AdapterSpec) -> Adapter:
     """Read an adapter of this base as the spec describes it.
 
     A LoRA adapter comes at the federation's scale: B is multiplied by (the file's scale / s) module by module,
-    so that s B A is the file's own update. A map that the file does not adapt gets no slots.
+    so that s B A is the file's update. A map that the file does not adapt gets no slots.
 
     Raises:
         ModelError: the folder holds no such adapter, or one of other modules.
@@ -234,21 +234,26 @@ def _read_lora(config: Any, tensors: dict[str, Tensor], spec: AdapterSpec) -> Ad
             )
         rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, module), config.r)
         alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
-        own = alpha / rank**0.5 if config.use_rslora else alpha / rank
-        inputs[module], outputs[module] = A, B * (own / spec.scale)
+        scale = alpha / rank**0.5 if config.use_rslora else alpha / rank
+        inputs[module], outputs[module] = A, B * (scale / spec.scale)
     return Adapter(inputs, outputs)
 
 
 def _read_vera(config: Any, tensors: dict[str, Tensor], spec: AdapterSpec) -> Adapter:
-    """Takes out of `tensors` what it reads, the frozen pair too; that must be the federation's own."""
+    """Takes out of `tensors` what it reads, the frozen pair too; that must equal the federation's."""
     pair = (tensors.pop("base_model.vera_A", None), tensors.pop("base_model.vera_B", None))
-    own = spec.projection
-    if own is None or pair[0] is None or pair[1] is None or not (pair[0].equal(own.A) and pair[1].equal(own.B)):
+    projection = spec.projection
+    if (
+        projection is None
+        or pair[0] is None
+        or pair[1] is None
+        or not (pair[0].equal(projection.A) and pair[1].equal(projection.B))
+    ):
         raise ModelError("adapter.start is a VeRA adapter with another frozen pair than this federation's.")
     keys = {module: [f"{_PREFIX}{module}.vera_lambda_{side}" for side in "db"] for module in spec.shapes}
-    missing = [module for module, own_keys in keys.items() if not all(key in tensors for key in own_keys)]
+    missing = [module for module, names in keys.items() if not all(key in tensors for key in names)]
     if missing:
         raise ModelError(f"adapter.start does not adapt {missing[0]}: choose adapter.targets as they were.")
-    inputs = {module: tensors.pop(own_keys[0]).float() for module, own_keys in keys.items()}
-    outputs = {module: tensors.pop(own_keys[1]).float() / spec.scale for module, own_keys in keys.items()}
+    inputs = {module: tensors.pop(names[0]).float() for module, names in keys.items()}
+    outputs = {module: tensors.pop(names[1]).float() / spec.scale for module, names in keys.items()}
     return Adapter(inputs, outputs, kind="vera")

@@ -31,7 +31,7 @@ class Owned:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Everybody's examples."""
+    """The examples of all clients."""
 
     clients: Mapping[str, Owned]
     """By client id, sorted."""
