@@ -142,7 +142,7 @@ def _simulation(case: Case, config: Config, out: Recorder) -> tuple[Simulation, 
     if case["trainer"] == "plain":
         trainer = ModelTrainer(
             PaddedForward(simulation.base, simulation.spec),
-            make_task(simulation.base.labels),
+            make_task(config, simulation.base.labels),
             train_settings(config, pipeline.method),
             train=resources.train,
             test=resources.test,
