@@ -201,7 +201,7 @@ def test_too_few_stop_the_run_and_it_goes_on(world, tmp_path):
         connection = Harmful(own, sends=lambda name, round: round != 2 or name == "ash")
         with pytest.raises(
             QuorumError,
-            match=r"Round 2: 1 of 3 clients gave .* fewer than deploy.quorum \(2\); birch failed with no answer",
+            match=r"Round 2: 1 of 3 clients gave .* fewer than deploy.quorum \(2\); client birch failed with no answer",
         ):
             run(own, tmp_path / "out", connection, quorum=2)
     with ExitStack() as stack:  # the sites are started anew, too
