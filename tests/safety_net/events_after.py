@@ -108,5 +108,5 @@ def forget(simulation: Simulation, planned: Planned, round: int) -> None:
     assert isinstance(transport.inner, LocalTransport)
     states = transport.inner.client_states
     if lost and isinstance(states, HeldClientStates):
-        kept = {client: history for client, history in states.all().items() if client not in lost}
-        transport.inner.client_states = HeldClientStates(kept)
+        for client in lost:  # the simulation holds the same object, and makes clients' own models from it
+            states._kept.pop(client, None)

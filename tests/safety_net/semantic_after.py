@@ -81,8 +81,8 @@ def record_score(out: Recorder, score: Score | None) -> None:
         out.text("none", "no score")
         return
     out.count("examples", score.examples)
-    out.count("correct", int(score.sums["correct"]))
-    out.score("loss", score.sums["loss"])
+    out.count("correct", int(score.sums.get("correct", 0)))
+    out.score("loss", score.sums.get("loss", 0.0))
     out.score("accuracy", score.sums["correct"] / score.examples if score.examples else None)
 
 
