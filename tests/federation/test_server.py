@@ -216,7 +216,9 @@ def test_fewer_updates_than_the_quorum_stop_the_run():
     own = federation(FedIT(), Raising(SPEC, 1, error=RuntimeError("planted")), quorum=6)
     steps = federate(own, begin(own, own.scorer.head))
     next(steps)
-    sentence = r"Round 2: 5 of 6 clients gave an update, fewer than deploy.quorum \(6\); client c3 failed with RuntimeError"
+    sentence = (
+        r"Round 2: 5 of 6 clients gave an update, fewer than deploy.quorum \(6\); client c3 failed with RuntimeError"
+    )
     with pytest.raises(QuorumError, match=sentence):
         next(steps)
 
