@@ -24,7 +24,7 @@ class Run:
     run: a sentence on stderr says so.
 
     Args:
-        setting: everything of the run.
+        experiment: everything of the run.
         folder: where to keep it; None: nowhere.
         resume: go on with the run that the folder holds, if it holds one.
 

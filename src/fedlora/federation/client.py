@@ -65,7 +65,7 @@ def serve(
 
     Args:
         orders: of either kind.
-        client states: by client, the newest client state that is older than the order's round (for an evaluation:
+        client_states: by client, the newest client state that is older than the order's round (for an evaluation:
             the newest).
         pipeline: the same method and stages that the server has.
         trainer: answers fits and scores.

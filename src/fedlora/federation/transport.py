@@ -33,6 +33,6 @@ def split_head(payload: Payload) -> tuple[Payload, Payload]:
 
 
 def join_head(adapter: Payload, head: Payload) -> Payload:
-    """The inverse of `parts`; what is empty is left out."""
+    """The inverse of `split_head`; what is empty is left out."""
     whole = {"adapter": adapter, "head": head}
     return {key: value for key, value in whole.items() if value}
