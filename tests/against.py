@@ -2,12 +2,14 @@
 
     python tests/against.py COMMIT [DEFECT ...]
 
-Names of modules have changed since, so that today's tests cannot be imported beside old code. Each defect therefore names
-the commit whose tests came with its mend; these are laid over a checkout of COMMIT in a temporary folder and run there, with
-that checkout's code. Ends with 0 if every test turned red, and with 1 otherwise.
+The tests in tests/defects name their defect by a marker and use only what COMMIT has too (the command line, the public
+Python names, the fixtures of tests/conftest.py); they are laid over a checkout of COMMIT as they are. Tests from before names
+of modules changed cannot be imported beside old code: for these OLDER names the commit that came with the mend, whose tests
+are taken. Ends with 0 if every test turned red, and with 1 otherwise.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,7 @@ TRUST = "tests/deploy/test_trust.py::"
 TEXT = f"{TRUST}test_no_text_of_a_site_stops_the_run_or_spoils_its_records"
 PAGE, LAST = "tests/report/test_any_text.py::", "tests/app/test_page_comes_last.py::"
 INPUTS = "tests/app/test_other_inputs.py::"
-DEFECTS = {
+OLDER = {
     "S3": (
         "596e5b0",
         [
@@ -66,19 +68,39 @@ DEFECTS = {
 """Defect -> the commit that has its tests, and which they are."""
 
 
+def marked() -> dict[str, list[str]]:
+    """Defect -> the tests in tests/defects that carry its marker."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests" / "defects").glob("test_*.py")):
+        above: list[str] = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if marker := re.match(r'@pytest\.mark\.defect\("(\w+)"\)', line):
+                above.append(marker[1])
+            elif test := re.match(r"def (test_\w+)", line):
+                for defect in above:
+                    found.setdefault(defect, []).append(f"tests/defects/{path.name}::{test[1]}")
+                above = []
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], int(item[0][1:]))))
+
+
 def checkout(commit: str, folder: Path, *paths: str) -> None:
     """Write the files of a commit into a folder."""
     archive = subprocess.run(["git", "archive", commit, *paths], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
 
 
-def outcomes(commit: str, tests_of: str, tests: list[str]) -> dict[str, tuple[str, str]]:
+def outcomes(commit: str, tests_of: str | None, tests: list[str]) -> dict[str, tuple[str, str]]:
     """Test -> what became of it (red, passed, error or skipped) and the first line of why."""
     folder = Path(tempfile.mkdtemp(prefix="against-"))
     try:
         checkout(commit, folder)
         shutil.rmtree(folder / "tests")
-        checkout(tests_of, folder, "tests")
+        if tests_of:
+            checkout(tests_of, folder, "tests")
+        else:
+            shutil.copytree(ROOT / "tests" / "defects", folder / "tests" / "defects")
+            shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests" / "conftest.py")
+            shutil.copy(ROOT / "pyproject.toml", folder / "pyproject.toml")
         env = {**os.environ, "PYTHONPATH": str(folder / "src")}
         line = [sys.executable, "-m", "pytest", "-m", "", "-p", "no:cacheprovider", "--junitxml", "result.xml", *tests]
         done = subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -97,13 +119,17 @@ def outcomes(commit: str, tests_of: str, tests: list[str]) -> dict[str, tuple[st
 
 def main() -> None:
     """Run what was asked for."""
-    if len(sys.argv) < 2 or not set(sys.argv[2:]) <= DEFECTS.keys():
-        sys.exit(f"{__doc__}\nDefects: {', '.join(DEFECTS)}")
+    newer = marked()
+    asked = sys.argv[2:] or [*OLDER, *newer]
+    if len(sys.argv) < 2 or not set(asked) <= OLDER.keys() | newer.keys():
+        sys.exit(f"{__doc__}\nDefects: {', '.join([*OLDER, *newer])}")
     commit, count, red = sys.argv[1], 0, 0
-    for defect in sys.argv[2:] or DEFECTS:
-        for test, (kind, message) in outcomes(commit, *DEFECTS[defect]).items():
-            print(f"{defect} {kind:7} {test}\n           {message[:150]}", flush=True)
-            count, red = count + 1, red + (kind == "red")
+    for defect in dict.fromkeys(asked):
+        sets = ([OLDER[defect]] if defect in OLDER else []) + ([(None, newer[defect])] if defect in newer else [])
+        for tests_of, tests in sets:
+            for test, (kind, message) in outcomes(commit, tests_of, tests).items():
+                print(f"{defect} {kind:7} {test}\n           {message[:150]}", flush=True)
+                count, red = count + 1, red + (kind == "red")
     print(f"{red} of {count} tests are red at {commit}")
     sys.exit(0 if count and red == count else 1)
 

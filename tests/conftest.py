@@ -1,10 +1,15 @@
-"""Settings for all tests."""
+"""Settings for all tests, and a small run to try the command line on."""
+
+import json
+import shutil
+import sys
 
 import pytest
 import torch
 from hypothesis import settings
 
-from fedlora.training.generated import generated_base
+from fedlora import cli
+from fedlora.training.generated import generated_base, generated_dataset
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +19,65 @@ def smallest_base(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         return generated_base(width=16, layers=1, steps=20)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory, smallest_base):
+    """A folder with `data/` and `base/`."""
+    folder = tmp_path_factory.mktemp("small")
+    shutil.copytree(smallest_base, folder / "base")
+    dataset = generated_dataset(200, 60)
+    (folder / "data").mkdir()
+    for part in ("train", "test"):
+        examples = getattr(dataset, part)
+        rows = [
+            {"text": text, "label": dataset.labels[label], "ward": f"ward/{number % 3}"}
+            for number, (text, label) in enumerate(zip(examples.texts, examples.labels, strict=True))
+        ]
+        (folder / "data" / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def config(small, tmp_path):
+    """Writes a config file of the small run with some keys changed."""
+
+    def write(**sections):
+        import tomli_w
+
+        tree = {
+            "run": {"rounds": 2, "name": "small"},
+            "data": {"source": "files", "path": str(small / "data")},
+            "split": {"clients": 3},
+            "model": {"base": str(small / "base"), "max_length": 24},
+            "adapter": {"rank": 2},
+            "train": {"lr": 5e-3},
+            "method": {"name": "fedit"},
+        }
+        for section, keys in sections.items():
+            tree[section] = {**tree.get(section, {}), **keys}
+        path = tmp_path / "config.toml"
+        path.write_text(tomli_w.dumps(tree))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def fedlora(monkeypatch, capsys):
+    """Runs the command line in this process; returns exit code, stdout and stderr."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["fedlora", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
 
 
 @pytest.fixture(autouse=True)
