@@ -425,10 +425,44 @@ class AsksTwice(ZeroPad):
         return dict.fromkeys(state.adapter.output, self.rank(state, client))
 
 
+@dataclass(frozen=True)
+class CountsTheLongest(FedIT):
+    """Lets the client with the longest update count twice, and says that sums are all it needs."""
+
+    def aggregate(self, state, updates, round):
+        sent = sorted(updates, key=lambda update: update.norm())
+        longest = sent[-1]
+        twice = replace(longest, client=replace(longest.client, examples=2 * longest.client.examples))
+        return super().aggregate(state, iter([*sent[:-1], twice]), round)
+
+
+@dataclass(frozen=True)
+class SaysProductsAlone(FAIR):
+    """Takes sums of the factors, too, and does not say so."""
+
+    @property
+    def facts(self):
+        return replace(super().facts, consumes="product sums")
+
+
+@dataclass(frozen=True)
+class SaysSums(FedIT):
+    """A median that claims to be a sum."""
+
+    centre: str = "median"
+
+    @property
+    def facts(self):
+        return replace(super().facts, consumes="slot sums")
+
+
 FAULTS = [
     ("stages", lambda: Pipeline(FedIT(), (LeavesTheHead(norm=0.05),))),
     ("stages", lambda: Pipeline(LoRAA2(pool_rank=3), (LeavesTheHead(norm=0.01),))),
     ("stages", lambda: Pipeline(FedIT(), (DropsTheHead(norm=0.05),))),
+    ("sums", CountsTheLongest),
+    ("sums", SaysProductsAlone),
+    ("sums", SaysSums),
     ("hooks", lambda: ForgetsTheHeadsCentre(FedIT(centre="median"))),
     ("hooks", lambda: ForgetsTheReducer(FedIT(centre="trimmed", trim=0.4))),
     ("ranks once", AsksTwice),

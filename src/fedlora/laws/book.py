@@ -31,6 +31,7 @@ from fedlora.laws.evidence import (
     tampered,
     unowned_slots,
 )
+from fedlora.laws.sums import sums
 from fedlora.laws.world import World, play
 
 
@@ -264,6 +265,7 @@ LAWS: tuple[Law, ...] = (
     Law("validation", "updates are what the method expects; nothing else is let in", upload_validation),
     Law("idempotence", "equal updates come back", idempotence, lambda p: p.facts.idempotence_tolerance is not None),
     Law("stages", "what a stage promises holds of whole updates, heads included", stages, lambda p: bool(p.stages)),
+    Law("sums", "equal sums, equal result", sums, lambda p: p.facts.consumes != "individual"),
     Law("hooks", "behind a stage that changes nothing, every hook counts", hooks),
     Law("ranks once", "a method's ranks are applied once", ranks_once, lambda p: p.facts.mixed_ranks),
     Law("latecomer", "a newcomer gets the same model", latecomer, lambda p: not p.facts.private_sides),

@@ -13,7 +13,7 @@ from fedlora.core.kinds import Kind
 from fedlora.core.slots import Content
 
 Exact = Literal["update", "before truncation", "no", "none"]
-Consumes = Literal["slot sums", "product sums", "individual"]
+Consumes = Literal["slot sums", "product sums", "slot and product sums", "individual"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +22,8 @@ class Facts:
 
     consumes: Consumes = "slot sums"
     """What the server needs of the clients' updates. `slot sums`: weighted sums over clients, slot by slot.
-    `product sums`: weighted sums of B_k A_k. `individual`: each client's update by itself, so that sums under
-    encryption or with noise are not enough."""
+    `product sums`: weighted sums of B_k A_k. `slot and product sums`: both. `individual`: each client's update
+    by itself, so that sums under encryption or with noise are not enough."""
     exact: Exact = "no"
     """`update`: effective_new - effective_old = sum_k w_k (trained_k - start_k). `before truncation`: the
     result is the best approximation of sum_k w_k s trained_k. `none`: there is no global model."""

@@ -43,7 +43,7 @@ class FAIR(Method):
     @property
     def facts(self) -> Facts:
         """B is corrected anew in every round, so no server optimizer can follow it."""
-        return Facts(consumes="product sums", supports_server_optimizer=False, idempotence_tolerance=1e-5)
+        return Facts(consumes="slot and product sums", supports_server_optimizer=False, idempotence_tolerance=1e-5)
 
     def reducer(self, state: State, round: int) -> Reducer[tuple[SlotSums, ProductSums]]:
         """Server: sums of the factors and of their products."""
