@@ -332,12 +332,12 @@ class CountsOnlyTheData(LocalTransport):
 
 def counted_by_formula(method, world):
     """The bytes law, over a transport that counts wrongly."""
-    own = book.play
-    book.play = lambda method, world: play(method, world, sent_as=CountsOnlyTheData)
+    observed = book.observed
+    book.observed = lambda method, world: play(method, world, sent_as=CountsOnlyTheData)
     try:
         book.bytes_counted(method, world)
     finally:
-        book.play = own
+        book.observed = observed
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fedlora.core.update import Update
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.stages.base import Stage
 from fedlora.federation.transport import split_head
-from fedlora.laws.evidence import aggregations, require, slots_sent
+from fedlora.laws.evidence import aggregations, observed, require, slots_sent
 from fedlora.laws.world import Play, World, play
 from fedlora.methods.base import Method
 
@@ -24,7 +24,7 @@ _ROUNDING = 1e-5
 
 def stages(pipeline: Pipeline, world: World) -> None:
     """What a stage promises holds of the whole update: behind it no change is longer than it says, head included."""
-    run = play(pipeline, world)
+    run = observed(pipeline, world)
     bound = min((stage.largest_norm for stage in pipeline.stages if stage.largest_norm is not None), default=None)
     for round, before, updates in aggregations(run):
         for update in updates:

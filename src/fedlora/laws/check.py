@@ -73,8 +73,9 @@ def check_law(pipeline: Pipeline, law: Law, examples: int = 25) -> Verdict:
 
 def check_method(method: Method, examples: int = 25) -> Iterator[Verdict]:
     """Try every law on a method, one after the other."""
+    pipeline = Pipeline(method)
     for law in LAWS:
-        yield check_law(Pipeline(method), law, examples)
+        yield check_law(pipeline, law, examples)
 
 
 def check_stage(stage: Stage, examples: int = 25) -> Iterator[Verdict]:

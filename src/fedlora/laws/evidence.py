@@ -14,12 +14,26 @@ from fedlora.core.rounds import Client
 from fedlora.core.update import Update
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.transport import split_head
-from fedlora.laws.world import Play
+from fedlora.laws.world import Play, World, play
 from fedlora.methods.base import State
 
 
 class BrokenLawError(AssertionError):
     """A law that does not hold, with what was seen."""
+
+
+_KEPT: dict[tuple[int, World], tuple[Pipeline, Play]] = {}
+_MOST_KEPT = 64
+
+
+def observed(pipeline: Pipeline, world: World) -> Play:
+    """The usual play of a world, kept for the next law on the same pipeline: laws that only look share one."""
+    key = id(pipeline), world
+    if key not in _KEPT:
+        _KEPT[key] = pipeline, play(pipeline, world)  # kept beside it: the id stays taken
+        if len(_KEPT) > _MOST_KEPT:
+            del _KEPT[next(iter(_KEPT))]
+    return _KEPT[key][1]
 
 
 def require(condition: bool, message: str) -> None:

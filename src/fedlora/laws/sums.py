@@ -12,8 +12,8 @@ from fedlora.core.kinds import Side
 from fedlora.core.slots import Sparse
 from fedlora.core.update import Update
 from fedlora.federation.pipeline import Pipeline
-from fedlora.laws.evidence import aggregations, same
-from fedlora.laws.world import World, play
+from fedlora.laws.evidence import aggregations, observed, same
+from fedlora.laws.world import World
 
 
 def sums(pipeline: Pipeline, world: World) -> None:
@@ -23,7 +23,7 @@ def sums(pipeline: Pipeline, world: World) -> None:
     they are. A method that looks at a single client's update gives itself away.
     """
     consumes = pipeline.facts.consumes
-    for round, before, updates in aggregations(play(pipeline, replace(world, wire="float32"))):
+    for round, before, updates in aggregations(observed(pipeline, replace(world, wire="float32"))):
         generator = Generator().manual_seed(world.seed + round)
         for first, second in combinations(range(len(updates)), 2):
             start = list(updates)
