@@ -36,15 +36,24 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Clients trained at a time, one core each; all cores by default.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Train and write nothing: tell clients, parameters, bytes, memory and time."),
+    ] = False,
 ) -> None:
     """Run a federation on this machine and write its folder."""
     from fedlora.app.config import read_config
-    from fedlora.app.progress import quiet_libraries, run_with_progress
+    from fedlora.app.progress import dry_run_with_progress, quiet_libraries, run_with_progress
 
+    if dry_run and resume:
+        raise UserError("--dry-run and --resume were both given: a dry run tells of a whole run; leave one out.")
     if config is None and resume and out and (out / "config.toml").is_file():
         config = out / "config.toml"
     settings = read_config(config, override or [])
     quiet_libraries()
+    if dry_run:
+        dry_run_with_progress(settings, workers)
+        return
     with _interruptible():
         run_with_progress(settings, out or Path("runs") / settings.run.name, resume, workers)
 
@@ -140,6 +149,7 @@ def init(
     out.write_text(commented_config(data, found), encoding="utf-8")
     typer.echo(
         f"{out}: text {found.text!r}, label {found.label!r} with {len(found.labels)} values, {found.rows} examples. "
+        "If these are the wrong columns: --text, --label, --owner. "
         f"Next: fedlora run {out}, or fedlora compare {out} --methods lora-a2,fedit,local"
     )
 
@@ -159,14 +169,15 @@ def compare(
         int | None, typer.Option(min=1, help="Clients trained at a time, one core each; all cores by default.")
     ] = None,
 ) -> None:
-    """Run several methods on the same clients and tell them side by side; goes on where it was stopped.
+    """Run several methods on the same clients and write one table and page of all; goes on where it was stopped.
 
     With --rates every method first tries each rate for a few rounds, and takes the one that scores best on the
     validation part (split.validation).
     """
     from fedlora.app.compare import entries, trials
+    from fedlora.app.compare_progress import compare_with_progress, try_rates
     from fedlora.app.config import read_config
-    from fedlora.app.progress import compare_with_progress, quiet_libraries, try_rates
+    from fedlora.app.progress import quiet_libraries
 
     settings = read_config(config, override or [])
     folder = out or Path("runs") / f"{settings.run.name}-compared"

@@ -63,7 +63,7 @@ def test_a_run_whose_page_fails_has_not_failed(config, fedlora, tmp_path):
     in_the_way(out)
     code, said, err = fedlora("run", path, "--out", out, "--resume")
     assert code == 0
-    assert f"done: {out}" in said
+    assert f"run: {out}" in said
     assert (out / "summary.json").is_file()
     assert err.count("\n") == 1
     assert err.startswith(f"fedlora: The page in {out} could not be made (IsADirectoryError: ")
@@ -102,7 +102,7 @@ def test_a_comparison_goes_on_after_a_page_that_fails(config, fedlora, tmp_path)
     assert err.count(MADE_AGAIN) == err.count("\n") == 2  # the run's own page, and the comparison's
     assert (out / "ffa" / "seed-0" / "report.html").is_file()
     assert "worst tenth" in said
-    assert "the page:" not in said
+    assert "page:" not in said
 
 
 def test_a_comparison_makes_the_page_that_a_kill_left_out(config, fedlora, tmp_path):

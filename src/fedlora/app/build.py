@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only file that knows all: it makes every part of a run from a config and puts them together."""
 
-import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from fedlora.app.clients import local_transport
 from fedlora.app.config import Config, require_validation
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
@@ -20,8 +21,6 @@ from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ConfigError, ModelError
 from fedlora.federation.client_states import ClientStates, HeldClientStates
-from fedlora.federation.executor import Threads
-from fedlora.federation.local import LocalTransport
 from fedlora.federation.server import Federation, Plan
 from fedlora.federation.transport import Transport
 from fedlora.methods.base import Method
@@ -135,18 +134,10 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     trainer = new_trainer(config, loaded.base, spec, method, train=loaded.train, test=loaded.test, owned=dealt.clients)
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
-    threads = 1 if config.train.dropout > 0.0 or not on_cpu(config) else workers or cores()
     client_states = HeldClientStates()
 
     def connect(states: ClientStates) -> Transport:
-        return LocalTransport(
-            clients,
-            pipeline,
-            trainer,
-            client_batch=config.clients.client_batch or (1 if on_cpu(config) else 16),
-            executor=partial(Threads, count=threads),
-            client_states=states,
-        )
+        return local_transport(config, clients, pipeline, trainer, workers=workers, client_states=states)
 
     return Simulation(
         config=config,
@@ -168,16 +159,6 @@ def plan_of(config: Config) -> Plan:
     """How long, with whom, and how often to look."""
     quorum = config.deploy.quorum if config.deploy else 1
     return Plan(config.run.rounds, config.run.seed, config.clients, config.evaluate, quorum)
-
-
-def on_cpu(config: Config) -> bool:
-    """Whether the base computes on the CPU: there clients gain by cores, on a GPU by company."""
-    return torch.device(config.run.device).type == "cpu"
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -204,7 +185,7 @@ def deal(config: Config, dataset: Dataset) -> Split:
 
 def load_named_base(config: Config, labels: Sequence[str]) -> Base:
     """The base that [model] names, on its device, with the maps of [adapter]."""
-    name = str(generated_base()) if config.model.base == GENERATED else config.model.base
+    name = config.model.base if config.model.base != GENERATED else str(generated_base(before=_announce_generated_base))
     base = load_base(
         name,
         labels,
@@ -219,6 +200,10 @@ def load_named_base(config: Config, labels: Sequence[str]) -> Base:
         first = str(error).splitlines()[0]
         raise ConfigError(f"run.device is {config.run.device!r}, which cannot be used here: {first}") from error
     return base
+
+
+def _announce_generated_base() -> None:
+    print("fedlora: making the generated base, once; this takes one to three minutes.", file=sys.stderr, flush=True)
 
 
 def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> AdapterSpec:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several methods over several seeds on the same clients: every one an ordinary run, told side by side.
+"""Several methods over several seeds on the same clients: every one an ordinary run, and one table of all.
 
 Runs of one seed share examples, owners, tokens and base. Each has its folder and goes on where it was
 stopped; one that fails stops no other.
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from fedlora.app.build import Resources, build, client_ranks, federation_scale, load
 from fedlora.app.config import Config, MethodSection, require_validation, resolved
@@ -61,7 +62,8 @@ def entries(
         chosen = replace(chosen, run=replace(chosen.run, seed=seed))
         if rates:
             chosen = replace(chosen, train=replace(chosen.train, lr=rates[method]))
-        result.append(Entry(method, seed, chosen, folder / folder_name(method) / f"seed-{seed}"))
+        name = make_method(method, chosen.method.options).name
+        result.append(Entry(name, seed, chosen, folder / folder_name(method) / f"seed-{seed}"))
     return result
 
 
@@ -82,7 +84,8 @@ def trials(config: Config, methods: Sequence[str], rates: Sequence[float], round
             evaluate=EvaluateSettings(every=0, part="validation"),
         )
         place = folder / TRIALS / folder_name(method) / f"lr-{rate:g}"
-        result.append(Entry(f"{method}, lr {rate:g}", config.run.seed, trial, place))
+        name = make_method(method, chosen.method.options).name
+        result.append(Entry(f"{name}, lr {rate:g}", config.run.seed, trial, place))
     return result
 
 
@@ -145,11 +148,12 @@ def folder_name(method: str) -> str:
     return method.rpartition(":")[2]
 
 
-Step = tuple[Entry, RoundRecord | FedloraError]
+Step = tuple[Entry, Literal["begins"] | RoundRecord | FedloraError]
+"""What happened to which run: it begins, a round of it is done, or it cannot go on."""
 
 
 def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int | None = None) -> Iterator[Step]:
-    """Run what is not finished; yields every round's record, or why a run cannot go on.
+    """Run what is not finished; yields when a run begins, every round's record, or why a run cannot go on.
 
     A run that is there already counts if it belongs to this comparison: same config, same inputs. That is
     seen before anything runs. One that was finished, but killed before its page, gets its page.
@@ -180,6 +184,7 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int 
     for entry in runs:
         if is_finished(entry.folder):
             continue
+        yield entry, "begins"
         shared = resources(entry.seed)
         try:
             simulation = build(entry.config, shared, workers)

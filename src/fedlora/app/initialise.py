@@ -2,22 +2,28 @@
 """A first config for somebody's own data, with what was found in them and a word on every key."""
 
 import math
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli_w
 
 from fedlora.app.config import Config
-from fedlora.app.sections import keys, sections
+from fedlora.app.sections import Key, keys, sections
 from fedlora.errors import DataError, nearest
 from fedlora.training.tables import part_file, read_rows
 
 _TEXT_LENGTH = 12
 """Characters from which a column of words counts as text rather than as a name."""
+_LABELS = {"label", "labels", "class", "category", "target", "intent"}
+"""Words in the name of a column that holds the label."""
+_OWNERS = {"owner", "user", "client", "customer", "site", "branch", "author", "speaker", "department", "hospital"}
+"""Words in the name of a column that says whose an example is."""
 _LOOKED_AT = 1000
 """Rows that are looked at to tell the label from other columns."""
 
@@ -84,7 +90,11 @@ def _text_column(columns: dict[str, list[str]], path: Path) -> str:
 
 
 def _label_column(columns: dict[str, list[str]], text: str, path: Path) -> str:
-    """The column called label, else the one that the words of the text tell best."""
+    """The column called label, else the one that the words of the text tell best, else a finer one that they tell too.
+
+    A column that names owners, scenarios or departments is often told better than the label, because it has fewer
+    values; where every value of another column belongs to one of its values, that one is the label.
+    """
     counts = {name: len(set(cells)) for name, cells in columns.items() if name != text}
     total = len(columns[text])
     usable = {name: count for name, count in counts.items() if 2 <= count <= max(2, total / 2)}
@@ -94,8 +104,25 @@ def _label_column(columns: dict[str, list[str]], text: str, path: Path) -> str:
             f"{path.name}: no column looks like a label besides the text {text!r}; the others are {told}. A label has "
             f"at least two values, each with several examples."
         )
-    named = [name for name in usable if name.lower() in ("label", "labels", "class", "category", "target", "intent")]
-    return named[0] if named else max(usable, key=lambda name: _told_by(columns[text], columns[name]))
+    named = [name for name in usable if _words(name) & _LABELS]
+    others = [name for name in usable if not _words(name) & _OWNERS]
+    gains = {name: _told_by(columns[text], columns[name]) for name in named or others or usable}
+    best = max(gains, key=lambda name: gains[name])
+    finer = [
+        name
+        for name in gains
+        if counts[name] > counts[best] and gains[name] > gains[best] / 2 and _decides(columns[name], columns[best])
+    ]
+    return max(finer, key=lambda name: gains[name], default=best)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]+", name.lower()))
+
+
+def _decides(values: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether every value of one column goes with a single value of another."""
+    return len(set(zip(values, others, strict=True))) == len(set(values))
 
 
 def _told_by(texts: Sequence[str], values: Sequence[str]) -> float:
@@ -160,12 +187,27 @@ def _split(found: Found) -> dict[str, Any]:
 def _section(section: type, values: dict[str, Any]) -> Sequence[str]:
     lines = []
     for key in keys(section):
-        lines += textwrap.wrap(key.text, 118, initial_indent="# ", subsequent_indent="# ")
+        lines += textwrap.wrap(_meaning(key), 118, initial_indent="# ", subsequent_indent="# ")
         if key.name in values:
             lines.append(_line(key.name, values[key.name]))
         else:
             lines.append(f"# {_line(key.name, key.default)}" if key.default is not None else f"# {key.name} =")
     return lines
+
+
+def _meaning(key: Key) -> str:
+    """What a key means, with all its choices where it has some: a reader of the file sees only one of them."""
+    choices = _choices(key.type)
+    return key.text if all(choice in key.text for choice in choices) else f"{key.text} One of: {', '.join(choices)}."
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that a value may be; none where it is no choice among words."""
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    if get_origin(annotation) is Annotated or get_origin(annotation) in (Union, UnionType):
+        return [choice for inner in get_args(annotation) for choice in _choices(inner)]
+    return []
 
 
 def _line(key: str, value: Any) -> str:

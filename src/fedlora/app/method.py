@@ -77,7 +77,7 @@ def require_fields(kind: type[Method] | type[Stage], place: str, name: str, opti
     known = {field.name for field in dataclasses.fields(kind)}
     for key in options:
         if key not in known:
-            hint = nearest(key, known) if known else f"{name} has no fields of its own."
+            hint = nearest(key, {"name", *known}) if known else f"{name} has no fields of its own."
             raise ConfigError(f"The config has an unknown key {place}.{key}: {hint}")
     types = get_type_hints(kind, include_extras=True)
     for key, value in options.items():

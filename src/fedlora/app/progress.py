@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run with something to look at: bars on a terminal, plain lines elsewhere."""
+"""A run with something to look at: bars on a terminal, plain lines elsewhere, and what came of it at the end."""
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -10,24 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from fedlora.app.build import Simulation, build
-from fedlora.app.compare import Entry, best_rates, compare
 from fedlora.app.config import Config
-from fedlora.app.pages import write_page
-from fedlora.app.run import Run, is_finished
+from fedlora.app.dry_run import dry_run, told
+from fedlora.app.duration import time_left
+from fedlora.app.run import Run
 from fedlora.core.rounds import Client, Failure, Order, Reply
-from fedlora.errors import FedloraError
 from fedlora.federation.client_states import ClientStates
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.transport import Transport
-from fedlora.report.read import group, read_runs
-from fedlora.report.tables import SHORT, notes, rows, short_cells, size
+from fedlora.report.ending import ending
+from fedlora.report.tables import counted, size
 from fedlora.training.forward.packed import PaddedInstead
 from fedlora.training.memory import SmallerPortions
+
+
+def new_console() -> Console:
+    """Where the commands print to; lines are never broken or cut."""
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def quiet_libraries() -> None:
@@ -65,24 +68,50 @@ class _Watched:
 
 def run_with_progress(config: Config, folder: Path, resume: bool = False, workers: int | None = None) -> None:
     """Build, run and tell. Errors are the caller's."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console()
+    simulation = _opened(config, workers, console)
+    if console.is_terminal:
+        _with_bars(simulation, folder, resume, console)
+    else:
+        _with_lines(simulation, folder, resume, console)
+    for line in ending(folder):
+        console.print(line)
+
+
+def dry_run_with_progress(config: Config, workers: int | None = None) -> None:
+    """Tell what a run would cost. Errors are the caller's."""
+    console = new_console()
+    simulation = _opened(config, workers, console)
+    with console.status("counting what the run would send") if console.is_terminal else nullcontext():
+        lines = told(dry_run(simulation, workers))
+    for line in [*lines, "a dry run: nothing was written"]:
+        console.print(line)
+
+
+def _opened(config: Config, workers: int | None, console: Console) -> Simulation:
+    """Load everything and say what is about to run."""
     with console.status("loading data and base") if console.is_terminal else nullcontext():
         simulation = build(config, workers=workers)
     for line in opening(simulation):
         console.print(line)
-    if console.is_terminal:
-        _with_bars(simulation, folder, resume, console)
-    else:
-        for record in _begun(simulation, folder, resume, console):
-            print(line_of(record, simulation.config.run.rounds), flush=True)
-    console.print(f"done: {folder}")
+    return simulation
 
 
 def _begun(simulation: Simulation, folder: Path, resume: bool, console: Console) -> Run:
     run = Run(simulation, folder, resume)
-    if run.server.round:
+    if run.finished:
+        console.print(f"round {run.server.round} of {run.server.round} is done already: nothing is left to train")
+    elif run.server.round:
         console.print(f"going on after round {run.server.round}")
     return run
+
+
+def _with_lines(simulation: Simulation, folder: Path, resume: bool, console: Console) -> None:
+    run, rounds = _begun(simulation, folder, resume, console), simulation.config.run.rounds
+    first, began = run.server.round, time.perf_counter()
+    for record in run:
+        left = time_left(time.perf_counter() - began, record.round - first, rounds - record.round)
+        print("  ".join(filter(None, (line_of(record, rounds), left))), flush=True)
 
 
 def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Console) -> None:
@@ -101,69 +130,15 @@ def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Cons
             progress.console.print(line_of(record, simulation.config.run.rounds))
 
 
-def compare_with_progress(runs: Sequence[Entry], folder: Path, workers: int | None = None) -> list[str]:
-    """Run a comparison, tell every round, write its table and page; returns a sentence for each failed run."""
-    console = Console(highlight=False, soft_wrap=True)
-    failed = run_entries(runs, console, workers)
-    finished = [entry.folder for entry in runs if is_finished(entry.folder)]
-    if finished:
-        page = write_page(finished, folder)
-        print_table(finished, console)
-        if page:
-            console.print(f"the page: {page}")
-    return failed
-
-
-def try_rates(runs: Sequence[Entry], workers: int | None = None) -> dict[str, float]:
-    """Run trials of learning rates, tell what they chose; returns the rate of each method."""
-    console = Console(highlight=False, soft_wrap=True)
-    run_entries(runs, console, workers)
-    rates = best_rates(runs)
-    told = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
-    console.print(f"learning rates chosen on the validation part: {told}")
-    return rates
-
-
-def run_entries(runs: Sequence[Entry], console: Console, workers: int | None = None) -> list[str]:
-    """Run what is not finished and tell every round; returns a sentence for each failed run."""
-    failed = []
-    done = sum(is_finished(entry.folder) for entry in runs)
-    if done:
-        console.print(f"{done} of {len(runs)} runs are finished already")
-    for entry, step in compare(runs, workers=workers):
-        name = f"{entry.label}, seed {entry.seed}"
-        if isinstance(step, FedloraError):
-            failed.append(f"{name}: {step}")
-            console.print(f"{name}: failed", style="red")
-        else:
-            console.print(f"{name}:  {line_of(step, entry.config.run.rounds)}")
-    return failed
-
-
-def print_table(folders: Sequence[Path], console: Console) -> None:
-    """The one table of some runs."""
-    table = Table(*SHORT, box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        column.no_wrap, column.justify = True, "right"
-    table.columns[0].justify = "left"
-    found = rows(group(read_runs(folders)))
-    for row in found:
-        table.add_row(*short_cells(row))
-    console.print()
-    console.print(table)
-    console.print(f"{max(row.rounds for row in found)} rounds, {max(row.seeds for row in found)} seed(s)", style="dim")
-    console.print(Padding(notes(found[0].task), (1, 0, 1, 0)), style="dim", soft_wrap=False)
-
-
 def opening(simulation: Simulation) -> list[str]:
     """What is about to run, in a few lines."""
     config, split, spec = simulation.config, simulation.split, simulation.spec
     sizes = sorted(len(owned.train) for owned in split.clients.values())
     ranks = sorted({client.rank for client in simulation.federation.transport.roster()})
     lines = [
-        f"{config.method.name} on {simulation.dataset.origin}: {len(sizes)} clients with {sizes[0]} to {sizes[-1]} "
-        f"training examples, {len(simulation.dataset.labels)} labels ({config.split.kind} split), "
-        f"{len(simulation.dataset.test)} test examples",
+        f"{simulation.federation.method.name} on {simulation.dataset.origin}: {counted(len(sizes), 'client')} with "
+        f"{sizes[0]} to {sizes[-1]} training examples, {len(simulation.dataset.labels)} labels ({config.split.kind} "
+        f"split), {len(simulation.dataset.test)} test examples",
         f"base {simulation.base.name}: {len(spec.shapes)} maps adapted, rank {', '.join(map(str, ranks))}, "
         f"scale {spec.scale:g}, head {simulation.federation.head_mode}",
     ]
@@ -181,7 +156,7 @@ def line_of(record: RoundRecord, rounds: int) -> str:
     absent = len([c for c in record.clients if c.status not in ("accepted", "idle")])
     words = [
         f"round {record.round}/{rounds}",
-        f"{record.accepted} clients" + (f" ({absent} without a reply)" if absent else ""),
+        counted(record.accepted, "client") + (f" ({absent} without a reply)" if absent else ""),
         f"loss {record.loss:.3f}" if record.loss is not None else "no loss",
     ]
     headline = record.scoring.headline

@@ -11,7 +11,7 @@ import torch
 from fedlora.app.build import Experiment, Simulation
 from fedlora.app.card import model_card
 from fedlora.app.inputs import inputs
-from fedlora.app.trainer import describe_task, make_task
+from fedlora.app.trainer import describe_task, make_task, train_settings
 from fedlora.core.adapter import AdapterSpec, Start, effective
 from fedlora.core.payload import cast_floats
 from fedlora.core.rounds import Client
@@ -22,13 +22,16 @@ from fedlora.training.peft_files import fits_peft, write_model, write_peft
 
 
 def environment(experiment: Experiment) -> dict[str, object]:
-    """What a run depends on besides its config."""
+    """What a run depends on besides its config, and what its tables show that the config leaves to the method."""
+    train = train_settings(experiment.config, experiment.federation.method)
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "scale": experiment.spec.scale,
         "kind": experiment.spec.kind,
+        "method": experiment.federation.method.name,
+        "learning_rates": {"A": train.lr, "B": train.lr * (train.lr_b_ratio or 1.0)},
         "modules": list(experiment.spec.shapes),
         "task": describe_task(make_task(experiment.config, experiment.base.labels)),
         **inputs(experiment.config, experiment.base, experiment.digests)[ENVIRONMENT],
@@ -64,6 +67,7 @@ def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> di
         "head_bytes_up",
         "head_bytes_down",
         "parameters_up",
+        "steps",
         "evaluation_bytes",
     ]
     return {
@@ -75,7 +79,7 @@ def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> di
         "head": federation.head_mode,
         "global": last.get("global"),
         "personal": last.get("personal"),
-        **{key: sum(line[key] for line in rounds) for key in sums},
+        **{key: sum(line.get(key, 0) for line in rounds) for key in sums},
         "seed": config.run.seed,
         "data": experiment.origin,
         "base": experiment.base.name,

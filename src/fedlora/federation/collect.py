@@ -56,6 +56,7 @@ class Collector:
         adapter, head = split_head(answer.payload)
         self.records[answer.client] = replace(
             record,
+            steps=answer.steps,
             loss=answer.loss,
             notes=answer.notes,
             parameters_up=sum(t.numel() for t in walk_tensors(adapter) if t.is_floating_point()),

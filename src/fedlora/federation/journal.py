@@ -31,6 +31,8 @@ SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 CLIENT_STATES = "client_states"
 _PATIENCE = "deploy"
+_TITLE = ("run", "name")
+"""What a run is called is no part of what it computes."""
 _INPUTS = (
     (ENVIRONMENT, "packages.fedlora", "another version of fedlora"),
     (ENVIRONMENT, "base_fingerprint", "other weights of the base (model.base)"),
@@ -168,7 +170,7 @@ def _keyed(section: object) -> dict[str, object]:
 
 
 def require_same_config(folder: Path, config: str) -> None:
-    """Name the first key in which a run's config differs from another. How long to wait for whom may change.
+    """Name the first key in which a run's config differs from another. Its name may, and how long to wait.
 
     Raises:
         RunFolderError: they differ.
@@ -179,7 +181,7 @@ def require_same_config(folder: Path, config: str) -> None:
             continue
         was, now = (_keyed(document.get(section, {})) for document in (before, after))
         for key in {**was, **now}:
-            if was.get(key) != now.get(key):
+            if (section, key) != _TITLE and was.get(key) != now.get(key):
                 raise RunFolderError(
                     f"{folder} cannot go on: {section}.{key} was {was.get(key)!r} and is now {now.get(key)!r}. Set it "
                     f"back, or choose another --out for a new run."

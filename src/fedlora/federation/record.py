@@ -26,6 +26,8 @@ class ClientRecord:
     head_bytes_down: int = 0
     """The part of the traffic that was head, not adapter."""
     head_bytes_up: int = 0
+    steps: int = 0
+    """Optimiser steps, of all fits that the method asked for."""
     loss: float | None = None
     """Mean training loss."""
     score: Score | None = None
@@ -137,6 +139,11 @@ class RoundRecord:
         """Adapter scalars of all clients together."""
         return sum(client.parameters_up for client in self.clients)
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all clients together."""
+        return sum(client.steps for client in self.clients)
+
 
 def client_line(record: ClientRecord, scoring: Scoring) -> dict[str, object]:
     """A line of `clients.jsonl`; `score` is the headline metric."""
@@ -151,6 +158,7 @@ def client_line(record: ClientRecord, scoring: Scoring) -> dict[str, object]:
         "head_bytes_down": record.head_bytes_down,
         "head_bytes_up": record.head_bytes_up,
         "parameters_up": record.parameters_up,
+        "steps": record.steps,
         "loss": record.loss,
         "score": scoring.headline.of(record.score),
         "score_examples": record.score.examples if record.score else 0,
@@ -174,6 +182,7 @@ def round_line(record: RoundRecord) -> dict[str, object]:
         "head_bytes_down": sum(client.head_bytes_down for client in record.clients),
         "head_bytes_up": sum(client.head_bytes_up for client in record.clients),
         "parameters_up": record.parameters_up,
+        "steps": record.steps,
         "evaluation_bytes": record.evaluation_bytes,
     }
 

@@ -11,7 +11,7 @@ import jinja2
 from fedlora.errors import FedloraError, ReportError
 from fedlora.report import figures, heat_maps
 from fedlora.report.read import Group, RunData, group, read_runs
-from fedlora.report.tables import cells, columns, comma_separated, markdown, notes, rows
+from fedlora.report.tables import cells, columns, comma_separated, counted, markdown, notes, rows
 from fedlora.report.text import shortened, visible, visible_lines
 
 HTML, MARKDOWN, CSV = "report.html", "table.md", "table.csv"
@@ -63,6 +63,7 @@ def _write(path: Path, text: str) -> None:
 def page(runs: Sequence[RunData], folder: Path) -> str:
     """The HTML page, for a folder from which its commands are run."""
     groups = group(runs)
+    table = rows(groups)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fedlora.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -71,9 +72,10 @@ def page(runs: Sequence[RunData], folder: Path) -> str:
         title=_title(groups),
         about=_about(runs),
         notices=_notices(runs),
+        table_title="Scores" if len(table) == 1 else "The methods side by side",
         columns=columns(first.task),
-        rows=[cells(row) for row in rows(groups)],
-        notes=notes(first.task),
+        rows=[cells(row) for row in table],
+        notes=notes(table),
         figures=draw(groups),
         commands=[_command(run, folder) for run in runs],
         machine=_machine(first),
@@ -85,12 +87,13 @@ def draw(groups: Sequence[Group]) -> list[Drawn]:
     """All figures that these runs have something to show in."""
     first = groups[0].runs[0]
     name, chance = first.task.headline.name, ""
+    band = " Band: lowest to highest seed." if any(len(row.runs) > 1 for row in groups) else ""
     if first.task.chance is not None:
         chance = f" Dotted line: chance, {first.task.headline.words(first.task.chance)}."
     drawn = [
         _drawn(
             f"Global {name} by round",
-            f"The one global model on the whole test set. Band: lowest to highest seed.{chance}",
+            f"The one global model on the whole test set.{band}{chance}",
             figures.score_curves(groups, "global", name, "round", f"global {name} by round"),
         ),
         _drawn(
@@ -170,7 +173,7 @@ def _about(runs: Sequence[RunData]) -> str:
     return (
         f"{name}, {labels}{len(sizes)} clients with {sizes[0]} to {sizes[-1]} training "
         f"examples, {dealt}, base {run.environment['base']}, head {run.config['adapter']['head']}, "
-        f"{len(runs)} run(s)."
+        f"{counted(len(runs), 'run')}."
     )
 
 

@@ -41,8 +41,8 @@ class RunData:
 
     @property
     def method(self) -> str:
-        """The method's name; of `path/file.py:Class` the class."""
-        return str(self.config["method"]["name"]).rpartition(":")[2]
+        """The method's name; of a folder that does not tell it, and of `path/file.py:Class`, the class."""
+        return str(self.environment.get("method") or str(self.config["method"]["name"]).rpartition(":")[2])
 
     @property
     def deployed(self) -> bool:
@@ -61,6 +61,13 @@ class Group:
 
     label: str
     runs: Sequence[RunData] = field(default_factory=tuple)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The clients' different ranks, sorted; none under full fine-tuning, which has no rank."""
+        if self.runs[0].environment["kind"] == "dense":
+            return ()
+        return tuple(sorted({int(line["rank"]) for run in self.runs for line in run.clients}))
 
 
 def read_runs(paths: Iterable[Path]) -> list[RunData]:
@@ -125,7 +132,7 @@ def label(runs: Sequence[RunData]) -> list[RunData]:
 
 def _keys(run: RunData) -> dict[str, Any]:
     """A run's config, flat, without what only names the run."""
-    silent = {"run.seed", "run.name", "run.device", "method.name"}
+    silent = {"run.seed", "run.name", "run.device"}
     flat: dict[str, Any] = {}
     for section, keys in run.config.items():
         if isinstance(keys, dict):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one table: a row a method, mean and spread over seeds, bytes both ways. As text, Markdown and CSV."""
+"""The one table: a row a method, mean and spread over seeds, steps, bytes both ways. As Markdown and CSV.
+
+How it looks on a terminal stands in `fedlora.report.plain`.
+"""
 
 import csv
 import io
@@ -7,30 +10,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedlora.report.equal import equal_sentences
 from fedlora.report.read import Group, RunData
 from fedlora.report.task import MetricInfo, TaskInfo
 
-SHORT = ("method", "ranks", "scale", "global", "personal", "worst tenth", "bytes up", "bytes down")
-"""The columns that fit on a terminal."""
-
 
 def columns(task: TaskInfo) -> list[str]:
-    """The names of all columns: `global`, `personal` and `worst tenth` are of the task's headline metric."""
+    """The names of all columns, scores first: `global`, `personal` and `worst tenth` are of the headline metric."""
     more = [f"{part} {metric.name}" for metric in task.others for part in ("global", "personal")]
     scores = ["global", "personal", "worst tenth", *more]
-    return ["method", "ranks", "scale", "seeds", "rounds", *scores, "bytes up", "bytes down", "parameters up"]
-
-
-def notes(task: TaskInfo) -> str:
-    """What the columns mean."""
-    headline = task.headline
-    unit = ", in percent" if headline.format == "percent" else ""
-    return (
-        f"global: {headline.name} of the one global model on the whole test set; - where a method has none. "
-        "personal: mean over clients of each client's model on its own test part. worst tenth: the mean of the worst "
-        f"tenth of clients. Mean and standard deviation over seeds{unit}. Bytes: encoded payloads of all clients "
-        "over all rounds, heads included, evaluation not."
-    )
+    settings = ["ranks", "scale", "lr of A", "lr of B", "seeds", "rounds"]
+    return ["method", *scores, "steps", "bytes up", "bytes down", "parameters up", *settings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +54,26 @@ class Row:
     bytes_up: float
     bytes_down: float
     parameters_up: float
+    steps: float | None = None
+    """Optimiser steps of all clients over all rounds, as they were taken; None: the folder is too old to tell."""
+    rates: Mapping[str, float] | None = None
+    """The learning rates of A and of B; None: likewise."""
+    notes: tuple[str, ...] = ()
+    """Sentences on this row that belong below the table."""
 
 
 def rows(groups: Sequence[Group]) -> list[Row]:
     """A row a group."""
-    return [_row(group) for group in groups]
+    notes = equal_sentences(groups)
+    return [_row(group, notes.get(group.label, ())) for group in groups]
 
 
-def _row(group: Group) -> Row:
+def _row(group: Group, notes: tuple[str, ...]) -> Row:
     runs = group.runs
-    ranks = sorted({int(line["rank"]) for run in runs for line in run.clients})
-    dense = runs[0].environment["kind"] == "dense"  # full fine-tuning has no rank
+    ranks = group.ranks
     return Row(
         label=group.label,
-        ranks="-" if dense else str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}",
+        ranks="-" if not ranks else str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}",
         scale=float(runs[0].environment["scale"]),
         seeds=len(runs),
         rounds=max(len(run.rounds) for run in runs),
@@ -90,6 +86,9 @@ def _row(group: Group) -> Row:
         bytes_up=_mean_sum(runs, "bytes_up"),
         bytes_down=_mean_sum(runs, "bytes_down"),
         parameters_up=_mean_sum(runs, "parameters_up"),
+        steps=_mean_sum(runs, "steps") if all("steps" in line for run in runs for line in run.rounds) else None,
+        rates=runs[0].environment.get("learning_rates"),
+        notes=notes,
     )
 
 
@@ -117,28 +116,39 @@ def _mean_sum(runs: Sequence[RunData], key: str) -> float:
 
 
 def cells(row: Row) -> list[str]:
-    """A row in words."""
+    """A row in words, in the order of `columns`."""
     headline = row.task.headline
     return [
         row.label + (f" ({row.unfinished} unfinished)" if row.unfinished else ""),
-        row.ranks,
-        f"{row.scale:.3g}",
-        str(row.seeds),
-        str(row.rounds),
         cell(row.whole.get(headline.name), headline),
         cell(row.personal, headline),
         cell(row.worst_tenth, headline),
         *(cell(part.get(metric.name), metric) for metric in row.task.others for part in (row.whole, row.pooled)),
+        "-" if row.steps is None else f"{row.steps:.0f}",
         size(row.bytes_up),
         size(row.bytes_down),
         count(row.parameters_up),
+        row.ranks,
+        f"{row.scale:.3g}",
+        *(f"{row.rates[side]:.3g}" if row.rates else "-" for side in ("A", "B")),
+        str(row.seeds),
+        str(row.rounds),
     ]
 
 
-def short_cells(row: Row) -> list[str]:
-    """A row in the words of the columns that fit on a terminal."""
-    by_column = dict(zip(columns(row.task), cells(row), strict=True))
-    return [by_column[column] for column in SHORT]
+def notes(table: Sequence[Row]) -> str:
+    """What the columns mean, and what a reader would ask about these rows; at least one row."""
+    headline = table[0].task.headline
+    unit = ", in percent" if headline.format == "percent" else ""
+    several = max(row.seeds for row in table) > 1
+    means = f"Mean and standard deviation over seeds{unit}. " if several else "Scores in percent. " if unit else ""
+    meanings = (
+        f"global: {headline.name} of the one global model on the whole test set; - where a method has none. "
+        "personal: mean over clients of each client's model on its own test part. worst tenth: the mean of the worst "
+        f"tenth of clients. {means}Steps: optimiser steps of all clients over all rounds, as they were taken; methods "
+        "differ in compute. Bytes: encoded payloads of all clients over all rounds, heads included, evaluation not."
+    )
+    return " ".join([meanings, *dict.fromkeys(note for row in table for note in row.notes)])
 
 
 def markdown(table: Sequence[Row]) -> str:
@@ -146,7 +156,7 @@ def markdown(table: Sequence[Row]) -> str:
     names = columns(table[0].task)
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells(row)) + " |" for row in table]
-    return "\n".join([*lines, "", notes(table[0].task), ""])
+    return "\n".join([*lines, "", notes(table), ""])
 
 
 def comma_separated(table: Sequence[Row]) -> str:
@@ -157,7 +167,8 @@ def comma_separated(table: Sequence[Row]) -> str:
     scores = ["global", "personal", "worst_tenth"]
     scores += [f"{part}_{metric.name}" for metric in others for part in ("global", "personal")]
     pairs = [f"{name}_{part}" for name in scores for part in ("mean", "spread")]
-    writer.writerow(["method", "ranks", "scale", "seeds", "rounds", *pairs, "bytes_up", "bytes_down", "parameters_up"])
+    last = ["bytes_up", "bytes_down", "parameters_up", "steps", "lr_of_a", "lr_of_b"]
+    writer.writerow(["method", "ranks", "scale", "seeds", "rounds", *pairs, *last])
     for row in table:
         numbers: list[object] = []
         figures = [row.whole.get(row.task.headline.name), row.personal, row.worst_tenth]
@@ -165,7 +176,9 @@ def comma_separated(table: Sequence[Row]) -> str:
         for figure in figures:
             numbers += [figure.mean if figure else "", figure.spread if figure and figure.spread is not None else ""]
         start = [row.label, row.ranks, row.scale, row.seeds, row.rounds]
-        writer.writerow([*start, *numbers, row.bytes_up, row.bytes_down, row.parameters_up])
+        rates = [row.rates[side] if row.rates else "" for side in ("A", "B")]
+        steps = "" if row.steps is None else row.steps
+        writer.writerow([*start, *numbers, row.bytes_up, row.bytes_down, row.parameters_up, steps, *rates])
     return text.getvalue()
 
 
@@ -185,6 +198,11 @@ def size(number: float) -> str:
 def count(number: float) -> str:
     """A number of things: 3.7M."""
     return _scaled(number, ("", "k", "M", "G", "T")).replace(" ", "")
+
+
+def counted(number: int, thing: str) -> str:
+    """A number with its noun: `1 run`, `15 runs`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _scaled(number: float, units: Sequence[str]) -> str:

@@ -25,13 +25,18 @@ def padded(tokens: Tokens, examples: Indices, padding: int, device: str = "cpu")
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
+def step_count(examples: int, size: int, duration: Duration) -> int:
+    """How many batches a fit on so many examples has."""
+    per_epoch = math.ceil(examples / size)
+    return duration.steps if duration.steps is not None else per_epoch * (duration.epochs or 0)
+
+
 def batches(
     examples: Indices, size: int, duration: Duration, seed: int, stream: tuple[str, int, str]
 ) -> Iterator[Indices]:
     """The batches of a fit: each epoch in another order; the last batch of an epoch may be small."""
     per_epoch = math.ceil(len(examples) / size)
-    steps = duration.steps if duration.steps is not None else per_epoch * (duration.epochs or 0)
-    for step in range(steps):
+    for step in range(step_count(len(examples), size, duration)):
         epoch, place = divmod(step, per_epoch)
         if place == 0:
             order = numpy_stream(seed, *stream, epoch).permutation(examples)

@@ -6,8 +6,7 @@ Made for first steps, demos and tests. Every record of a run on them says that t
 
 import hashlib
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,14 @@ def _sentence(intent: int, generator: numpy.random.Generator) -> str:
     return " ".join(words)
 
 
-def generated_base(width: int = 96, layers: int = 3, steps: int = 500, seed: int = 0) -> Path:
+def generated_base(
+    width: int = 96,
+    layers: int = 3,
+    steps: int = 500,
+    seed: int = 0,
+    *,
+    before: Callable[[], None] = lambda: None,
+) -> Path:
     """The folder of a small BERT, trained on generated sentences by masked words; made once and kept.
 
     Args:
@@ -86,10 +92,16 @@ def generated_base(width: int = 96, layers: int = 3, steps: int = 500, seed: int
         layers: how many.
         steps: of training, 64 sentences each.
         seed: of its weights and sentences.
+        before: called before it is made, which takes minutes; not called where it is there already.
     """
+
+    def make(folder: Path) -> None:
+        before()
+        _train_base(width, layers, steps, seed, folder)
+
     recipe = {"width": width, "layers": layers, "steps": steps, "seed": seed, "version": 2}
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    return made_once(f"{NAME}-base-{name}", partial(_train_base, width, layers, steps, seed))
+    return made_once(f"{NAME}-base-{name}", make)
 
 
 def _train_base(width: int, layers: int, steps: int, seed: int, folder: Path) -> None:

@@ -14,7 +14,7 @@ from fedlora.core.adapter import AdapterSpec, Start, Tensors, on_device
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob
 from fedlora.core.seeds import stream_seed
-from fedlora.training.batches import batches
+from fedlora.training.batches import batches, step_count
 from fedlora.training.client_fit import ClientFit, rate_factor
 from fedlora.training.forward import Forward
 from fedlora.training.memory import Portions
@@ -87,6 +87,15 @@ class ModelTrainer:
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
         """Score each job's model."""
         return [self._score(job) for job in jobs]
+
+    def steps_of(self, job: FitJob) -> int:
+        """How many optimiser steps a job takes."""
+        duration = job.fit.duration or self._settings.duration
+        return step_count(len(self._owned[job.client].train), self._settings.batch_size, duration)
+
+    def examples_of(self, job: ScoreJob) -> int:
+        """On how many examples a job is scored."""
+        return len(self._part(job)[1])
 
     def _load(self, job: FitJob) -> float:
         """How many tokens a batch of a job has, about."""

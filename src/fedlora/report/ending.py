@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What came of a run, in a few lines: its scores, its page, its adapters."""
+
+import json
+from pathlib import Path
+
+from fedlora.report.page import HTML
+from fedlora.report.task import read_task
+
+
+def ending(folder: Path) -> list[str]:
+    """The last lines of a finished run.
+
+    Args:
+        folder: of the run.
+    """
+    summary, environment = (
+        json.loads((folder / name).read_text(encoding="utf-8")) for name in ("summary.json", "environment.json")
+    )
+    headline = read_task(environment).headline
+    scores = []
+    if summary["global"]:
+        scores.append(f"{headline.words(summary['global'][headline.name])} of the global model")
+    if summary["personal"]:
+        personal = headline.words(summary["personal"]["mean"])
+        scores.append(f"{personal} of the clients' models, each on its own test part (mean)")
+    lines = [f"done: {headline.name} {', '.join(scores)}" if scores else "done"]
+    lines += [f"{what}: {path}" for what, path in (("run", folder), ("page", folder / HTML)) if path.exists()]
+    for place, what in (("adapter", "adapter"), ("model", "model")):
+        if (folder / place).is_dir():
+            lines.append(f"{what}: {folder / place}")
+    personal_models = sorted((folder / "clients").glob("*/*/fedlora.json"))
+    if personal_models:
+        lines.append(f"clients' own models: {len(personal_models)}, such as {personal_models[0].parent}")
+    return lines
