@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,17 +37,28 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Clients trained at a time, one core each; all cores by default.")
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Write the page after every round, not only at the end; open in a browser it reloads itself. The run "
+            "waits while it is written, and tells at its end how long that was.",
+        ),
+    ] = False,
 ) -> None:
     """Run a federation on this machine and write its folder."""
     from fedlora.app.config import read_config
     from fedlora.app.progress import quiet_libraries, run_with_progress
+    from fedlora.app.watch import watched
 
     if config is None and resume and out and (out / "config.toml").is_file():
         config = out / "config.toml"
     settings = read_config(config, override or [])
     quiet_libraries()
+    folder = out or Path("runs") / settings.run.name
+    follow = partial(watched, folder=folder, say=partial(print, flush=True)) if watch else iter
     with _interruptible():
-        run_with_progress(settings, out or Path("runs") / settings.run.name, resume, workers)
+        run_with_progress(settings, folder, resume, workers, follow)
 
 
 @app.command()

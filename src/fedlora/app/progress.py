@@ -4,7 +4,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +44,10 @@ def quiet_libraries() -> None:
     warnings.showwarning = lambda message, *_: print(f"fedlora: {message}", file=sys.stderr)
 
 
+Follow = Callable[[Run], Iterator[RoundRecord]]
+"""What goes through the rounds of a run: `iter`, or something that does more after each."""
+
+
 class _Watched:
     """A transport that moves a bar with every answer."""
 
@@ -63,7 +67,9 @@ class _Watched:
             yield answer
 
 
-def run_with_progress(config: Config, folder: Path, resume: bool = False, workers: int | None = None) -> None:
+def run_with_progress(
+    config: Config, folder: Path, resume: bool = False, workers: int | None = None, follow: Follow = iter
+) -> None:
     """Build, run and tell. Errors are the caller's."""
     console = Console(highlight=False, soft_wrap=True)
     with console.status("loading data and base") if console.is_terminal else nullcontext():
@@ -71,9 +77,9 @@ def run_with_progress(config: Config, folder: Path, resume: bool = False, worker
     for line in opening(simulation):
         console.print(line)
     if console.is_terminal:
-        _with_bars(simulation, folder, resume, console)
+        _with_bars(simulation, folder, resume, console, follow)
     else:
-        for record in _begun(simulation, folder, resume, console):
+        for record in follow(_begun(simulation, folder, resume, console)):
             print(line_of(record, simulation.config.run.rounds), flush=True)
     console.print(f"done: {folder}")
 
@@ -85,7 +91,7 @@ def _begun(simulation: Simulation, folder: Path, resume: bool, console: Console)
     return run
 
 
-def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Console) -> None:
+def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Console, follow: Follow) -> None:
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         rounds = progress.add_task("rounds", total=simulation.federation.plan.rounds)
@@ -96,7 +102,7 @@ def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Cons
 
         run = _begun(replace(simulation, connect=watched), folder, resume, console)
         progress.update(rounds, completed=run.server.round)
-        for record in run:
+        for record in follow(run):
             progress.advance(rounds)
             progress.console.print(line_of(record, simulation.config.run.rounds))
 
