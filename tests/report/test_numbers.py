@@ -58,9 +58,9 @@ def remarked(*losses):
 @pytest.mark.parametrize(
     ("losses", "words"),
     [
-        ((4.0, 4.0, 4.01, 3.99), "m: the training loss is flat (4.000 in round 1, 3.990 at the end)"),
-        ((2.0, 2.1, 2.5, 3.0), "m: the training loss rises (2.000 in round 1, 3.000 at the end)"),
-        ((2.0, 1.0, 1.2, 1.6), "m: the training loss rises again after round 2 (1.000 there, 1.600 at the end)"),
+        ((4.0, 4.0, 4.01, 3.99), "The training loss hardly moves: m (4.000 in round 1, 3.990 at the end). Try "),
+        ((2.0, 2.1, 2.5, 3.0), "The training loss rises: m (2.000 in round 1, 3.000 at the end). Try "),
+        ((2.0, 1.0, 1.2, 1.6), "The training loss rises again: m (1.000 in round 2, 1.600 at the end). Try "),
     ],
 )
 def test_a_loss_that_does_not_fall_is_told(losses, words):

@@ -210,12 +210,12 @@ def test_in_a_browser(runs, width, scheme):
     expected = [
         "Global accuracy by round",
         "Personal accuracy by round",
-        "Training loss by round",
-        "Every client's own score",
         "Global accuracy by bytes sent",
         "Personal accuracy by bytes sent",
-        "Bytes by direction",
+        "Training loss by round",
         "Who owns which labels",
+        "Every client's own score",
+        "Bytes by direction",
         *(
             f"lora-a2: {what}"
             for what in ("chosen slots of B", "slots in common, B", "chosen slots of A", "slots in common, A")

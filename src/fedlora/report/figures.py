@@ -72,7 +72,7 @@ def curves_of(
     remarks = [
         *(f"Shaded: {NAME}." for _ in found[:1] if any(curve.has_interval for curve in found)),
         *(f"{_listed([c.label for c in same])} coincide: one line in their colours." for same in together if same[1:]),
-        *(f"Not here: {_listed(without)}." for _ in without[:1]),
+        *(f"No curve: {_listed(without)}." for _ in without[:1]),
     ]
     return Drawing(to_svg(figure, name, f"{metric.title} by {against}", tips), entries, remarks)
 
@@ -146,7 +146,7 @@ def client_scores(groups: Sequence[Group]) -> Drawing | None:
             left_out += len(scores) - len(shown)
             for line in shown:
                 gid = f"client{len(tips)}"
-                height = number + 0.22 * _spread_of(line["client"])
+                height = number + 0.22 * _spread_of(f"{line['client']} {run.seed}")
                 (dot,) = axes.plot([metric.factor * line["score"]], [height], key.MARKERS[number % len(key.MARKERS)])
                 dot.set(gid=gid, markersize=4.5, alpha=0.6, markeredgewidth=0.0, color=PALETTE[number % len(PALETTE)])
                 tips[gid] = (
@@ -168,9 +168,9 @@ def client_scores(groups: Sequence[Group]) -> Drawing | None:
     return Drawing(to_svg(figure, "clients", f"{metric.name} of every client", tips), entries, remarks)
 
 
-def _spread_of(client: str) -> float:
-    """A place in [-1, 1] that is the same for a client in every row."""
-    return (sum(ord(character) * (number + 7) for number, character in enumerate(client)) % 21) / 10 - 1
+def _spread_of(name: str) -> float:
+    """A place in [-1, 1] that is the same for a client and seed in every row."""
+    return (sum(ord(character) * (number + 7) for number, character in enumerate(name)) % 21) / 10 - 1
 
 
 def traffic(groups: Sequence[Group]) -> Drawing | None:

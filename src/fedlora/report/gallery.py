@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of a page in their order, with titles and captions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fedlora.report import figures, heat_maps
@@ -26,9 +26,23 @@ class Captioned:
 
 def gallery(groups: Sequence[Group]) -> list[Captioned]:
     """All figures that these runs have something to show in."""
-    first = groups[0].runs[0]
-    name = first.task.headline.name
-    shown = [
+    shown = _present(_curves(groups))
+    low, labels = _present(_per_method(groups)), _present([_labels(groups[0].runs[0])])
+    shown += [*labels, *low] if len(shown) % 2 else [*low, *labels]  # figures of equal height stand side by side
+    return [*shown, *_present(figure for group in groups for figure in _slots(group))]
+
+
+def _present(shown: Iterable[Captioned | None]) -> list[Captioned]:
+    return [figure for figure in shown if figure]
+
+
+def _curves(groups: Sequence[Group]) -> list[Captioned | None]:
+    name = groups[0].runs[0].task.headline.name
+    sent = "By the bytes that all clients have sent up to then; logarithmic."
+    loss = figures.curves_of(
+        groups, lambda line: line.get("loss"), _LOSS, against="round", chance=None, name="loss-round"
+    )
+    return [
         _captioned(
             f"Global {name} by round",
             "The one global model on the whole test set.",
@@ -39,43 +53,33 @@ def gallery(groups: Sequence[Group]) -> list[Captioned]:
             "Mean over clients of each client's own model on its own test part.",
             _scores(groups, "personal", "mean", "round"),
         ),
-        _captioned(
-            "Training loss by round",
-            "Mean over the clients of the round, weighted by their examples.",
-            figures.curves_of(
-                groups, lambda line: line.get("loss"), _LOSS, against="round", chance=None, name="loss-round"
-            ),
-        ),
+        _captioned(f"Global {name} by bytes sent", sent, _scores(groups, "global", name, "bytes_up")),
+        _captioned(f"Personal {name} by bytes sent", sent, _scores(groups, "personal", "mean", "bytes_up")),
+        _captioned("Training loss by round", "Mean over the clients of the round, weighted by their examples.", loss),
+    ]
+
+
+def _per_method(groups: Sequence[Group]) -> list[Captioned | None]:
+    """Those with one line of marks a method."""
+    name = groups[0].runs[0].task.headline.name
+    seeds = ", mean over seeds" if any(len(group.runs) > 1 for group in groups) else ""
+    return [
         _captioned(
             "Every client's own score",
             f"Each client's own {name} on its own test part after the last scored round; a dot for each client and "
             "seed.",
             figures.client_scores(groups),
         ),
-        _captioned(
-            f"Global {name} by bytes sent",
-            "By the bytes that all clients have sent up to then; logarithmic.",
-            _scores(groups, "global", name, "bytes_up"),
-        ),
-        _captioned(
-            f"Personal {name} by bytes sent",
-            "By the bytes that all clients have sent up to then; logarithmic.",
-            _scores(groups, "personal", "mean", "bytes_up"),
-        ),
-        _captioned(
-            "Bytes by direction",
-            f"All clients, all rounds{', mean over seeds' if any(len(group.runs) > 1 for group in groups) else ''}.",
-            figures.traffic(groups),
-        ),
-        _captioned(
-            "Who owns which labels",
-            f"Training examples, seed {first.seed}. The stronger the colour, the more; at most {_most_of_a_label(first)}.",
-            None if first.deployed else _plain(heat_maps.label_map(first, "labels of the clients")),
-        ),
+        _captioned("Bytes by direction", f"All clients, all rounds{seeds}.", figures.traffic(groups)),
     ]
-    for group in groups:
-        shown += _slots(group)
-    return [figure for figure in shown if figure]
+
+
+def _labels(run: RunData) -> Captioned | None:
+    return _captioned(
+        "Who owns which labels",
+        f"Training examples, seed {run.seed}. The stronger the colour, the more: up to {_most_of_a_label(run)}.",
+        None if run.deployed else _plain(heat_maps.label_map(run, "labels of the clients")),
+    )
 
 
 def _most_of_a_label(run: RunData) -> int:
@@ -85,7 +89,8 @@ def _most_of_a_label(run: RunData) -> int:
 
 def _slots(group: Group) -> list[Captioned | None]:
     """What LoRA-A2's clients chose, by side."""
-    run, shown = group.runs[0], []
+    run = group.runs[0]
+    shown: list[Captioned | None] = []
     for side, letter in (("output", "B"), ("input", "A")):
         shown += [
             _captioned(

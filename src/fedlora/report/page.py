@@ -128,7 +128,7 @@ def _about(runs: Sequence[RunData]) -> str:
     labels = f"{len(run.split['labels'])} labels, " if run.split["labels"] else ""
     sizes = sorted({line["client"]: line["examples"] for line in run.clients}.values())
     if run.deployed:
-        name, dealt = "Data of the sites' own", "each at its owner"
+        name, dealt = "the sites' own", "each at its owner"
     else:
         skew = f" (alpha {split['alpha']:g})" if split["kind"] == "dirichlet" else ""
         name = data["source"] if data["source"] == "generated" else Path(str(data["path"])).name
@@ -137,8 +137,8 @@ def _about(runs: Sequence[RunData]) -> str:
         sizes = sorted(sum(counts["labels"]) for counts in run.split["clients"].values())
     clients = f"{len(sizes)} client{'s' if len(sizes) > 1 else ''}"
     return (
-        f"Data {name}: {labels}{clients} with {sizes[0]} to {sizes[-1]} training examples, {dealt}. "
-        f"Base {run.environment['base']}, head {run.config['adapter']['head']}."
+        f"Data: {name}, {labels}{clients} with {sizes[0]} to {sizes[-1]} training examples, {dealt}. "
+        f"Base: {run.environment['base']}. Head: {run.config['adapter']['head']}."
     )
 
 
@@ -170,7 +170,7 @@ def _machine(run: RunData) -> str:
     packages = run.environment["packages"]
     return (
         f"{run.environment['platform']}, Python {run.environment['python']}, torch {packages['torch']}, "
-        f"{run.environment['threads']} threads"
+        f"{run.environment['threads']} thread{'s' if run.environment['threads'] != 1 else ''}"
     )
 
 

@@ -4,7 +4,7 @@
 import statistics
 from collections.abc import Sequence
 
-from fedlora.report.curves import curves
+from fedlora.report.curves import Point, curves
 from fedlora.report.read import Group, RunData
 from fedlora.report.text import shortened
 
@@ -16,6 +16,13 @@ _FLAT = 0.02
 """A loss that has moved by less than this share has not moved."""
 _LEARNT = 0.02
 """A loss this small at the start has nowhere to fall."""
+_RISES, _STAYS = "The training loss rises", "The training loss hardly moves"
+_RISES_AGAIN = "The training loss rises again"
+_ADVICE = {
+    _RISES: "Try a lower train.lr.",
+    _STAYS: "Try another train.lr, higher first, or more rounds.",
+    _RISES_AGAIN: "Try a lower train.lr, or fewer rounds.",
+}
 
 
 def remarks(runs: Sequence[RunData], groups: Sequence[Group]) -> list[str]:
@@ -34,23 +41,27 @@ def _left_out(run: RunData) -> list[str]:
 
 
 def _loss_trends(groups: Sequence[Group]) -> list[str]:
-    """A sentence for every method whose training loss does not fall, or rises in the end."""
-    told = []
+    """A remark for each way in which training losses do not fall, with the methods that it is true of."""
+    told: dict[str, list[str]] = {}
     for curve in curves(groups, lambda line: line.get("loss"), "round"):
-        losses = [point.mean for point in curve.points]
-        if len(losses) < _FEWEST_ROUNDS or losses[0] < _LEARNT:
-            continue
-        quarter = max(1, len(losses) // 4)
-        first, last = losses[0], statistics.fmean(losses[-quarter:])
-        lowest = min(range(len(losses)), key=losses.__getitem__)
-        values = f"{first:.3f} in round {curve.points[0].x:.0f}, {last:.3f} at the end"
-        if last > first * (1 + _FLAT):
-            told.append(f"{curve.label}: the training loss rises ({values}). Try a lower train.lr.")
-        elif last > first * (1 - _FLAT):
-            told.append(f"{curve.label}: the training loss is flat ({values}). Try a higher train.lr, or more rounds.")
-        elif last - losses[lowest] > (first - losses[lowest]) / 4:
-            told.append(
-                f"{curve.label}: the training loss rises again after round {curve.points[lowest].x:.0f} "
-                f"({losses[lowest]:.3f} there, {last:.3f} at the end). Try a lower train.lr, or fewer rounds."
-            )
-    return told
+        trend = _trend(curve.points)
+        if trend:
+            told.setdefault(trend[0], []).append(f"{curve.label} ({trend[1]})")
+    return [f"{what}: {', '.join(methods)}. {_ADVICE[what]}" for what, methods in told.items()]
+
+
+def _trend(points: Sequence[Point]) -> tuple[str, str] | None:
+    """What a loss does, if it is a reason for a remark, and the losses that show it."""
+    losses = [point.mean for point in points]
+    if len(losses) < _FEWEST_ROUNDS or losses[0] < _LEARNT:
+        return None
+    first, last = losses[0], statistics.fmean(losses[-max(1, len(losses) // 4) :])
+    values = f"{first:.3f} in round {points[0].x:.0f}, {last:.3f} at the end"
+    if last > first * (1 + _FLAT):
+        return _RISES, values
+    if last > first * (1 - _FLAT):
+        return _STAYS, values
+    lowest = min(points, key=lambda point: point.mean)
+    if last - lowest.mean > (first - lowest.mean) / 4:
+        return _RISES_AGAIN, f"{lowest.mean:.3f} in round {lowest.x:.0f}, {last:.3f} at the end"
+    return None

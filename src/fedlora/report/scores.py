@@ -140,18 +140,19 @@ def _notes(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
     if without:
         told.append(f"No global model: {', '.join(without)}.")
     others = [
-        f"{metric.name} ({'higher' if metric.higher_is_better else 'lower'} is better)"
-        for metric in rows[0].task.others
-        if {f"global {metric.name}", f"personal {metric.name}"} & set(shown)
+        metric for metric in rows[0].task.others if {f"global {metric.name}", f"personal {metric.name}"} & set(shown)
     ]
-    if others:
-        told.append(f"{', '.join(others)}: of the global model, and over all clients' test examples together.")
-    if headline.format == "percent":
-        told.append(f"{headline.name.capitalize()} is in percent.")
+    if any(f"personal {metric.name}" in shown for metric in others):
+        names = ", ".join(f"personal {metric.name}" for metric in others if f"personal {metric.name}" in shown)
+        told.append(f"{names}: of the clients' models, over all their test examples together.")
+    for higher, word in ((True, "Higher"), (False, "Lower")):
+        names = ", ".join(metric.name for metric in [headline, *others] if metric.higher_is_better is higher)
+        if names:
+            told.append(f"{word} is better: {names}.")
+    if percents := [metric.name for metric in [headline, *others] if metric.format == "percent"]:
+        told.append(f"In percent: {', '.join(percents)}.")
     if any(row.seeds > 1 for row in rows):
-        told.append(
-            f"Below a mean over seeds: {NAME}, which tells how much the seed matters and nothing of other data."
-        )
+        told.append(f"Below a mean: {NAME}. It tells how much the seed matters, and nothing of other data.")
     if "steps" in shown:
         told.append("Steps: optimiser steps of all clients over all rounds; methods differ in compute.")
     told.append("Bytes: encoded payloads of all clients over all rounds, heads included, evaluation not.")

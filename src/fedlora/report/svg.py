@@ -46,7 +46,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float = 4.5, height: float = 3.1, axes: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float = 4.1, height: float = 2.8, axes: int = 1) -> tuple[Figure, list[Axes]]:
     """A transparent figure, in inches, with axes side by side."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
