@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,10 +41,19 @@ def run(
         bool,
         typer.Option("--dry-run", help="Train and write nothing: tell clients, parameters, bytes, memory and time."),
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Write the page after every round, not only at the end; open in a browser it reloads itself. The run "
+            "waits while it is written, and tells at its end how long that was.",
+        ),
+    ] = False,
 ) -> None:
     """Run a federation on this machine and write its folder."""
     from fedlora.app.config import read_config
     from fedlora.app.progress import dry_run_with_progress, quiet_libraries, run_with_progress
+    from fedlora.app.watch import watched
 
     if dry_run and resume:
         raise UserError("--dry-run and --resume were both given: a dry run tells of a whole run; leave one out.")
@@ -54,8 +64,10 @@ def run(
     if dry_run:
         dry_run_with_progress(settings, workers)
         return
+    folder = out or Path("runs") / settings.run.name
+    follow = partial(watched, folder=folder, say=partial(print, flush=True)) if watch else iter
     with _interruptible():
-        run_with_progress(settings, out or Path("runs") / settings.run.name, resume, workers)
+        run_with_progress(settings, folder, resume, workers, follow)
 
 
 @app.command()

@@ -94,7 +94,7 @@ def words(figures):
 @example(labels=("\u202egnp.exe", "_"), clients=["שלום", "🙂‍↔️", ""], slots={"": [True], "]]>": [0]})
 def test_any_text_gives_a_page_whose_parts_parse(tmp_path_factory, labels, clients, slots):
     run = make_run(tmp_path_factory.mktemp("any") / "run", labels, clients, slots)
-    assert len(parsed(write_report([run], run))) >= 7
+    assert len(parsed(write_report([run], run))) >= 8
 
 
 AS_THEY_ARE = (DOLLARS, "from $5 to $10", "$x$", r"\$", "_private", "<b> & </svg>", "50 % ]]>")
@@ -163,7 +163,7 @@ NOBODY_KNOWS = {"a.².b": [1], f"layer.{4400 * '7'}.query": [0], "layer.0.other"
 def test_choices_that_make_no_sense_are_no_figure(tmp_path, slots):
     run = make_run(tmp_path / "run", slots=slots)
     page = write_report([run], run)
-    assert len(parsed(page)) == 7
+    assert len(parsed(page)) == 8
     assert "chosen slots of B" not in page.read_text()
 
 

@@ -43,12 +43,15 @@ def test_three_thousand_clients():
     assert "(158 of 3,000 clients)" in labels  # every 19th, so that 25 labels of each fit into 4,000 cells
     assert len(re.findall('id="labels-cell|id="cell', labels)) <= 4000
     assert "(63 of 3,000 clients)" in overlap
-    dots = client_scores([Group("lora-a2", (run,))], "t")
-    assert dots.count("train") <= 400
-    assert "client c0000" in dots
+    dots = client_scores([Group("lora-a2", (run,))])
+    assert dots.svg.count("training examples") <= 400
+    assert "client c0000" in dots.svg
+    assert dots.remarks == ["2,625 clients have no dot: there are too many."]
 
 
 def test_few_clients_are_all_there():
     run = run_of(30)
     assert " clients)" not in label_map(run, "t")
-    assert client_scores([Group("lora-a2", (run,))], "t").count("trains on") == 30
+    dots = client_scores([Group("lora-a2", (run,))])
+    assert dots.svg.count("training examples") == 30
+    assert dots.remarks == []

@@ -64,6 +64,7 @@ def write_run(folder, method, seed, scores, rank=2, notes=False, task=None):
         lines.append(
             {
                 "round": number,
+                "loss": 2.0 - score,
                 "global": None if method == "fedsa" else {headline: score},
                 "personal": own,
                 "bytes_up": 1000 * rank,
@@ -106,7 +107,7 @@ def test_rows_are_means_over_seeds(runs):
     assert table["lora-a2"].whole["accuracy"].mean == pytest.approx(0.45)
     assert table["lora-a2"].whole["accuracy"].spread == pytest.approx(0.1 / 2**0.5)
     assert table["fedsa"].whole == {}
-    assert table["fedsa"].personal == Figure(0.5, 0.0)
+    assert table["fedsa"].personal == Figure(0.5, 0.0, 2)
     assert table["lora-a2"].bytes_up == 4000
     assert table["lora-a2"].seeds == 2
 
@@ -144,7 +145,7 @@ def test_tables_and_pages_take_their_words_from_the_task(tmp_path):
 def test_the_level_of_chance_is_drawn_where_the_task_names_one(tmp_path):
     known = {"metrics": [{"name": "hits", "higher_is_better": True, "format": "percent", "title": "hits, %"}]}
     write_run(tmp_path / "one", "fedit", 0, [0.5], task={**known, "chance": 0.25})
-    assert "Dotted line: chance, 25.0 %." in write_report([tmp_path / "one"], tmp_path / "page").read_text()
+    assert "chance, 25.0 %</li>" in write_report([tmp_path / "one"], tmp_path / "page").read_text()
 
 
 def test_runs_of_different_tasks_are_not_compared(tmp_path):
@@ -193,7 +194,7 @@ def test_in_a_browser(runs, width, scheme):
         page.on("request", lambda request: requests.append(request.url))
         page.goto(Path(page_file).as_uri())
         titles = page.locator("figure h3").all_inner_texts()
-        drawn = page.locator("figure svg").count()
+        drawn = page.locator("figure > svg").count()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         ink, paper = (page.evaluate(f"getComputedStyle(document.body).{own}") for own in ("color", "backgroundColor"))
         text = page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
@@ -211,9 +212,10 @@ def test_in_a_browser(runs, width, scheme):
         "Personal accuracy by round",
         "Global accuracy by bytes sent",
         "Personal accuracy by bytes sent",
+        "Training loss by round",
+        "Who owns which labels",
         "Every client's own score",
         "Bytes by direction",
-        "Who owns which labels",
         *(
             f"lora-a2: {what}"
             for what in ("chosen slots of B", "slots in common, B", "chosen slots of A", "slots in common, A")

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,10 @@ def quiet_libraries() -> None:
     warnings.showwarning = lambda message, *_: print(f"fedlora: {message}", file=sys.stderr)
 
 
+Follow = Callable[[Run], Iterator[RoundRecord]]
+"""What goes through the rounds of a run: `iter`, or something that does more after each."""
+
+
 class _Watched:
     """A transport that moves a bar with every answer."""
 
@@ -66,14 +70,16 @@ class _Watched:
             yield answer
 
 
-def run_with_progress(config: Config, folder: Path, resume: bool = False, workers: int | None = None) -> None:
+def run_with_progress(
+    config: Config, folder: Path, resume: bool = False, workers: int | None = None, follow: Follow = iter
+) -> None:
     """Build, run and tell. Errors are the caller's."""
     console = new_console()
     simulation = _opened(config, workers, console)
     if console.is_terminal:
-        _with_bars(simulation, folder, resume, console)
+        _with_bars(simulation, folder, resume, console, follow)
     else:
-        _with_lines(simulation, folder, resume, console)
+        _with_lines(simulation, folder, resume, console, follow)
     for line in ending(folder):
         console.print(line)
 
@@ -106,15 +112,15 @@ def _begun(simulation: Simulation, folder: Path, resume: bool, console: Console)
     return run
 
 
-def _with_lines(simulation: Simulation, folder: Path, resume: bool, console: Console) -> None:
+def _with_lines(simulation: Simulation, folder: Path, resume: bool, console: Console, follow: Follow) -> None:
     run, rounds = _begun(simulation, folder, resume, console), simulation.config.run.rounds
     first, began = run.server.round, time.perf_counter()
-    for record in run:
+    for record in follow(run):
         left = time_left(time.perf_counter() - began, record.round - first, rounds - record.round)
         print("  ".join(filter(None, (line_of(record, rounds), left))), flush=True)
 
 
-def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Console) -> None:
+def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Console, follow: Follow) -> None:
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         rounds = progress.add_task("rounds", total=simulation.federation.plan.rounds)
@@ -125,7 +131,7 @@ def _with_bars(simulation: Simulation, folder: Path, resume: bool, console: Cons
 
         run = _begun(replace(simulation, connect=watched), folder, resume, console)
         progress.update(rounds, completed=run.server.round)
-        for record in run:
+        for record in follow(run):
             progress.advance(rounds)
             progress.console.print(line_of(record, simulation.config.run.rounds))
 

@@ -19,6 +19,8 @@ _MOST_CELLS = 4000
 """Of a map, so that each can have its value under the pointer. Of more clients, some are shown."""
 _LONGEST_SLANTED = 24
 """Characters of a name below a map."""
+_MOST_SLANTED = 12
+"""Names below a map; of more each stands upright, in smaller letters."""
 
 
 def label_map(run: RunData, title: str) -> str | None:
@@ -155,8 +157,11 @@ def _below(columns: Sequence[str]) -> list[str]:
 def _names(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     """Names at the edges where there is room for them."""
     if columns:
-        slanted = max(map(len, columns)) > 3
-        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+        turned: dict[str, Any] = {}
+        if len(columns) > _MOST_SLANTED:
+            turned = {"rotation": 90, "fontsize": 7.5}
+        elif max(map(len, columns)) > 3:
+            turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(range(len(columns)), columns, **turned)
     else:
         axes.set_xticks([])

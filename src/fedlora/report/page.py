@@ -3,33 +3,30 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from fedlora.errors import FedloraError, ReportError
-from fedlora.report import figures, heat_maps
+from fedlora.report.gallery import gallery
 from fedlora.report.read import Group, RunData, group, read_runs
-from fedlora.report.tables import cells, columns, comma_separated, counted, markdown, notes, rows
+from fedlora.report.remarks import remarks
+from fedlora.report.scores import score_table
+from fedlora.report.tables import comma_separated, counted, markdown, rows
 from fedlora.report.text import shortened, visible, visible_lines
 
 HTML, MARKDOWN, CSV = "report.html", "table.md", "table.csv"
-_LONGEST_REASON, _LONGEST_NAME = 300, 80
-"""Characters of what an error of another library says, and of a client's name."""
+_LONGEST_REASON = 300
+"""Characters of what an error of another library says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A figure with its words."""
-
-    title: str
-    caption: str
-    svg: str
-
-
-def write_report(paths: Sequence[Path], folder: Path) -> Path:
+def write_report(paths: Sequence[Path], folder: Path, reload: int | None = None) -> Path:
     """Read runs and write `report.html`, `table.md` and `table.csv`; returns the page.
+
+    Args:
+        paths: run folders, or folders above them.
+        folder: where the page goes.
+        reload: seconds after which an open page loads itself anew: of runs under way. None: never.
 
     Raises:
         RunFolderError: a path holds no run.
@@ -38,16 +35,43 @@ def write_report(paths: Sequence[Path], folder: Path) -> Path:
     try:
         runs = read_runs(paths)
         table = rows(group(runs))
-        texts = {HTML: page(runs, folder), MARKDOWN: markdown(table), CSV: comma_separated(table)}
+        texts = {
+            HTML: page(runs, folder, reload),
+            MARKDOWN: markdown(table),
+            CSV: comma_separated(table),
+        }
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             _write(folder / name, text)
     except FedloraError:
         raise
     except Exception as error:  # whatever it is, it must not look like a failure of the run
-        reason = shortened(visible(f"{type(error).__name__}: {error}"), _LONGEST_REASON)
-        raise ReportError(f"The page in {folder} could not be made ({reason}).") from error
+        raise _no_page(folder, error) from error
     return folder / HTML
+
+
+def write_waiting(folder: Path, title: str, reload: int) -> Path:
+    """Write a page that says that no round is finished yet; returns it.
+
+    Args:
+        folder: the run's, which is there.
+        title: the page's.
+        reload: seconds after which an open page loads itself anew.
+
+    Raises:
+        ReportError: the folder cannot be written.
+    """
+    try:
+        text = _environment().get_template("waiting.html.j2").render(title=visible(title), reload=reload)
+        _write(folder / HTML, text)
+    except Exception as error:
+        raise _no_page(folder, error) from error
+    return folder / HTML
+
+
+def _no_page(folder: Path, error: Exception) -> ReportError:
+    reason = shortened(visible(f"{type(error).__name__}: {error}"), _LONGEST_REASON)
+    return ReportError(f"The page in {folder} could not be made ({reason}).")
 
 
 def _write(path: Path, text: str) -> None:
@@ -60,95 +84,36 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
-def page(runs: Sequence[RunData], folder: Path) -> str:
-    """The HTML page, for a folder from which its commands are run."""
+def page(runs: Sequence[RunData], folder: Path, reload: int | None = None) -> str:
+    """The HTML page, for a folder from which its commands are run; `reload` as for `write_report`."""
     groups = group(runs)
     table = rows(groups)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fedlora.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     first = runs[0]
-    return environment.get_template("page.html.j2").render(
-        title=_title(groups),
-        about=_about(runs),
-        notices=_notices(runs),
-        table_title="Scores" if len(table) == 1 else "The methods side by side",
-        columns=columns(first.task),
-        rows=[cells(row) for row in table],
-        notes=notes(table),
-        figures=draw(groups),
-        commands=[_command(run, folder) for run in runs],
-        machine=_machine(first),
-        configs=[{"name": _name(run), "text": _config_text(run)} for run in runs],
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=_title(groups),
+            about=_about(runs),
+            progress=_unfinished(runs) if reload is None else _under_way(runs),
+            reload=reload,
+            remarks=remarks(runs, groups),
+            table=score_table(table),
+            figures=gallery(groups),
+            commands=[_command(run, folder) for run in runs],
+            machine=_machine(first),
+            configs=[{"name": _name(run), "text": _config_text(run)} for run in runs],
+        )
     )
 
 
-def draw(groups: Sequence[Group]) -> list[Drawn]:
-    """All figures that these runs have something to show in."""
-    first = groups[0].runs[0]
-    name, chance = first.task.headline.name, ""
-    band = " Band: lowest to highest seed." if any(len(row.runs) > 1 for row in groups) else ""
-    if first.task.chance is not None:
-        chance = f" Dotted line: chance, {first.task.headline.words(first.task.chance)}."
-    drawn = [
-        _drawn(
-            f"Global {name} by round",
-            f"The one global model on the whole test set.{band}{chance}",
-            figures.score_curves(groups, "global", name, "round", f"global {name} by round"),
-        ),
-        _drawn(
-            f"Personal {name} by round",
-            f"Mean over clients of each client's own model on its own test part.{chance}",
-            figures.score_curves(groups, "personal", "mean", "round", f"personal {name} by round"),
-        ),
-        _drawn(
-            f"Global {name} by bytes sent",
-            f"What a byte from clients to server buys. Logarithmic.{chance}",
-            figures.score_curves(groups, "global", name, "bytes_up", f"global {name} by bytes"),
-        ),
-        _drawn(
-            f"Personal {name} by bytes sent",
-            f"The same for clients' own models. Logarithmic.{chance}",
-            figures.score_curves(groups, "personal", "mean", "bytes_up", f"personal {name} by bytes"),
-        ),
-        _drawn(
-            "Every client's own score",
-            f"A dot a client (and seed) after the last scored round; of more than 400 clients, some.{chance}",
-            figures.client_scores(groups, f"{name} of every client"),
-        ),
-        _drawn(
-            "Bytes by direction",
-            "All clients, all rounds, mean over seeds.",
-            figures.traffic(groups, "bytes by direction"),
-        ),
-        _drawn(
-            "Who owns which labels",
-            f"Training examples, seed {first.seed}.",
-            None if first.deployed else heat_maps.label_map(first, "labels of the clients"),
-        ),
-    ]
-    for row in groups:
-        run = row.runs[0]
-        for side, letter in (("output", "B"), ("input", "A")):
-            drawn.append(
-                _drawn(
-                    f"{row.label}: chosen slots of {letter}",
-                    f"Mean over clients, last round that trained {letter}, seed {run.seed}.",
-                    heat_maps.slot_map(run, side, f"chosen slots of {letter} by layer and map"),
-                )
-            )
-            drawn.append(
-                _drawn(
-                    f"{row.label}: slots in common, {letter}",
-                    "Jaccard similarity of every two clients' choices in that round.",
-                    heat_maps.overlap_map(run, side, f"overlap of chosen slots of {letter}"),
-                )
-            )
-    return [figure for figure in drawn if figure.svg]
-
-
-def _drawn(title: str, caption: str, svg: str | None) -> Drawn:
-    return Drawn(title, caption, svg or "")
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("fedlora.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
 
 
 def _title(groups: Sequence[Group]) -> str:
@@ -163,31 +128,31 @@ def _about(runs: Sequence[RunData]) -> str:
     labels = f"{len(run.split['labels'])} labels, " if run.split["labels"] else ""
     sizes = sorted({line["client"]: line["examples"] for line in run.clients}.values())
     if run.deployed:
-        name, dealt = "Data of the sites' own", "each at its owner"
+        name, dealt = "the sites' own", "each at its owner"
     else:
         skew = f" (alpha {split['alpha']:g})" if split["kind"] == "dirichlet" else ""
         name = data["source"] if data["source"] == "generated" else Path(str(data["path"])).name
         dealt = f"{split['kind']} split{skew}"
     if labels and not run.deployed:
         sizes = sorted(sum(counts["labels"]) for counts in run.split["clients"].values())
+    clients = counted(len(sizes), "client")
     return (
-        f"{name}, {labels}{len(sizes)} clients with {sizes[0]} to {sizes[-1]} training "
-        f"examples, {dealt}, base {run.environment['base']}, head {run.config['adapter']['head']}, "
-        f"{counted(len(runs), 'run')}."
+        f"Data: {name}, {labels}{clients} with {sizes[0]} to {sizes[-1]} training examples, {dealt}. "
+        f"Base: {run.environment['base']}. Head: {run.config['adapter']['head']}."
     )
 
 
-def _notices(runs: Sequence[RunData]) -> list[str]:
-    notices = []
-    if any(run.config["data"]["source"] == "generated" and not run.deployed for run in runs):
-        notices.append("The data are generated: these numbers say nothing about real text.")
-    unfinished = [_name(run) for run in runs if not run.finished]
-    if unfinished:
-        notices.append(f"Not finished: {', '.join(unfinished)}.")
-    left_out = [shortened(client, _LONGEST_NAME) for client in runs[0].split["left_out_clients"]]
-    if left_out:
-        notices.append(f"Left out, without any training example: {', '.join(left_out)}.")
-    return notices
+def _unfinished(runs: Sequence[RunData]) -> str:
+    """Which runs did not come to their end, of runs that nobody is at work on."""
+    left = [_name(run) for run in runs if not run.finished]
+    return f"Not finished: {', '.join(left)}." if left else ""
+
+
+def _under_way(runs: Sequence[RunData]) -> str:
+    """How far the runs have come that are under way."""
+    left = [run for run in runs if not run.finished]
+    told = [f"{_name(run)}, {len(run.rounds)} of {run.config['run']['rounds']} rounds" for run in left]
+    return f"Under way: {'; '.join(told)}. This page reloads itself." if told else ""
 
 
 def _name(run: RunData) -> str:
@@ -205,7 +170,7 @@ def _machine(run: RunData) -> str:
     packages = run.environment["packages"]
     return (
         f"{run.environment['platform']}, Python {run.environment['python']}, torch {packages['torch']}, "
-        f"{run.environment['threads']} threads"
+        f"{run.environment['threads']} thread{'s' if run.environment['threads'] != 1 else ''}"
     )
 
 

@@ -18,9 +18,11 @@ from fedlora.report.text import shortened
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d31", "#7f7f7f")
-"""Okabe and Ito's colours, told apart by most eyes, on light and on dark."""
+"""Okabe and Ito's colours, told apart by most eyes. On a page each gives way to its namesake of the page, `--c0` to
+`--c7`, which has contrast enough on light and on dark."""
 GREY = "#808488"
 """For lines of the frame: visible on light and on dark."""
+_COLOUR = re.compile("|".join(PALETTE))
 _LONGEST_TIP = 300
 """Characters: a figure has thousands of tips, and a name has any length."""
 STYLE: dict[Any, Any] = {
@@ -44,7 +46,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float = 4.5, height: float = 3.1, axes: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float = 4.1, height: float = 2.8, axes: int = 1) -> tuple[Figure, list[Axes]]:
     """A transparent figure, in inches, with axes side by side."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -83,8 +85,14 @@ def to_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> st
             ElementTree.SubElement(element, f"{{{_SVG}}}title").text = shortened(tips[gid], _LONGEST_TIP)
         if gid and gid.encode() not in used:
             del element.attrib["id"]
+        if "style" in element.attrib:
+            element.set("style", _COLOUR.sub(_of_the_page, element.attrib["style"]))
     for size in ("width", "height"):
         root.attrib.pop(size, None)
     root.set("role", "img")
     root.set("aria-label", title)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _of_the_page(colour: re.Match[str]) -> str:
+    return f"var(--c{PALETTE.index(colour[0])}, {colour[0]})"

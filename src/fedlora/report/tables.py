@@ -30,6 +30,8 @@ class Figure:
     mean: float
     spread: float | None
     """Standard deviation; None with a single seed."""
+    seeds: int = 1
+    """How many seeds it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _over_seeds(runs: Sequence[RunData], part: str, key: str) -> Figure | None:
     values = [value for run in runs if (value := _last(run, part, key)) is not None]
     if not values:
         return None
-    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def _by_metric(runs: Sequence[RunData], part: str, metrics: Sequence[MetricInfo]) -> dict[str, Figure]:

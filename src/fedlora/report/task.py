@@ -30,6 +30,10 @@ class MetricInfo:
         """A value in a sentence."""
         return f"{self.number(value)} %" if self.format == "percent" else self.number(value)
 
+    def within(self, low: float, high: float) -> tuple[float, float]:
+        """The ends of an interval, cut where no value can be: a share lies in [0, 1]."""
+        return (max(low, 0.0), min(high, 1.0)) if self.format == "percent" else (low, high)
+
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
