@@ -97,7 +97,12 @@ def export(
     source = adapter_folder(run_folder, client)
     if target.exists():
         raise RunFolderError(f"{target} already exists: choose another folder.")
-    shutil.copytree(source, target)
+    try:
+        shutil.copytree(source, target)
+    except OSError as error:  # shutil.Error, of several files, is one too
+        shutil.rmtree(target, ignore_errors=True)
+        reason = error.strerror or "some files could not be copied"
+        raise RunFolderError(f"{target} cannot be written: {reason}. Make room, or choose another folder.") from error
     typer.echo(f"{target}: a PEFT directory; load it with PeftModel.from_pretrained.")
 
 

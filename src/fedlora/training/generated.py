@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from fedlora.core.seeds import numpy_stream, stream_seed
+from fedlora.errors import ModelError
 from fedlora.training.cache import made_once
 from fedlora.training.data import Dataset, Texts
 
@@ -86,10 +87,19 @@ def generated_base(width: int = 96, layers: int = 3, steps: int = 500, seed: int
         layers: how many.
         steps: of training, 64 sentences each.
         seed: of its weights and sentences.
+
+    Raises:
+        ModelError: the cache cannot be written.
     """
     recipe = {"width": width, "layers": layers, "steps": steps, "seed": seed, "version": 2}
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    return made_once(f"{NAME}-base-{name}", partial(_train_base, width, layers, steps, seed))
+    try:
+        return made_once(f"{NAME}-base-{name}", partial(_train_base, width, layers, steps, seed))
+    except OSError as error:
+        raise ModelError(
+            f"The generated base cannot be kept: {error.filename} cannot be written ({error.strerror}). Set the "
+            f"environment variable XDG_CACHE_HOME to a folder that can."
+        ) from error
 
 
 def _train_base(width: int, layers: int, steps: int, seed: int, folder: Path) -> None:
