@@ -94,8 +94,8 @@ def require_readable(name: str, model: nn.Module, tokenizer: Any, tokens: Tokens
     share = _unknown(tokens, tokenizer)
     if share > _UNKNOWN:
         raise ModelError(
-            f"The tokenizer of model.base {name!r} does not know {100 * share:.0f} % of the words of the texts, so that "
-            f"nothing could be learned from them: choose a base for this language. The generated base knows only "
+            f"The tokenizer of model.base {name!r} does not know {100 * share:.0f} % of the words of the texts, so "
+            f"that nothing could be learned from them: choose a base for this language. The generated base knows only "
             f"the words of the generated data (data.source = 'generated')."
         )
 
