@@ -30,7 +30,8 @@ def values_within(number: Number, given: float | None) -> list[Any]:
     lows = [bound for limit in number.bounds for bound in (limit.at_least, limit.above) if bound is not None]
     highs = [bound for limit in number.bounds for bound in (limit.at_most, limit.below) if bound is not None]
     low, high = max(lows, default=usual / 4), min(highs, default=4 * usual + 1)
-    around = [usual / 2, 2 * usual, low, high, (low + usual) / 2, (high + usual) / 2]
+    inside = [low + (usual - low) / 64, high - (high - usual) / 64]  # a range may not hold its ends
+    around = [usual / 2, 2 * usual, low, high, *inside]
     found = [given, *([None] if number.optional else [])]
     found += [round(value) if number.whole else float(value) for value in around]
     right = [value for value in found if value is None or number.wrong(value) is None]
@@ -107,14 +108,15 @@ def _changes_nothing(
     pipelines: Sequence[Pipeline], subject: Method | Stage, values: Values, name: str, count: int
 ) -> bool:
     random, compared = Random(0), 0
+    single = itertools.cycle([{other: value} for other, some in values.items() for value in some[1:]])
     for number, pipeline in zip(range(count), itertools.cycle(pipelines), strict=False):
-        others = {other: random.choice(some) for other, some in values.items()}
-        ends = [with_fields(pipeline, subject, others | {name: value}) for value in values[name]]
         world = _world(pipeline, number)
-        seen = [_seen(each, world) for each in ends if each and takes(each, world)]
-        compared += len(seen) > 1
-        if len(set(seen)) > 1:
-            return False
+        for others in ({}, next(single), {other: random.choice(some) for other, some in values.items()}):
+            ends = [with_fields(pipeline, subject, others | {name: value}) for value in values[name]]
+            seen = [_seen(each, world) for each in ends if each and takes(each, world)]
+            compared += len(seen) > 1
+            if len(set(seen)) > 1:
+                return False
     return compared > 0
 
 

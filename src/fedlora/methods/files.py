@@ -67,7 +67,7 @@ def require_whole(kind: type[Wanted], word: str) -> type[Wanted]:
         raise MethodError(f'{place} has no name: add `name: ClassVar[str] = "{suggested}"` to the class.')
     lacking = sorted(getattr(kind, "__abstractmethods__", ()))
     if lacking:
-        told = [f"{function}{inspect.signature(getattr(kind, function))}" for function in lacking]
+        told = [f"{name}({', '.join(inspect.signature(getattr(kind, name)).parameters)})" for name in lacking]
         raise MethodError(f"{place} has no function {', '.join(told)}: write it; see docs/write-a-method.md.")
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name, annotation in inspect.get_annotations(kind).items():

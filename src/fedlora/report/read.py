@@ -147,12 +147,16 @@ def _read(folder: Path) -> RunData:
     rounds = _lines(folder / "rounds.jsonl", shapes.ROUND)
     for number, line in enumerate(rounds, start=1):
         shapes.require_scores(folder / "rounds.jsonl", line, f"line {number}")
+    clients = _lines(folder / "clients.jsonl", shapes.CLIENT)
+    missing = {line["round"] for line in rounds} - {line["round"] for line in clients}
+    if missing:
+        raise damaged(folder / "clients.jsonl", f"it has no client of round {min(missing)}")
     return RunData(
         folder=folder,
         label=folder.name,
         config=visible_tree(shapes.require_shape(folder / "config.toml", _config(folder), shapes.CONFIG)),
         rounds=rounds,
-        clients=_lines(folder / "clients.jsonl", shapes.CLIENT),
+        clients=clients,
         split=_object(folder / "split.json", shapes.SPLIT),
         environment=environment,
         task=task,
