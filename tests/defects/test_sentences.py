@@ -193,7 +193,7 @@ def test_without_a_hub_the_base_that_needs_none_is_named(config, tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert 'set model.base = "generated"' in done.stderr
+    assert 'model.base = "generated"' in done.stderr
 
 
 @pytest.mark.defect("S23")

@@ -81,7 +81,9 @@ class Broken(Stage):
 
 
 def test_a_stage_that_gives_back_nothing_is_told_as_that():
-    with pytest.raises(MethodError, match=r"test_before_the_laws.py:\d+: Broken.incoming returned None, expected Update"):
+    with pytest.raises(
+        MethodError, match=r"test_before_the_laws.py:\d+: Broken.incoming returned None, expected Update"
+    ):
         list(check_stage(Broken()))
 
 

@@ -107,17 +107,19 @@ def silent_fields(
 def _changes_nothing(
     pipelines: Sequence[Pipeline], subject: Method | Stage, values: Values, name: str, count: int
 ) -> bool:
-    random, compared = Random(0), 0
+    random, compared = Random(0), False
     single = itertools.cycle([{other: value} for other, some in values.items() for value in some[1:]])
     for number, pipeline in zip(range(count), itertools.cycle(pipelines), strict=False):
         world = _world(pipeline, number)
         for others in ({}, next(single), {other: random.choice(some) for other, some in values.items()}):
             ends = [with_fields(pipeline, subject, others | {name: value}) for value in values[name]]
-            seen = [_seen(each, world) for each in ends if each and takes(each, world)]
-            compared += len(seen) > 1
-            if len(set(seen)) > 1:
-                return False
-    return compared > 0
+            seen = (_seen(each, world) for each in ends if each and takes(each, world))
+            first = next(seen, None)
+            for other in seen:
+                compared = True
+                if other != first:
+                    return False
+    return compared
 
 
 def _world(pipeline: Pipeline, number: int) -> World:

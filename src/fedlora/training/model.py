@@ -156,8 +156,9 @@ def load_base(
     except Exception as error:  # files of others, read by code of others: damaged ones end in any of them
         if absent:
             raise ModelError(
-                f"model.base is {name!r}, which is no folder, and the hub cannot be reached: give a folder, go online "
-                f'once, or, for a first try, set model.base = "generated" with data.source = "generated".'
+                f"model.base is {name!r}, which cannot be loaded for classification: it is no folder here, and the hub "
+                f"cannot be reached. Give a folder, go online once, or, for a first try, set model.base = "
+                f'"generated" with data.source = "generated".'
             ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
