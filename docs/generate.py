@@ -123,7 +123,7 @@ def method_page(name):
             f"round: {', '.join(told)} ([benchmarks/traffic.py](../../benchmarks/traffic.py)).",
             "",
         ]
-    hints = get_type_hints(BUILT_IN[name])
+    hints = get_type_hints(BUILT_IN[name], include_extras=True)
     if own["fields"]:
         lines += ["| field | type | default | |", "|---|---|---|---|"]
         for key, field in own["fields"].items():

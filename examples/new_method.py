@@ -7,12 +7,12 @@ Momentum: the mean of the clients' changes is added to a running direction, and 
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from fedlora.core.adapter import SIDES, AdapterSpec
 from fedlora.core.payload import tensors_at
+from fedlora.core.settings import Range
 from fedlora.core.slots import SlotSums
-from fedlora.errors import MethodError
 from fedlora.methods.base import Method, State, move_to
 from fedlora.methods.facts import Facts
 
@@ -23,12 +23,8 @@ class Momentum(Method):
 
     name: ClassVar[str] = "momentum"
 
-    keep: float = 0.3
-    """How much of the last round's direction is kept, from 0 to below 1."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.keep < 1:
-            raise MethodError(f"method.keep is {self.keep}; it must be at least 0 and below 1.")
+    keep: Annotated[float, Range(at_least=0.0, below=1.0)] = 0.3
+    """How much of the last round's direction is kept."""
 
     @property
     def facts(self) -> Facts:

@@ -12,11 +12,11 @@ In a config, behind whatever method it names:
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from fedlora.core.payload import Payload
+from fedlora.core.settings import Range
 from fedlora.core.update import Update
-from fedlora.errors import MethodError
 from fedlora.federation.stages.base import Stage
 from fedlora.methods.facts import Facts
 
@@ -27,12 +27,8 @@ class Rounded(Stage):
 
     name: ClassVar[str] = "rounded"
 
-    unit: float = 1e-3
+    unit: Annotated[float, Range(above=0.0)] = 1e-3
     """What all numbers are multiples of."""
-
-    def __post_init__(self) -> None:
-        if self.unit <= 0:
-            raise MethodError(f"stage rounded: unit is {self.unit}; it must be above 0.")
 
     def facts(self, facts: Facts) -> Facts:
         """The mean is rounded, and a client must still hold what was cut off."""

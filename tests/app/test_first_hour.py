@@ -156,7 +156,7 @@ def test_own_lists(small):
     import fedlora
     from fedlora.errors import DataError
 
-    texts, labels = ["one two", "two one", "three"] * 4, [1, 1, 0] * 4
+    texts, labels = ["my card", "card my", "account"] * 4, [1, 1, 0] * 4
     data = fedlora.from_lists(texts, labels, texts[:3], labels[:3], owners=["a", "b", "a"] * 4)
     assert (data.labels, len(data.train), len(data.test)) == (("0", "1"), 12, 3)
     config = {

@@ -269,5 +269,5 @@ def test_finding_stages(tmp_path):
 
 @pytest.mark.parametrize(("stage", "field"), [(Clip, "norm"), (FedAvgM, "lr"), (FedAdam, "lr"), (FedProx, "mu")])
 def test_numbers_that_stages_do_not_take(stage, field):
-    with pytest.raises(MethodError, match=f"stage {stage.name}: {field} is -1.0; it must be"):
+    with pytest.raises(MethodError, match=f"stage {stage.name}.{field} is -1.0; it must be"):
         stage(**{field: -1.0})

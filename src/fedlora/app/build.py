@@ -16,6 +16,7 @@ from fedlora.app.profiles import profile_ranks
 from fedlora.app.trainer import make_task, new_trainer
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
+from fedlora.core.lowrank import LowRank
 from fedlora.core.payload import type_of_wire
 from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
@@ -30,7 +31,8 @@ from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base, load_base
-from fedlora.training.peft_files import read_peft
+from fedlora.training.peft_files import read_peft, read_projection
+from fedlora.training.readable import require_length, require_readable
 from fedlora.training.split import Split, centralized, split
 from fedlora.training.tokens import Tokens
 
@@ -107,7 +109,10 @@ def load(config: Config, dataset: Dataset | None = None) -> Resources:
     base = load_named_base(config, dataset.labels)
     cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
     task = make_task(config, dataset.labels)
+    require_length(base.tokenizer, cut)
     train, test = (task.encode(part, base.tokenizer, fingerprint, cut) for part in (dataset.train, dataset.test))
+    for tokens in (train, test):
+        require_readable(base.name, base.model, base.tokenizer, tokens)
     return Resources(dataset, dealt, base, train, test)
 
 
@@ -195,6 +200,7 @@ def load_named_base(config: Config, labels: Sequence[str]) -> Base:
         seed=config.run.seed,
     )
     try:
+        torch.ones(1, device=config.run.device).cpu()  # a device without numbers, such as meta, gives none back
         base.model.to(torch.device(config.run.device))
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
@@ -209,22 +215,21 @@ def _announce_generated_base() -> None:
 def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> AdapterSpec:
     """What is trained.
 
-    A method that takes a single kind of adapter gets that kind.
+    Full fine-tuning has no adapter, so that adapter.kind says nothing there.
 
     Raises:
         ConfigError: a rank above the smallest map.
         ModelError: a start that does not fit.
     """
     settings = config.adapter
-    kind = next(iter(method.facts.kinds)) if len(method.facts.kinds) == 1 else settings.kind
+    kind: Kind = "dense" if method.facts.kinds == {"dense"} else settings.kind
     smallest = min(min(shape) for shape in base.shapes.values())
     if kind == "lora" and rank > smallest:
         raise ConfigError(
             f"The largest rank is {rank}, but the smallest adapted map has only {smallest} dimensions: lower "
             f"adapter.rank or clients.ranks."
         )
-    key = stream_seed(config.run.seed, "projection") % 2**31
-    pair = vera_projection(base.shapes, rank, key) if kind == "vera" else None
+    pair = _projection(config, base, rank) if kind == "vera" else None
     spec = base.spec(
         rank,
         federation_scale(config, rank, kind),
@@ -240,6 +245,17 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
     if largest > rank:
         raise ModelError(f"adapter.start has rank {largest}, more than adapter.rank ({rank}): raise adapter.rank.")
     return replace(spec, start=start)
+
+
+def _projection(config: Config, base: Base, rank: int) -> LowRank:
+    """VeRA's frozen pair: that of the adapter to start from, else one that the seed draws."""
+    start = config.adapter.start
+    pair = read_projection(Path(start)) if start is not None else None
+    if pair is None:
+        return vera_projection(base.shapes, rank, stream_seed(config.run.seed, "projection") % 2**31)
+    if pair.rank != rank:
+        raise ModelError(f"adapter.start has rank {pair.rank}, but adapter.rank is {rank}: set it to {pair.rank}.")
+    return pair
 
 
 def federation_scale(config: Config, rank: int, kind: Kind) -> float:

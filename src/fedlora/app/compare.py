@@ -6,7 +6,6 @@ stopped; one that fails stops no other.
 """
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,6 +19,7 @@ from fedlora.app.method import make_method
 from fedlora.app.pages import has_page, write_page
 from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
+from fedlora.federation.files import read_object
 from fedlora.federation.journal import CONFIG, ENVIRONMENT, SUMMARY, require_same_config, require_same_inputs
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.settings import EvaluateSettings
@@ -111,7 +111,8 @@ def best_rates(runs: Sequence[Entry]) -> dict[str, float]:
 
 def _goodness(folder: Path) -> list[float]:
     """The metrics of a finished run over all clients' examples, each turned so that more is better."""
-    summary, environment = (json.loads((folder / file).read_text(encoding="utf-8")) for file in (SUMMARY, ENVIRONMENT))
+    summary = read_object(folder / SUMMARY, {"personal": dict})
+    environment = read_object(folder / ENVIRONMENT, {"task": dict})
     headline, *others = environment["task"]["metrics"]
     values = [(headline, summary["personal"]["weighted_mean"])]
     values += [

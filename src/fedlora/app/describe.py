@@ -4,7 +4,8 @@
 import dataclasses
 import inspect
 import re
-from typing import Any
+from collections.abc import Collection
+from typing import Any, get_type_hints
 
 from rich.console import Console
 from rich.markup import escape
@@ -37,9 +38,9 @@ def describe(kind: type[Method]) -> dict[str, Any]:
 
 def fields_of(kind: type[Method] | type[Stage]) -> dict[str, dict[str, Any]]:
     """A method's or stage's fields: type, default and meaning."""
-    docs = sentences(kind)
+    docs, types = sentences(kind), get_type_hints(kind)
     return {
-        field.name: {"type": str(field.type), "default": field.default, "doc": docs.get(field.name, "")}
+        field.name: {"type": str(types[field.name]), "default": field.default, "doc": docs.get(field.name, "")}
         for field in dataclasses.fields(kind)
     }
 
@@ -82,21 +83,32 @@ def print_methods() -> None:
             console.print(Padding(escape(text), (0, 0, 0, 13)))
 
 
-def print_verdicts(subject: Method | Stage, examples: int) -> bool:
-    """Check a method or a stage law by law and print what became of each; whether all held."""
+def print_verdicts(subject: Method | Stage, fixed: Collection[str], examples: int) -> bool:
+    """Check a method or a stage law by law and print what became of each; whether all held.
+
+    Args:
+        subject: the method or stage.
+        fixed: its fields that keep their value.
+        examples: worlds for each law.
+    """
     try:
-        from fedlora.laws.check import check_method, check_stage
+        from fedlora.laws.check import check_method, check_stage, unused_fields
     except ModuleNotFoundError as error:
         raise ConfigError("The law book needs Hypothesis: pip install 'fedlora[check]'.") from error
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{subject.name}  ({examples} worlds a law)")
     held = True
-    verdicts = check_method(subject, examples) if isinstance(subject, Method) else check_stage(subject, examples)
+    if isinstance(subject, Method):
+        place, verdicts = "method", check_method(subject, examples, fixed)
+    else:
+        place, verdicts = f"stage {subject.name}", check_stage(subject, examples, fixed)
     for verdict in verdicts:
         word, colour = {True: ("held", "green"), False: ("broken", "red"), None: ("-", "dim")}[verdict.held]
         console.print(f"  {verdict.law:18}[{colour}]{word:8}[/]{verdict.statement}")
         if verdict.held is False:
             console.print(f"      {verdict.example}", markup=False)
             held = False
+    for field in unused_fields(subject, examples, fixed):
+        console.print(f"  warning: {place}.{field} changes nothing in {examples} drawn worlds.", markup=False)
     return held

@@ -2,18 +2,19 @@
 """The method and the stages that a config names, with their fields."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
 from fedlora.app.config import Config
-from fedlora.app.sections import require_value
-from fedlora.errors import ConfigError, MethodError, nearest
+from fedlora.app.sections import require_value, shown, toml_value
+from fedlora.core.settings import numbers
+from fedlora.errors import ConfigError, FedloraError, MethodError, nearest
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.stages import STAGES, find_stage
 from fedlora.federation.stages.base import Stage
 from fedlora.methods import BUILT_IN, find_method, with_facts
 from fedlora.methods.base import Method
-from fedlora.methods.files import class_in_file
+from fedlora.methods.files import class_in_file, crash, require_whole, source_file
 
 
 def make_pipeline(config: Config) -> Pipeline:
@@ -63,7 +64,7 @@ def find_subject(name: str) -> type[Method] | type[Stage]:
         if issubclass(found, Method):
             return with_facts(found)
         if issubclass(found, Stage):
-            return found
+            return require_whole(found, "Stage")
         raise MethodError(
             f"{name!r} is neither a fedlora Method nor a fedlora Stage: make it a subclass of one of them."
         )
@@ -72,15 +73,48 @@ def find_subject(name: str) -> type[Method] | type[Stage]:
     raise MethodError(f"There is no method or stage {name!r}: {nearest(name, [*BUILT_IN, *STAGES])}")
 
 
+def make_subject(name: str, overrides: Sequence[str]) -> tuple[Method | Stage, frozenset[str]]:
+    """A method or stage to check, and the names of the fields that were set.
+
+    Args:
+        name: a built-in name, or `path/to/file.py:Class`.
+        overrides: `field=value` each.
+
+    Raises:
+        MethodError: no such class, one that cannot be made, or a value that a field does not take.
+        ConfigError: an override of another form, or a field that it does not have.
+    """
+    kind, options = find_subject(name), {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {override!r} is not understood: expected field=value, such as trim=0.2.")
+        options[key.strip()] = toml_value(text)
+    require_fields(kind, "method" if issubclass(kind, Method) else f"stage {kind.name}", name, options)
+    try:
+        return kind(**options), frozenset(options)
+    except FedloraError:
+        raise
+    except Exception as error:
+        raise MethodError(crash(error, source_file(kind))) from error
+
+
 def require_fields(kind: type[Method] | type[Stage], place: str, name: str, options: Mapping[str, Any]) -> None:
-    """Refuse a field that a method or stage does not have, or a value that it does not take."""
+    """Refuse a field that a method or stage does not have, or a value that it does not take, or one left out."""
     known = {field.name for field in dataclasses.fields(kind)}
     for key in options:
         if key not in known:
             hint = nearest(key, {"name", *known}) if known else f"{name} has no fields of its own."
             raise ConfigError(f"The config has an unknown key {place}.{key}: {hint}")
-    types = get_type_hints(kind, include_extras=True)
+    types, bounded = get_type_hints(kind, include_extras=True), numbers(kind)
     for key, value in options.items():
-        wrong = require_value(types[key], value)
+        wrong = (bounded[key].wrong(value) if key in bounded else None) or require_value(types[key], value)
         if wrong is not None:
-            raise MethodError(f"{place}.{key} is {value!r}; {wrong}.")
+            raise MethodError(f"{place}.{key} is {shown(value)}; {wrong}.")
+    for field in dataclasses.fields(kind):
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and field.name not in options:
+            raise MethodError(
+                f"{place}.{field.name} is not set, and {kind.__name__} ({source_file(kind)}) gives it no default: set "
+                f"it, or write `{field.name}: ... = value` in the class."
+            )

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's model asked about a text."""
 
-import json
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,15 @@ from fedlora.app.config import Config, make_config
 from fedlora.app.trainer import make_task
 from fedlora.core.adapter import Adapter, AdapterSpec, Start
 from fedlora.errors import ModelError, RunFolderError
+from fedlora.federation.files import read_object, read_toml
 from fedlora.federation.journal import CONFIG, client_folder
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft, read_projection
+from fedlora.training.readable import longest
 
 _ABOUT = "fedlora.json"
+_SHAPE = {"labels": list, "kind": str, "scale": int | float, "client": str | None}
+"""What predictions need of it."""
 
 
 def adapter_folder(run: Path, client: str | None) -> Path:
@@ -34,7 +36,7 @@ def adapter_folder(run: Path, client: str | None) -> Path:
         if (home / place / _ABOUT).is_file():
             return home / place
     found = run.glob(f"clients/*/*/{_ABOUT}")
-    there = sorted(json.loads(path.read_text(encoding="utf-8"))["client"] for path in found)
+    there = sorted(str(read_object(path, _SHAPE)["client"]) for path in found)
     hint = f"personal adapters: {', '.join(there)}; choose one with --client." if there else "it has no other."
     raise RunFolderError(f"{run} has {f'no adapter of client {client!r}' if client else 'no global adapter'}; {hint}")
 
@@ -46,12 +48,11 @@ def predict(run: Path, texts: Sequence[str], client: str | None = None) -> list[
         UserError: the run, its base or its adapter cannot be used.
     """
     folder = adapter_folder(run, client)
-    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-    config = make_config(tomllib.loads((run / CONFIG).read_text(encoding="utf-8")))
+    about = read_object(folder / _ABOUT, _SHAPE)
+    config = make_config(read_toml(run / CONFIG))
     base, start, spec = _model(run, folder, about, config)
-    batch = base.tokenizer(
-        list(texts), padding=True, truncation=True, max_length=config.model.max_length, return_tensors="pt"
-    )
+    cut = longest(base.model, config.model.max_length)
+    batch = base.tokenizer(list(texts), padding=True, truncation=True, max_length=cut, return_tensors="pt")
     with torch.inference_mode():
         logits = base.logits(batch["input_ids"], batch["attention_mask"], start, spec)
         return make_task(config, about["labels"]).answers(logits, about["labels"])
@@ -62,7 +63,7 @@ def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tu
         whole = load_base(str(folder), about["labels"])
         return whole, Start(Adapter({}, {}, kind="dense")), AdapterSpec({}, 1, 1.0, "dense")
     base = load_named_base(config, about["labels"])
-    if base.fingerprint != about["base_fingerprint"]:
+    if base.fingerprint != about.get("base_fingerprint"):
         raise ModelError(f"model.base is {config.model.base!r}, but its weights are not those of the run {run}.")
     pair = read_projection(folder)
     spec = base.spec(pair.rank if pair else 1, about["scale"], about["kind"], projection=pair)

@@ -17,13 +17,16 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, g
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from fedlora.core.settings import Range, sentences
+from fedlora.core.settings import LARGEST, Range, sentences
 from fedlora.errors import ConfigError, nearest
 
 Settings = TypeVar("Settings")
 
 _OPTIONS = "options"
 """The field that takes all further keys of a section whose keys depend on its name, such as [method]."""
+_LONGEST = 80
+"""Characters of a value that a sentence shows."""
+_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def read_tree(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"The config {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply; ValueError: all else
         raise ConfigError(f"The config {path} is no TOML: {error}.") from error
 
 
@@ -117,14 +120,19 @@ def override_key(tree: dict[str, Any], override: str) -> None:
     section, dot, name = key.strip().partition(".")
     if not (separator and dot and section and name):
         raise ConfigError(f"--set {override!r} is not understood: expected section.key=value, such as run.rounds=5.")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # an unquoted word is a string
+    value = toml_value(text)
     values = tree.setdefault(section, {})
     if not isinstance(values, dict):
         raise ConfigError(f"--set {override!r}: {section} is no section of the config.")
     values[name] = value
+
+
+def toml_value(text: str) -> Any:
+    """What stands behind the equals sign of an override: TOML, or an unquoted word, which is a string."""
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except (ValueError, RecursionError):
+        return text.strip()
 
 
 def checked_type(annotation: Any) -> Any:
@@ -138,7 +146,9 @@ def checked_type(annotation: Any) -> Any:
     if origin is list:
         return list[checked_type(inner[0])]  # type: ignore[misc]
     if annotation is float:
-        return Annotated[float, Field(allow_inf_nan=False)]
+        return Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
+    if annotation is int:
+        return Annotated[int, Field(ge=-_MOST, le=_MOST)]
     return _model(cast(Any, annotation)) if dataclasses.is_dataclass(annotation) else annotation
 
 
@@ -217,18 +227,22 @@ def _sentence(error: ValidationError, kind: type) -> str:
     if first["type"] == "missing":
         return f"The config has no section [{key}], which it needs."
     if first["type"] == "model_type":
-        return f"{key} is {_shown(first['input'])}; expected a section [{key}] with keys."
+        return f"{key} is {shown(first['input'])}; expected a section [{key}] with keys."
     tried = dict.fromkeys(_expected(other["msg"]) for other in error.errors() if other["loc"][:2] == first["loc"][:2])
-    return f"{key} is {_shown(first['input'])}; {' or '.join(tried)}."
+    return f"{key} is {shown(first['input'])}; {' or '.join(tried)}."
 
 
 def _meaning(kind: type, name: str) -> str:
     return next(key.text for key in keys(kind) if key.name == name)
 
 
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) < 80 else shown[:77] + "..."
+def shown(value: object) -> str:
+    """A value in a sentence."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than some thousand digits
+        return "a whole number of very many digits"
+    return text if len(text) < _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def _expected(message: str) -> str:

@@ -167,7 +167,7 @@ def effective(start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
 
 
 def fresh_adapter(spec: AdapterSpec, rank: int, seed: int) -> Adapter:
-    """The start of a run at a rank: fresh sides, or the spec's start with fresh slots behind it.
+    """The start of a run at a rank: fresh sides, or the spec's start, with fresh slots behind it where there are slots.
 
     Each module draws from a stream of its own.
 
@@ -180,7 +180,10 @@ def fresh_adapter(spec: AdapterSpec, rank: int, seed: int) -> Adapter:
             tensor = fresh_side(spec.kind, side, shape, rank, torch_stream(seed, "adapter", module))
             if tensor is not None:
                 sides[side][module] = tensor
-        if spec.start is not None:
+        if spec.start is not None and spec.kind != "lora":
+            sides["input"] |= {module: spec.start.input[module]}
+            sides["output"] |= {module: spec.start.output[module]}
+        elif spec.start is not None:
             given, count = pad(spec.start.pair(module), rank), spec.start.input[module].shape[0]
             sides["input"][module] = torch.cat([given.A[:count], sides["input"][module][count:]])
             sides["output"][module] = given.B

@@ -23,6 +23,7 @@ from fedlora.federation.wire import MOST_NAME
 from fedlora.training.data import Dataset
 from fedlora.training.model import Base
 from fedlora.training.peft_files import WEIGHTS
+from fedlora.training.readable import require_length, require_readable
 from fedlora.training.settings import DataSettings, SplitSettings
 from fedlora.training.split import Split, split
 from fedlora.training.tokens import tokenise
@@ -120,7 +121,10 @@ def build_site(given: SiteConfig) -> Simulation:
     config = _localised(shared, given)
     dataset = load_dataset(config)
     base = load_named_base(config, dataset.labels)
+    require_length(base.tokenizer, config.model.max_length)
     train, test = (tokenise(texts, base.tokenizer, config.model.max_length) for texts in (dataset.train, dataset.test))
+    for tokens in (train, test):
+        require_readable(base.name, base.model, base.tokenizer, tokens)
     return build(config, Resources(dataset, _one_owner(config, dataset, given.site.name), base, train, test), workers=1)
 
 

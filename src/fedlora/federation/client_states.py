@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from fedlora.core.payload import Payload, Tree, branch, from_bytes, tensors_at, to_bytes
 from fedlora.core.rounds import ClientState
 from fedlora.errors import PayloadError, RunFolderError
-from fedlora.federation.files import write_whole
+from fedlora.federation.files import read_object, write_whole
 
 _CACHED = 8
 """Decoded blobs kept at hand. Clients share blobs, so a few serve a whole round."""
@@ -133,7 +133,7 @@ class StoredClientStates:
         return self._folder / f"{quote(client, safe='')}.{round}.json"
 
     def _names(self, client: str, round: int) -> list[str]:
-        return _blob_names(json.loads(self._index(client, round).read_text(encoding="utf-8")))
+        return _blob_names(read_object(self._index(client, round), {"kept": dict}))
 
     def _count(self, names: Sequence[str], by: int) -> None:
         for name in names:
@@ -170,7 +170,7 @@ class StoredClientStates:
         return self._cache[name]
 
     def _read(self, client: str, round: int) -> ClientState:
-        index = json.loads(self._index(client, round).read_text(encoding="utf-8"))
+        index = read_object(self._index(client, round), {"kept": dict})
         kept: Payload = {key: self._load(name) for key, name in index["kept"].items()}
         apart: Payload = {key: self._load(index[key]) for key in ("head", "stages") if index.get(key)}
         return ClientState(round, kept, tensors_at(apart, "head"), branch(apart, "stages"))

@@ -7,7 +7,6 @@ the unfinished round, whose traces are removed when the run goes on.
 """
 
 import hashlib
-import json
 import tomllib
 import weakref
 from collections.abc import Callable, Mapping
@@ -17,8 +16,19 @@ from urllib.parse import quote
 from fedlora.core.payload import from_bytes, to_bytes
 from fedlora.errors import PayloadError, RunFolderError
 from fedlora.federation.client_states import StoredClientStates
-from fedlora.federation.files import PART, append_lines, hold, read_lines, write_json, write_whole
-from fedlora.federation.record import RoundRecord, client_line, round_line, timing_line
+from fedlora.federation.files import (
+    PART,
+    append_lines,
+    damaged,
+    hold,
+    parsed,
+    read_lines,
+    read_object,
+    read_toml,
+    write_json,
+    write_whole,
+)
+from fedlora.federation.record import ROUND_LINE, RoundRecord, client_line, round_line, timing_line
 from fedlora.federation.server import Server
 
 CONFIG = "config.toml"
@@ -114,7 +124,9 @@ class Journal:
             for part in folder.rglob(f".*{PART}"):
                 part.unlink()
             _describe(folder, files)
-            finished = [int(str(line["round"])) for line in read_lines(folder / ROUNDS)]
+            finished = [line["round"] for line in read_lines(folder / ROUNDS, ROUND_LINE)]
+            if finished != list(range(1, len(finished) + 1)):
+                raise damaged(folder / ROUNDS, "its rounds are not numbered from 1 on")
             last = _checkpoint_before(folder, finished[-1]) if finished else None
             server = _read_checkpoint(last) if last else None
             until = server.round if server else 0
@@ -175,7 +187,7 @@ def require_same_config(folder: Path, config: str) -> None:
     Raises:
         RunFolderError: they differ.
     """
-    before, after = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8")), tomllib.loads(config)
+    before, after = read_toml(folder / CONFIG), tomllib.loads(config)
     for section in dict.fromkeys([*before, *after]):
         if section == _PATIENCE:
             continue
@@ -219,10 +231,7 @@ def require_same_inputs(folder: Path, files: Mapping[str, object]) -> None:
 
 
 def _described(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise RunFolderError(f"{path} is damaged: put it back, or choose another --out for a new run.") from error
+    return read_object(path) if path.exists() else {}
 
 
 def _value(tree: object, key: str) -> object:
@@ -272,4 +281,5 @@ def _cut(path: Path, until: int) -> None:
     if path.exists():
         whole, end, _ = path.read_bytes().rpartition(b"\n")
         lines = (whole + end).splitlines(keepends=True)
-        write_whole(path, b"".join(line for line in lines if json.loads(line)["round"] <= until))
+        rounds = [parsed(path, line, {"round": int}, "a line")["round"] for line in lines]
+        write_whole(path, b"".join(line for line, round in zip(lines, rounds, strict=True) if round <= until))

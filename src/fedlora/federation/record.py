@@ -4,6 +4,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload
@@ -185,6 +186,21 @@ def round_line(record: RoundRecord) -> dict[str, object]:
         "steps": record.steps,
         "evaluation_bytes": record.evaluation_bytes,
     }
+
+
+ROUND_LINE: Mapping[str, type | UnionType] = {
+    "round": int,
+    "global": dict | None,
+    "personal": dict | None,
+    "bytes_down": int,
+    "bytes_up": int,
+    "overhead_bytes": int,
+    "head_bytes_down": int,
+    "head_bytes_up": int,
+    "parameters_up": int,
+    "evaluation_bytes": int,
+}
+"""What of a line of `rounds.jsonl` is needed to go on, and for the summary."""
 
 
 def timing_line(record: RoundRecord) -> dict[str, object]:

@@ -3,7 +3,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.stages.base import Stage
 from fedlora.federation.transport import split_head
 from fedlora.laws.evidence import aggregations, observed, require, slots_sent
+from fedlora.laws.smoke import altered, public_functions
 from fedlora.laws.world import Play, World, play
 from fedlora.methods.base import Method
 
@@ -71,7 +72,6 @@ def hooks(pipeline: Pipeline, world: World) -> None:
 
 def _watched(method: Method, calls: Counter[str]) -> Method:
     """The same method, whose public functions count how often they are asked."""
-    names = [name for name, value in vars(Method).items() if callable(value) and not name.startswith("_")]
 
     def counted(name: str) -> Callable[..., Any]:
         hook = getattr(type(method), name)
@@ -82,14 +82,7 @@ def _watched(method: Method, calls: Counter[str]) -> Method:
 
         return asked
 
-    return _altered(method, {name: counted(name) for name in names})
-
-
-def _altered(method: Method, functions: dict[str, Any]) -> Method:
-    """The same method, of a class with some functions in place of its class's."""
-    kind = type(type(method).__name__, (type(method),), functions)
-    altered: Method = kind(**{field.name: getattr(method, field.name) for field in fields(method)})
-    return altered
+    return altered(method, {name: counted(name) for name in public_functions(Method)})
 
 
 def _kept(run: Play) -> bytes:
@@ -112,7 +105,7 @@ def ranks_once(pipeline: Pipeline, world: World) -> None:
     if world.kind != "lora":
         return
     method, rank = pipeline.method, type(pipeline.method).rank
-    less = _altered(method, {"rank": lambda self, state, client: max(1, rank(self, state, client) - 1)})
+    less = altered(method, {"rank": lambda self, state, client: max(1, rank(self, state, client) - 1)})
     run = play(replace(pipeline, method=less), world)
     configured = {client.id: client for client in run.world.clients}
     for order in run.transport.orders:

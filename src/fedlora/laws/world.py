@@ -20,6 +20,7 @@ from fedlora.federation.server import Federation, Plan, Server, begin, federate
 from fedlora.federation.settings import EvaluateSettings
 from fedlora.federation.transport import Transport
 from fedlora.laws.standin import StandIn
+from fedlora.methods.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,14 @@ def name(number: int) -> str:
 
 
 @strategies.composite
-def worlds(draw: strategies.DrawFn, mixed_ranks: bool, kinds: frozenset[Kind]) -> World:
+def worlds(draw: strategies.DrawFn, facts: Facts) -> World:
     """Worlds of one to three modules and clients; unequal ranks and other kinds where the method takes them."""
     sizes = strategies.integers(4, 7)
     count = draw(strategies.integers(1, 3))
     rank = strategies.integers(1, 3)
     ranks = [draw(rank)] * count
-    kind = draw(strategies.sampled_from(sorted(kinds)))
-    if mixed_ranks and kind == "lora":
+    kind = draw(strategies.sampled_from(sorted(facts.kinds)))
+    if facts.mixed_ranks and kind == "lora":
         ranks = draw(strategies.lists(rank, min_size=count, max_size=count))
     rounds = draw(strategies.integers(1, 4))
     places = strategies.tuples(strategies.integers(1, rounds), strategies.integers(0, count - 1))

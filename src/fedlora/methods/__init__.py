@@ -13,7 +13,7 @@ from fedlora.methods.fedit import FedIT
 from fedlora.methods.fedsa import FedSA
 from fedlora.methods.fedsvd import FedSVD
 from fedlora.methods.ffa import FFA
-from fedlora.methods.files import class_in_file
+from fedlora.methods.files import class_in_file, require_whole
 from fedlora.methods.flexlora import FlexLoRA
 from fedlora.methods.flora import FLoRA
 from fedlora.methods.florist import FLoRIST
@@ -49,10 +49,10 @@ BUILT_IN: Mapping[str, type[Method]] = {method.name: method for method in _CLASS
 
 
 def with_facts(kind: type[Method]) -> type[Method]:
-    """The class, unless it states a fact where nobody reads it.
+    """The class, unless it states a fact where nobody reads it, or lacks what a method has.
 
     Raises:
-        MethodError: a fact is a class variable.
+        MethodError: a fact is a class variable; or there is no name, or no `advance`.
     """
     for field in fields(Facts):
         if field.name in vars(kind):
@@ -60,7 +60,7 @@ def with_facts(kind: type[Method]) -> type[Method]:
                 f"Method {kind.__name__}: {field.name} is a class variable: return it from `facts`, as in "
                 f"`return Facts({field.name}=...)`."
             )
-    return kind
+    return require_whole(kind, "Method")
 
 
 def find_method(name: str) -> type[Method]:

@@ -24,6 +24,7 @@ from fedlora.core.lowrank import LowRank
 from fedlora.core.payload import Payload, branch, tensors_at
 from fedlora.core.rounds import Client, Fit, Fitted
 from fedlora.core.schema import UploadSchema, whole_sides
+from fedlora.core.settings import wrong_number
 from fedlora.core.slots import Part, whole
 from fedlora.core.update import Update
 from fedlora.errors import MethodError
@@ -79,6 +80,11 @@ class Method(ABC):
     """What every method is. The place of each function is its first word."""
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        wrong = wrong_number(self)
+        if wrong:
+            raise MethodError(f"method.{wrong}")
 
     @property
     def facts(self) -> Facts:

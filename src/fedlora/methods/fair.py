@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fedlora.core.lowrank import LowRank
 from fedlora.core.products import ProductSums
+from fedlora.core.settings import AboveZero
 from fedlora.core.slots import SlotSums
-from fedlora.errors import MethodError
 from fedlora.methods.base import Method, State, move_to
 from fedlora.methods.facts import Facts
 from fedlora.methods.reducers import Both, ProductSum, Reducer, SlotSum
@@ -33,12 +33,8 @@ class FAIR(Method):
 
     name: ClassVar[str] = "fair"
 
-    ridge: float = 0.01
+    ridge: AboveZero = 0.01
     """lambda: how much a change of B costs."""
-
-    def __post_init__(self) -> None:
-        if self.ridge <= 0.0:
-            raise MethodError(f"method.ridge is {self.ridge}; it must be above 0.")
 
     @property
     def facts(self) -> Facts:

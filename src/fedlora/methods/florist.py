@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from fedlora.core.products import ProductSums
 from fedlora.core.rounds import Client
 from fedlora.core.schema import UploadSchema, whole_sides
 from fedlora.core.seeds import torch_stream
-from fedlora.errors import MethodError
+from fedlora.core.settings import Range
 from fedlora.methods.base import Method, State, refactorized
 from fedlora.methods.facts import Facts
 from fedlora.methods.reducers import ProductSum, Reducer
@@ -41,12 +41,8 @@ class FLoRIST(Method):
 
     name: ClassVar[str] = "florist"
 
-    energy: float = 0.9
+    energy: Annotated[float, Range(above=0.0, at_most=1.0)] = 0.9
     """The share of the sum of squared singular values that is kept, in (0, 1]."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.energy <= 1.0:
-            raise MethodError(f"method.energy is {self.energy}; it must be above 0 and at most 1.")
 
     @property
     def facts(self) -> Facts:

@@ -2,7 +2,7 @@
 """HetLoRA: zero padding with weights by norm, and ranks that prune themselves."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES, Adapter, AdapterSpec, first_slots
 from fedlora.core.lowrank import LowRank
@@ -10,9 +10,9 @@ from fedlora.core.payload import Payload, branch, integer_at
 from fedlora.core.penalties import Tail, tail_products
 from fedlora.core.rounds import Client, Fit
 from fedlora.core.schema import UploadSchema, whole_sides
+from fedlora.core.settings import Range
 from fedlora.core.slots import Part, SlotAdder, SlotSums
 from fedlora.core.update import Update
-from fedlora.errors import MethodError
 from fedlora.methods.base import Method, Outcome, Programme, State, move_to
 from fedlora.methods.facts import Facts
 from fedlora.methods.reducers import Reducer, factors
@@ -37,16 +37,10 @@ class HetLoRA(Method):
 
     name: ClassVar[str] = "hetlora"
 
-    penalty: float = 0.01
+    penalty: Annotated[float, Range(at_least=0.0)] = 0.01
     """How much the tail costs."""
-    keep: float = 0.99
+    keep: Annotated[float, Range(above=0.0, at_most=1.0)] = 0.99
     """The share of the slots that is no tail."""
-
-    def __post_init__(self) -> None:
-        if self.penalty < 0.0:
-            raise MethodError(f"method.penalty is {self.penalty}; it must be at least 0.")
-        if not 0.0 < self.keep <= 1.0:
-            raise MethodError(f"method.keep is {self.keep}; it must be above 0 and at most 1.")
 
     @property
     def facts(self) -> Facts:

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from fedlora.core.adapter import BOTH, INPUT, OUTPUT, AdapterSpec, Sides, Start, Tensors
+from fedlora.core.adapter import BOTH, INPUT, OUTPUT, SIDES, AdapterSpec, Sides, Start, Tensors
 from fedlora.core.kinds import Side
 from fedlora.core.payload import Payload
 from fedlora.core.rounds import Client, Duration, Fit, Fitted
 from fedlora.core.schema import Chosen, UploadSchema, whole_sides
+from fedlora.core.settings import Positive
 from fedlora.core.slots import (
     Sparse,
     affordable_slots,
@@ -55,25 +56,16 @@ class LoRAA2(OneSideMixed):
 
     name: ClassVar[str] = "lora-a2"
 
-    pool_rank: int | None = None
+    pool_rank: Positive | None = None
     """r_G, the slots of every module to choose from; without a value the larger of 16 and the largest
     budget."""
-    probe_epochs: int = 1
+    probe_epochs: Positive = 1
     """How long a client trains before it chooses, in epochs."""
     criterion: Literal["contribution", "magnitude", "sensitivity", "contribution-per-byte"] = "contribution"
     """What makes a slot important. All but the last are the paper's."""
-    bytes_per_round: int | None = None
+    bytes_per_round: Positive | None = None
     """What a client may send of vectors and slot numbers in a round, in bytes; without a value r_k slots a
     module or, for contribution-per-byte, what so many slots of every module cost in that round."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pool_rank is not None and self.pool_rank < 1:
-            raise MethodError(f"method.pool_rank is {self.pool_rank}; it must be at least 1.")
-        if self.bytes_per_round is not None and self.bytes_per_round < 1:
-            raise MethodError(f"method.bytes_per_round is {self.bytes_per_round}; it must be at least 1.")
-        if self.probe_epochs < 1:
-            raise MethodError(f"method.probe_epochs is {self.probe_epochs}; it must be at least 1.")
 
     @property
     def facts(self) -> Facts:
@@ -87,6 +79,18 @@ class LoRAA2(OneSideMixed):
             raise MethodError(
                 f"method.pool_rank is {self.pool_rank} but the largest budget is {spec.rank}: make the pool "
                 f"at least {spec.rank}, or leave it out."
+            )
+        if self.bytes_per_round is not None:
+            self._require_affordable(self.bytes_per_round, spec)
+
+    def _require_affordable(self, budget: int, spec: AdapterSpec) -> None:
+        """Refuse a budget in bytes that does not pay for a single slot of the side that a round trains."""
+        slots = self.slots(spec)
+        least = max(min(cost(side, spec, module, slots) for module in spec.shapes) for side in SIDES)
+        if budget < least:
+            raise MethodError(
+                f"method.bytes_per_round is {budget}, but the smallest slot of this base takes {least} bytes, so that "
+                f"clients could send nothing: set it to at least {least}, or leave it out."
             )
 
     def slots(self, spec: AdapterSpec) -> int:

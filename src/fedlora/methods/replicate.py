@@ -3,14 +3,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from fedlora.core.adapter import BOTH, SIDES, AdapterSpec
 from fedlora.core.payload import Payload
 from fedlora.core.rounds import Client, Fit
 from fedlora.core.schema import UploadSchema
+from fedlora.core.settings import Positive, Range
 from fedlora.core.update import Update
-from fedlora.errors import MethodError
 from fedlora.methods.base import Outcome, Programme, State, move_to
 from fedlora.methods.facts import Facts
 from fedlora.methods.reducers import Both, Reducer, Sender, Senders
@@ -39,18 +39,11 @@ class Replicate(Slotwise):
 
     name: ClassVar[str] = "replicate"
 
-    promote: float = 0.0
+    promote: Annotated[float, Range(at_least=0.0, at_most=1.0)] = 0.0
     """The share of clients that gets its configured rank after round 1, by validation score; 0: everyone has
     it from the start. The paper: 0.1."""
-    start_rank: int = 5
+    start_rank: Positive = 5
     """promote: everyone's rank in round 1, and of those who are not promoted."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 <= self.promote <= 1.0:
-            raise MethodError(f"method.promote is {self.promote}; it must be from 0 to 1.")
-        if self.start_rank < 1:
-            raise MethodError(f"method.start_rank is {self.start_rank}; it must be at least 1.")
 
     @property
     def facts(self) -> Facts:

@@ -2,14 +2,14 @@
 """What the methods that average slot by slot have in common: which centre they take."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from torch import Tensor
 
 from fedlora.core.adapter import Tensors
 from fedlora.core.centres import Centre
 from fedlora.core.kinds import Side
-from fedlora.errors import MethodError
+from fedlora.core.settings import Range
 from fedlora.methods.base import Method, State
 from fedlora.methods.facts import Facts
 from fedlora.methods.reducers import HeadCentre, HeadMean, Reducer, SlotCentre, SlotSum
@@ -38,12 +38,8 @@ class Slotwise(Method):
     centre: Centre = "mean"
     """The centre of what clients sent: the mean by examples, or coordinate by coordinate the trimmed mean or
     the median, for which every client counts the same."""
-    trim: float = 0.1
+    trim: Annotated[float, Range(at_least=0.0, below=0.5)] = 0.1
     """trimmed: the share of clients that is cut off at each end."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.trim < 0.5:
-            raise MethodError(f"method.trim is {self.trim}; it must be at least 0 and below 0.5.")
 
     def reducer(self, state: State, round: int) -> Reducer[Any]:
         """Server: weighted sums of every slot, or what all clients sent where the centre is robust."""

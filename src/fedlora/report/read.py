@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.errors import RunFolderError
+from fedlora.report import shapes
+from fedlora.report.shapes import damaged
 from fedlora.report.task import TaskInfo, read_task
 from fedlora.report.text import read_json, visible_tree
 
@@ -102,8 +104,8 @@ def _has_round(folder: Path) -> bool:
 
 def _is_trial(folder: Path) -> bool:
     """Whether a run was made to choose something, on validation examples."""
-    config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-    return bool(config.get("evaluate", {}).get("part") == "validation")
+    evaluate = _config(folder).get("evaluate")
+    return isinstance(evaluate, dict) and evaluate.get("part") == "validation"
 
 
 def group(runs: Sequence[RunData]) -> list[Group]:
@@ -143,24 +145,60 @@ def _keys(run: RunData) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> RunData:
+    about = folder / "environment.json"
+    environment = _object(about, shapes.ENVIRONMENT)
     try:
-        config = visible_tree(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")))
-        environment = read_json((folder / "environment.json").read_bytes())
-        return RunData(
-            folder=folder,
-            label=folder.name,
-            config=config,
-            rounds=_lines(folder / "rounds.jsonl"),
-            clients=_lines(folder / "clients.jsonl"),
-            split=read_json((folder / "split.json").read_bytes()),
-            environment=environment,
-            task=read_task(environment),
-            finished=(folder / "summary.json").is_file(),
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunFolderError(f"{folder} is no whole run folder: {error}.") from error
+        task = read_task(environment)
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(about, "it describes no task") from error
+    rounds = _lines(folder / "rounds.jsonl", shapes.ROUND)
+    for number, line in enumerate(rounds, start=1):
+        shapes.require_scores(folder / "rounds.jsonl", line, f"line {number}")
+    clients = _lines(folder / "clients.jsonl", shapes.CLIENT)
+    missing = {line["round"] for line in rounds} - {line["round"] for line in clients}
+    if missing:
+        raise damaged(folder / "clients.jsonl", f"it has no client of round {min(missing)}")
+    return RunData(
+        folder=folder,
+        label=folder.name,
+        config=visible_tree(shapes.require_shape(folder / "config.toml", _config(folder), shapes.CONFIG)),
+        rounds=rounds,
+        clients=clients,
+        split=_object(folder / "split.json", shapes.SPLIT),
+        environment=environment,
+        task=task,
+        finished=(folder / "summary.json").is_file(),
+    )
 
 
-def _lines(path: Path) -> list[Line]:
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [read_json(line) for line in whole.splitlines()]
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.toml"
+    try:
+        return tomllib.loads(_bytes(path).decode())
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, "it is no TOML") from error
+
+
+def _object(path: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
+    return _parsed(path, _bytes(path), shape, "it")
+
+
+def _lines(path: Path, shape: Mapping[str, Any]) -> list[Line]:
+    whole, _, _ = _bytes(path).rpartition(b"\n")
+    return [_parsed(path, line, shape, f"line {number}") for number, line in enumerate(whole.splitlines(), start=1)]
+
+
+def _parsed(path: Path, data: bytes, shape: Mapping[str, Any], what: str) -> dict[str, Any]:
+    try:
+        tree = read_json(data)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"{what} is no JSON") from error
+    found: dict[str, Any] = shapes.require_shape(path, tree, shape, what)
+    return found
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunFolderError(f"{path.parent} is no whole run folder: {path.name}: {error.strerror}.") from error

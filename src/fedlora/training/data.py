@@ -74,6 +74,7 @@ def from_files(
     if not path.is_file():
         raise DataError(f"data.path is {str(path)!r}, but there is no such file or folder.")
     rows = read_rows(path)
+    _require_columns(rows, columns, "", path.name)  # before it is cut, so that rows are counted as in the file
     order = numpy_stream(seed, "test part").permutation(len(rows))
     cut = round(len(rows) * test_share)
     test, train = sorted(order[:cut].tolist()), sorted(order[cut:].tolist())
@@ -128,9 +129,8 @@ def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Se
     for part, rows in parts:
         if not rows:
             raise DataError(f"{origin}: the {part} part has no examples.")
-        for column in (columns.text, columns.label, columns.group):
-            if column is not None and (part == "train" or column != columns.group):
-                _require_column(rows, column, part, origin)
+        wanted = columns if part == "train" else replace(columns, group=None)
+        _require_columns(rows, wanted, f" of the {part} part", origin)
     found = sorted({str(row[columns.label]) for row in train})
     names = tuple(labels) if labels else tuple(found)
     for name in names:
@@ -196,15 +196,26 @@ def _texts(rows: Rows, columns: Columns, known: Mapping[str, int], part: Part, o
     return Texts(texts, numpy.array([known[value] for value in values], dtype=numpy.int64), groups)
 
 
-def _require_column(rows: Rows, column: str, part: Part, origin: str) -> None:
+def _require_columns(rows: Rows, columns: Columns, part: str, origin: str) -> None:
+    for column in (columns.text, columns.label, columns.group):
+        if column is not None:
+            _require_column(rows, column, part, origin)
+
+
+def _require_column(rows: Rows, column: str, part: str, origin: str) -> None:
     for number, row in enumerate(rows, start=1):
         if column not in row or row[column] is None:
             there = ", ".join(repr(name) for name in row)
             raise DataError(
-                f"{origin}: row {number} of the {part} part has no column {column!r}; it has {there}. Set "
+                f"{origin}: row {number}{part} has no column {column!r}; it has {there}. Set "
                 f"data.text, data.label or split.column to one of these."
             )
-        _require_whole(str(row[column]), f"{origin}: row {number} of the {part} part, column {column!r},")
+        if isinstance(row[column], Mapping | list | bytes):
+            raise DataError(
+                f"{origin}: row {number}{part} has a {type(row[column]).__name__} in the column {column!r}, expected "
+                f"text: name a column of plain texts or numbers, or unpack this one."
+            )
+        _require_whole(str(row[column]), f"{origin}: row {number}{part}, column {column!r},")
 
 
 def _require_whole(text: str, where: str) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from fedlora.core.seeds import numpy_stream, stream_seed
+from fedlora.errors import ModelError
 from fedlora.training.cache import made_once
 from fedlora.training.data import Dataset, Texts
 
@@ -93,6 +94,9 @@ def generated_base(
         steps: of training, 64 sentences each.
         seed: of its weights and sentences.
         before: called before it is made, which takes minutes; not called where it is there already.
+
+    Raises:
+        ModelError: the cache cannot be written.
     """
 
     def make(folder: Path) -> None:
@@ -101,7 +105,13 @@ def generated_base(
 
     recipe = {"width": width, "layers": layers, "steps": steps, "seed": seed, "version": 2}
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    return made_once(f"{NAME}-base-{name}", make)
+    try:
+        return made_once(f"{NAME}-base-{name}", make)
+    except OSError as error:
+        raise ModelError(
+            f"The generated base cannot be kept: {error.filename} cannot be written ({error.strerror}). Set the "
+            f"environment variable XDG_CACHE_HOME to a folder that can."
+        ) from error
 
 
 def _train_base(width: int, layers: int, steps: int, seed: int, folder: Path) -> None:

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.kinds import Kind
 from fedlora.core.seeds import stream_seed
-from fedlora.errors import ModelError
+from fedlora.errors import FedloraError, ModelError
+from fedlora.training import hub
 from fedlora.training.current_pass import Pass, running
 from fedlora.training.maps import adapt, addition, encoder_of, find_maps, map_shape
 from fedlora.training.memory import require_room
+from fedlora.training.readable import require_tokenizer
 
 
 @dataclass(eq=False)
@@ -134,25 +136,36 @@ def load_base(
         raise ModelError(f"model.base is {name!r}, but that folder holds no model: it has no config.json.")
     if path.is_dir():
         require_room(path, torch.finfo(dtype).bits // 8)
+    absent = not path.exists() and not hub.is_reachable()
+    loading: dict[str, Any] = {"trust_remote_code": False, "local_files_only": absent}
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, **loading)
         _require_classifier(name, config)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **loading)
         if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.pad_token_id is None:
             config.pad_token_id = _padding(name, tokenizer)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "head"))
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                name, config=config, dtype=dtype, output_loading_info=True
+                name, config=config, dtype=dtype, output_loading_info=True, **loading
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except FedloraError:
+        raise
+    except Exception as error:  # files of others, read by code of others: damaged ones end in any of them
+        if absent:
+            raise ModelError(
+                f"model.base is {name!r}, which cannot be loaded for classification: it is no folder here, and the hub "
+                f"cannot be reached. Give a folder, go online once, or, for a first try, set model.base = "
+                f'"generated" with data.source = "generated".'
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"model.base is {name!r}, which cannot be loaded for classification: {first} Give a "
             f"folder with config.json, weights and tokenizer, or a name on a hub that can be reached."
         ) from error
+    require_tokenizer(name, model, tokenizer)
     return make_base(model, tokenizer, path.name, labels, targets=targets, layers=layers, missing=info["missing_keys"])
 
 

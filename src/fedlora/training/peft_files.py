@@ -182,7 +182,17 @@ def read_peft(folder: Path, base: Base, spec: AdapterSpec) -> Adapter:
         ModelError: the folder holds no such adapter, or one of other modules.
     """
     config, tensors = _load(folder, spec.kind)
-    adapter = (_read_vera if spec.kind == "vera" else _read_lora)(config, tensors, spec)
+    try:
+        adapter = (_read_vera if spec.kind == "vera" else _read_lora)(config, tensors, spec)
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, IndexError, re.error) as error:
+        raise _no_adapter(folder, spec.kind, error) from error
+    for name, part in base.head.items():
+        shape = tuple(tensors[f"{_PREFIX}{name}"].shape) if f"{_PREFIX}{name}" in tensors else tuple(part.shape)
+        if shape != tuple(part.shape):
+            raise ModelError(
+                f"The adapter in {folder} has {name} of shape {shape}, but it is {tuple(part.shape)} here: it was "
+                f"trained for other labels, or is damaged."
+            )
     dense = {name: tensors.pop(f"{_PREFIX}{name}").float() for name in base.head if f"{_PREFIX}{name}" in tensors}
     if tensors or not any(adapter.ranks().values()):
         first = min(tensors, default="").removeprefix(_PREFIX)
@@ -192,9 +202,16 @@ def read_peft(folder: Path, base: Base, spec: AdapterSpec) -> Adapter:
 
 
 def read_projection(folder: Path) -> LowRank | None:
-    """VeRA's frozen pair as an adapter's file has it; None of another adapter."""
-    tensors = load_file(folder / WEIGHTS)
-    if "base_model.vera_A" not in tensors:
+    """VeRA's frozen pair as an adapter's file has it; None of another adapter.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS} cannot be read ({error}): put the file back from a copy.") from error
+    if not {"base_model.vera_A", "base_model.vera_B"} <= tensors.keys():
         return None
     return LowRank(tensors["base_model.vera_A"], tensors["base_model.vera_B"])
 
@@ -211,10 +228,14 @@ def _load(folder: Path, kind: Kind) -> tuple[Any, dict[str, Tensor]]:
             raise TypeError
         return config, load_file(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise ModelError(
-            f"adapter.start is {str(folder)!r}, but that is no {kind} adapter of PEFT ({type(error).__name__}): "
-            f"expected a folder with {CONFIG} and {WEIGHTS}."
-        ) from error
+        raise _no_adapter(folder, kind, error) from error
+
+
+def _no_adapter(folder: Path, kind: Kind, error: Exception) -> ModelError:
+    return ModelError(
+        f"adapter.start is {str(folder)!r}, but that is no {kind} adapter of PEFT ({type(error).__name__}): "
+        f"expected a folder with {CONFIG} and {WEIGHTS}."
+    )
 
 
 def _read_lora(config: Any, tensors: dict[str, Tensor], spec: AdapterSpec) -> Adapter:
@@ -228,6 +249,8 @@ def _read_lora(config: Any, tensors: dict[str, Tensor], spec: AdapterSpec) -> Ad
             inputs[module], outputs[module] = torch.zeros(0, d_in), torch.zeros(d_out, 0)
             continue
         A, B = (tensors.pop(key).float() for key in keys)
+        if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
+            raise ModelError(f"adapter.start: the two factors of {module} do not fit together; the file is damaged.")
         if A.shape[1] != d_in or B.shape[0] != d_out:
             raise ModelError(
                 f"adapter.start: {module} maps {A.shape[1]} to {B.shape[0]} there, but {d_in} to {d_out} in this base."

@@ -69,7 +69,7 @@ class ModelSettings:
     name of a model on the Hugging Face hub."""
     task: Literal["classify"] = "classify"
     """What the model is trained for; classify: one label for each text."""
-    max_length: Positive = 128
+    max_length: Annotated[int, Range(at_least=1, at_most=100_000)] = 128
     """Longer texts are cut after this many tokens."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the base's weights."""

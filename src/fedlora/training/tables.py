@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TextIO, cast
@@ -51,7 +52,7 @@ def read_rows(path: Path) -> Rows:
         if kind == "parquet":
             return _read_parquet(data, path.name)
         return _read_text(io.StringIO(data.decode("utf-8-sig"), newline=""), kind, path.name)
-    except (OSError, UnicodeDecodeError, csv.Error, EOFError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError, csv.Error, EOFError, zlib.error) as error:
         raise DataError(f"{path.name} cannot be read as {kind}: {error}.") from error
 
 
@@ -83,8 +84,9 @@ def _read_text(file: TextIO, kind: str, name: str) -> Rows:
 def _line(line: str, number: int, name: str) -> object:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{name}: line {number} is no JSON ({error.msg}); expected one object a line.") from error
+    except (ValueError, RecursionError) as error:  # also of numbers of thousands of digits, of nesting without end
+        told = error.msg if isinstance(error, json.JSONDecodeError) else str(error).partition(":")[0]
+        raise DataError(f"{name}: line {number} is no JSON ({told}); expected one object a line.") from error
 
 
 def _objects(values: object, name: str) -> Rows:

@@ -8,7 +8,7 @@ from fedlora.federation.stages.base import Stage
 from fedlora.federation.stages.clip import Clip
 from fedlora.federation.stages.proximal import FedProx
 from fedlora.federation.stages.server_optimizer import FedAdam, FedAvgM
-from fedlora.methods.files import class_in_file
+from fedlora.methods.files import class_in_file, require_whole
 
 _CLASSES: tuple[type[Stage], ...] = (FedProx, Clip, FedAvgM, FedAdam)
 STAGES: Mapping[str, type[Stage]] = {stage.name: stage for stage in _CLASSES}
@@ -22,7 +22,7 @@ def find_stage(name: str) -> type[Stage]:
         MethodError: there is no such stage, file or class.
     """
     if ":" in name:
-        return class_in_file(name, Stage, "Stage")
+        return require_whole(class_in_file(name, Stage, "Stage"), "Stage")
     if name not in STAGES:
         raise MethodError(f"There is no stage {name!r}: {nearest(name, STAGES)}")
     return STAGES[name]

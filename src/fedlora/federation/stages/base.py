@@ -21,7 +21,9 @@ from typing import ClassVar
 
 from fedlora.core.payload import Payload
 from fedlora.core.rounds import Fit
+from fedlora.core.settings import wrong_number
 from fedlora.core.update import Update
+from fedlora.errors import MethodError
 from fedlora.methods.base import State
 from fedlora.methods.facts import Facts
 
@@ -32,6 +34,11 @@ class Stage:
 
     name: ClassVar[str]
     """What it is called in a config."""
+
+    def __post_init__(self) -> None:
+        wrong = wrong_number(self)
+        if wrong:
+            raise MethodError(f"stage {self.name}.{wrong}")
 
     @property
     def largest_norm(self) -> float | None:

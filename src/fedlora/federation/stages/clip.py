@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from fedlora.core.settings import AboveZero
 from fedlora.core.update import Update
 from fedlora.errors import MethodError
 from fedlora.federation.stages.base import Stage
@@ -21,12 +22,8 @@ class Clip(Stage):
 
     name: ClassVar[str] = "clip"
 
-    norm: float = 1.0
+    norm: AboveZero = 1.0
     """The largest Euclidean norm of a client's change, its head included."""
-
-    def __post_init__(self) -> None:
-        if self.norm <= 0.0:
-            raise MethodError(f"stage clip: norm is {self.norm}; it must be above 0.")
 
     @property
     def largest_norm(self) -> float | None:

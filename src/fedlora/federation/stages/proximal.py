@@ -2,11 +2,11 @@
 """The proximal term: clients that do not stray far from where they started."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from fedlora.core.penalties import Proximal
 from fedlora.core.rounds import Fit
-from fedlora.errors import MethodError
+from fedlora.core.settings import Range
 from fedlora.federation.stages.base import Stage
 from fedlora.methods.facts import Facts
 
@@ -21,12 +21,8 @@ class FedProx(Stage):
 
     name: ClassVar[str] = "fedprox"
 
-    mu: float = 0.01
+    mu: Annotated[float, Range(at_least=0.0)] = 0.01
     """How hard it pulls."""
-
-    def __post_init__(self) -> None:
-        if self.mu < 0.0:
-            raise MethodError(f"stage fedprox: mu is {self.mu}; it must be at least 0.")
 
     def request(self, fit: Fit, facts: Facts) -> Fit:
         """Client: the same training with one penalty more."""

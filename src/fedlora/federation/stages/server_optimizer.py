@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedlora.core.adapter import SIDES
 from fedlora.core.payload import Payload, branch, tensors_at
+from fedlora.core.settings import AboveZero, Share
 from fedlora.core.slots import changed_slots
 from fedlora.errors import MethodError
 from fedlora.federation.stages.base import Stage
@@ -30,12 +31,8 @@ class ServerOptimizer(Stage):
     moments: ClassVar[tuple[str, ...]]
     """What is kept from round to round."""
 
-    lr: float = 1.0
+    lr: AboveZero = 1.0
     """The server's learning rate."""
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0.0:
-            raise MethodError(f"stage {self.name}: lr is {self.lr}; it must be above 0.")
 
     @abstractmethod
     def move(self, change: Tensor, old: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,7 +89,7 @@ class FedAvgM(ServerOptimizer):
     name: ClassVar[str] = "fedavgm"
     moments: ClassVar[tuple[str, ...]] = ("first",)
 
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """How much of the last step is made again."""
 
     def move(self, change: Tensor, old: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -111,13 +108,13 @@ class FedAdam(ServerOptimizer):
     name: ClassVar[str] = "fedadam"
     moments: ClassVar[tuple[str, ...]] = ("first", "second")
 
-    lr: float = 1e-3
+    lr: AboveZero = 1e-3
     """The server's learning rate."""
-    beta1: float = 0.9
+    beta1: Share = 0.9
     """How long the first moment remembers."""
-    beta2: float = 0.99
+    beta2: Share = 0.99
     """How long the second moment remembers."""
-    tau: float = 1e-3
+    tau: AboveZero = 1e-3
     """How adaptive it is: small is more."""
 
     def move(self, change: Tensor, old: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
