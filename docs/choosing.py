@@ -45,9 +45,11 @@ def kinds_of(method):
 
 
 def heads_of(method):
-    """The settings of `adapter.head` that mean under this method what they say."""
-    spec = {head: AdapterSpec({"map": (6, 4)}, 2, 1.0, head=head) for head in get_args(HeadMode)}
-    return tuple(head for head, told in spec.items() if method.facts.head_mode(told) == head)
+    """The settings of `adapter.head`, and what a method makes of them where that is something else."""
+    modes = {
+        head: method.facts.head_mode(AdapterSpec({"map": (6, 4)}, 2, 1.0, head=head)) for head in get_args(HeadMode)
+    }
+    return tuple(head if mode == head else f"{head} (is {mode})" for head, mode in modes.items())
 
 
 def support_table():
@@ -62,8 +64,11 @@ def support_table():
     lines = ["| methods | adapter | head | across real sites |", "|---|---|---|---|"]
     for (kinds, heads, sites), names in groups.items():
         lines.append(f"| {', '.join(names)} | {', '.join(kinds)} | {', '.join(heads)} | {'yes' if sites else 'no'} |")
-    lines += ["", f"Task, for every method: {tasks}. Models, for every method: encoders ({models[0]}) and decoders "
-              f"({models[1]}), each with the classification head of transformers."]
+    lines += [
+        "",
+        f"Task, for every method: {tasks}. Models, for every method: encoders ({models[0]}) and decoders "
+        f"({models[1]}), each with the classification head of transformers.",
+    ]
     return "\n".join(lines)
 
 
@@ -116,4 +121,6 @@ def questions():
         "nothing sent at all": "`local`",
         "a bound from above, all data in one place": "`central`",
     }
-    return "\n".join(["| you need | methods |", "|---|---|", *(f"| {need} | {found} |" for need, found in rows.items())])
+    return "\n".join(
+        ["| you need | methods |", "|---|---|", *(f"| {need} | {found} |" for need, found in rows.items())]
+    )

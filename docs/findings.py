@@ -33,11 +33,14 @@ def span(values, digits=0):
 
 def noise():
     """How far two scores must lie apart to mean anything at all."""
-    examples = measured("study")["2"]["fedit"]["summary"]["global"]["examples"]
-    width = 196 * (0.3 * 0.7 / examples) ** 0.5
+    fedit = measured("study")["2"]["fedit"]["summary"]["global"]
+    examples, share = fedit["examples"], fedit["accuracy"]
+    deviations, level = 1.96, 95
+    width = 100 * deviations * (share * (1 - share) / examples) ** 0.5
     return (
-        f"One seed and {examples} test examples: a score of 30 % has an interval of {width:.1f} points to either side "
-        "(95 %) from the draw of the test examples alone. Another seed draws other clients and moves scores further."
+        f"One seed and {examples} test examples: at a score like FedIT's ({100 * share:.0f} %) the draw of the test examples "
+        f"alone makes an interval of {width:.1f} points to either side (at {level} %). Another seed draws other clients and "
+        "moves scores further."
     )
 
 
@@ -46,7 +49,11 @@ def picture_words():
     two, grid = measured("study")["2"], measured("grid")["0.1"]["runs"]
     drawn = {name: score(two[name]) for name in GLOBAL}
     low_rank = {name: score(run) for name, run in grid.items() if name not in ("full", "central") and score(run)}
-    best, local, fedsa = max(low_rank, key=low_rank.get), score(two["local"], "personal"), score(two["fedsa"], "personal")
+    best, local, fedsa = (
+        max(low_rank, key=low_rank.get),
+        score(two["local"], "personal"),
+        score(two["fedsa"], "personal"),
+    )
     return " ".join(
         [
             claim(
@@ -80,15 +87,19 @@ def study_findings():
     worst = [100 * run["summary"]["personal"]["worst_tenth"] for run in padded]
     mean = [score(run, "personal") for run in padded]
     news = measured("replication-agnews")
-    news = [100 * news[f"{key}"] for key in ("rank-20 client before aggregation", "after zero padding", "after replication")]
+    news = [
+        100 * news[f"{key}"] for key in ("rank-20 client before aggregation", "after zero padding", "after replication")
+    ]
     own = {name: score(two[name], "personal") for name in ("fedsa", "local")}
     low = {name: 100 * first[name]["summary"]["personal"]["mean"] for name in ("fedsa", "local")}
     up = [two[name]["summary"]["bytes_up"] for name in ("ffa", "rolora", "fedit")]
     return bullets(
         claim(
-            early["lora-a2"] > max(others) and end["lora-a2"] > max(others_end) and early_one["lora-a2"] > max(
-                early_one[name] for name in rest
-            ) and end_one["lora-a2"] - max(end_one[name] for name in rest) < 1 and score(grid["flora"]) > end["lora-a2"],
+            early["lora-a2"] > max(others)
+            and end["lora-a2"] > max(others_end)
+            and early_one["lora-a2"] > max(early_one[name] for name in rest)
+            and end_one["lora-a2"] - max(end_one[name] for name in rest) < 1
+            and score(grid["flora"]) > end["lora-a2"],
             "**LoRA-A2 is ahead of the other global methods of this table early, and at budget 2 to the end** (not of "
             f"all: [the grid](grid.md) has FLoRA at {score(grid['flora']):.1f} % in this setting). At 2 it has "
             f"{early['lora-a2']:.0f} % after three rounds where the others have {span(others)} %, and "
@@ -98,7 +109,9 @@ def study_findings():
             f"that changed go to every client, {size(a2)} against {size(min(down))} to {size(max(down))}.",
         ),
         claim(
-            end_one["fedit"] > end["fedit"] and end_one["flexlora"] > end["flexlora"] and end_one["ffa"] < end["ffa"]
+            end_one["fedit"] > end["fedit"]
+            and end_one["flexlora"] > end["flexlora"]
+            and end_one["ffa"] < end["ffa"]
             and end_one["rolora"] < end["rolora"],
             "**Low rank does not collapse where both sides train.** FedIT and FlexLoRA at rank 1 are as good as at rank "
             f"2, FedSA loses {own['fedsa'] - score(one['fedsa'], 'personal'):.0f} points. FFA-LoRA falls from "
@@ -159,7 +172,8 @@ def grid_findings():
             f"{at_hard['fair']:.0f} % (LoRA-FAIR) and {span([at_hard[name] for name in ranked[3:]])} % of the others.",
         ),
         claim(
-            common[0]["lora-a2"] - max(common[0]["ffa"], common[0]["fedsvd"]) < 2 and common[1]["lora-a2"] < common[1]["ffa"],
+            common[0]["lora-a2"] - max(common[0]["ffa"], common[0]["fedsvd"]) < 2
+            and common[1]["lora-a2"] < common[1]["ffa"],
             "**Per byte sent up it does not**: at the common upload it stands level with the one-sided methods at "
             f"Dirichlet(0.01), {common[0]['lora-a2']:.1f} % against {common[0]['ffa']:.1f} % of FFA-LoRA and "
             f"{common[0]['fedsvd']:.1f} % of FedSVD, and behind them at Dirichlet(0.1), {common[1]['lora-a2']:.1f} "
@@ -204,7 +218,8 @@ def concepts_findings():
     chance = 100 / 25
     return bullets(
         claim(
-            min(shared[name] for name in lora) > shared["fedit"] and shared["local"] > max(shared[name] for name in lora)
+            min(shared[name] for name in lora) > shared["fedit"]
+            and shared["local"] > max(shared[name] for name in lora)
             and shared["fedsa, A shared"] > shared["fedsa, B shared"],
             "**Where the shared part has to undo a client's own numbering, FedSA is ahead of FedIT** "
             f"({span([shared[name] for name in lora])} % against {shared['fedit']:.0f} %, {chance:.0f} % by chance), and "
@@ -233,7 +248,10 @@ def _forms(found):
 
 def profiles_findings():
     """Budgets that differ."""
-    found = {name: {key: 100 * run["global"]["accuracy"] for key, run in runs.items()} for name, runs in measured("profiles").items()}
+    found = {
+        name: {key: 100 * run["global"]["accuracy"] for key, run in runs.items()}
+        for name, runs in measured("profiles").items()
+    }
     lead = all(max(runs, key=runs.get) == "hetlora" for runs in found.values())
     gap = [runs["hetlora"] - runs["lora-a2"] for runs in found.values()]
     rates = [run["lora-a2"]["lr"] for run in measured("profiles").values()]

@@ -145,7 +145,12 @@ def methods_page():
     lines += ["*Exact: update* means that the change of the global model is the weighted mean of the clients' changes;"]
     lines += ["*before truncation*, that the weighted mean of products is formed and then cut to the best of its rank."]
     lines += ["", "## What works with what", "", choosing.support_table()]
-    lines += ["", "## Which method when, by facts", "", "None of this needs a study; what does is [accuracy](study.md)."]
+    lines += [
+        "",
+        "## Which method when, by facts",
+        "",
+        "None of this needs a study; what does is [accuracy](study.md).",
+    ]
     lines += ["", choosing.questions(), "", block("facts", choosing.choice_table()), "", BYTES]
     lines += ["", "## Measured", ""]
     lines += [

@@ -19,7 +19,7 @@ PAGES = {
     "examples/quickstart.ipynb": "quickstart.md",
 }
 """Path in the repository -> path on the site, of what lies outside docs/."""
-_LINK = re.compile(r"(\]\()([^)#\s]+)([)#])")
+_LINK = re.compile(r"(\]\()((?!\w+:)[^)#\s]+)([)#])")
 _FENCE = re.compile(r"```.*?```", flags=re.S)
 
 
@@ -38,7 +38,7 @@ def repository_path(page):
 def linked(text, page):
     """Path in the repository of every file that a page links to."""
     folder = posixpath.dirname(repository_path(page))
-    targets = [found[2] for found in _LINK.finditer(_FENCE.sub("", text)) if "://" not in found[2]]
+    targets = [found[2] for found in _LINK.finditer(_FENCE.sub("", text))]
     return {posixpath.normpath(posixpath.join(folder, target)) for target in targets}
 
 
@@ -47,8 +47,6 @@ def relinked(text, page):
     folder = posixpath.dirname(repository_path(page))
 
     def moved(found):
-        if "://" in found[2]:
-            return found[0]
         place = site_path(posixpath.normpath(posixpath.join(folder, found[2])))
         return found[1] + posixpath.relpath(place, posixpath.dirname(page) or ".") + found[3]
 
@@ -79,6 +77,14 @@ def source_of(path):
     """The Markdown of a file of the repository."""
     whole = ROOT / path
     return notebook(whole) if whole.suffix == ".ipynb" else whole.read_text(encoding="utf-8")
+
+
+def on_config(config):
+    """The methods' pages, one by one, where the navigation has `Each method`."""
+    pages = [{page.stem: f"methods/{page.name}"} for page in sorted((ROOT / "docs" / "methods").glob("*.md"))]
+    (methods,) = [entry["Methods"] for entry in config.nav if "Methods" in entry]
+    methods[:] = [{"Each method": pages} if "Each method" in entry else entry for entry in methods]
+    return config
 
 
 def on_files(files, config):

@@ -10,15 +10,15 @@ def trainers_words():
     found = measured("trainers")
     best = {shape: found[shape]["ways"]["workers"] for shape in ("qv", "six", "lora-a2")}
     loop, kernels = found["qv"]["ways"]["peft"], found["qv"]["kernels"]
-    share = loop["share_of_matrix_rate"]
+    share, factor = loop["share_of_matrix_rate"], 3
     kinds = ("attention", "layer norm", "GELU", "copies and concatenation")
     other = sum(kernels[kind] for kind in kinds)
     return claim(
-        3 * share > 0.85 and best["qv"]["share_of_matrix_rate"] > 0.6,
+        factor * share > 0.85 and best["qv"]["share_of_matrix_rate"] > 0.6,
         f"So {best['qv']['times_flower']:.2f} times Flower and {best['qv']['times_peft']:.2f} times the PEFT loop for query "
         f"and value, {best['six']['times_flower']:.2f} and {best['six']['times_peft']:.2f} for all six maps, "
         f"{best['lora-a2']['times_peft']:.2f} times the loop for LoRA-A2's whole round. The loop itself runs at "
-        f"{100 * share:.0f} % of the matrix rate on this machine, so three times its speed would be {300 * share:.0f} %: out "
+        f"{100 * share:.0f} % of the matrix rate on this machine, so {factor} times its speed would be {100 * factor * share:.0f} %: out "
         "of reach while attention, norms, GELU and copies are not matrix products. What is left of the time is those "
         f"({100 * other:.0f} %) and everything that is no kernel ({100 * kernels['everything else, Python too']:.0f} %).",
     )
@@ -52,10 +52,16 @@ def losses_words():
     found = measured("losses")
     runs = {run["method"]: run for run in found["runs"]}
     first = found["runs"][0]
-    done, away = first["harmed"]["done"], sum(n for kind, n in first["absent"]["statuses"].items() if kind != "accepted")
+    done, away = (
+        first["harmed"]["done"],
+        sum(n for kind, n in first["absent"]["statuses"].items() if kind != "accepted"),
+    )
     same = all(run["server state of harmed = of absent, bit for bit"] for run in runs.values())
-    score = {(name, case): 100 * runs[name][case][part] for name, part in (("lora-a2", "global"), ("fedsa", "personal"))
-             for case in ("harmed", "none")}
+    score = {
+        (name, case): 100 * runs[name][case][part]
+        for name, part in (("lora-a2", "global"), ("fedsa", "personal"))
+        for case in ("harmed", "none")
+    }
     return claim(
         same and sum(done.values()) - done["twice"] == away,
         f"{found['sites']} sites, {found['rounds']} rounds of the generated task, {sum(done.values())} of "

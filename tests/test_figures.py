@@ -19,14 +19,16 @@ import blocks
 import findings
 import generate
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
 WORDS = r"one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|fifty|a\ hundred|several|a\ few|some"
 UNITS = r"points?|times|bytes|milliseconds?|seconds?|minutes?|hours?|days?"
 FIGURE = re.compile(
     rf"""(?<![\w.]) (?:
       \d[\d.,]* \s? (?: % | per\ cent | -?fold\b | x\b | (?:{UNITS})\b | [kMGT]i?B\b | B\b | [mnuµ]?s\b | [kMGT]?FLOP | examples\b\ (?:a|per)\b )
     | (?:{WORDS})\ (?: per\ cent | points? | times | (?:milli)?seconds? | minutes? | hours? ) \b
-    | (?:twice|half) \ (?:as|of|the)\b
+    | twice\ as\b | half\ of\b
     | \d+\.\d+ (?![\w.])
     | \d+ \ against \ \d+
     )""",
@@ -40,9 +42,11 @@ DEFINITIONS = (
 """Names with numbers in them."""
 LIMITS = {
     "docs/deploy.md": ("after ten seconds", "three times the slowest answer", "at least 30 seconds"),
-    "docs/config.md": ("three times the slowest answer",),
+    "docs/gpu.md": ("within 8 minutes",),
+    "docs/speed.md": ("4 FLOP a frozen weight and token",),
+    "docs/config.md": ("three times the slowest answer", "0.1 leaves most clients a few labels"),
 }
-"""Page -> what it says of limits that the software keeps, and of what it does so many times. Nothing measured belongs here."""
+"""Page -> what it says of limits that the software keeps, of values of a key, and of how something is counted. Nothing measured belongs here."""
 
 
 def prose(text):
@@ -106,8 +110,11 @@ def test_a_definition_is_no_figure(sentence):
 def test_what_makes_blocks_reads_figures_and_does_not_write_them(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
     told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
-    texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in told]
-    assert [(text.lineno, figures(text.value)) for text in texts if figures(text.value)] == []
+    texts = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in told
+    ]
+    sentences = [text for text in texts if " " in text.value]  # the others are keys and colours
+    assert [(text.lineno, figures(text.value)) for text in sentences if figures(text.value)] == []
 
 
 PLACES = [(page, name) for page, makers in generate.BLOCKS.items() for name in makers]

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -22,7 +21,9 @@ pytestmark = pytest.mark.slow
 def command(*words, cwd, env=None):
     """Run something outside the checkout; returns what it printed."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | (env or {})
-    done = subprocess.run([str(word) for word in words], cwd=cwd, env=clean, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(word) for word in words], cwd=cwd, env=clean, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -42,13 +43,16 @@ def fresh(tmp_path):
     venv.create(tmp_path / "env", with_pip=True)
     (packages,) = (tmp_path / "env").glob("lib/python*/site-packages")
     # Paths named in a .pth file are added as they are: a checkout that is installed there for editing is not seen.
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "others.pth").write_text("\n".join(others) + "\n", encoding="utf-8")
     return tmp_path / "env" / "bin"
 
 
 def installed(programs, what, cwd):
     """Install, and where the package then is."""
-    command(programs / "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed", what, cwd=cwd)
+    command(
+        programs / "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed", what, cwd=cwd
+    )
     where = Path(command(programs / "python", "-c", "import fedlora; print(fedlora.__file__)", cwd=cwd).strip())
     assert programs.parent in where.parents
     return where.parent

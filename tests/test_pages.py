@@ -110,4 +110,6 @@ def test_the_notebook_runs_and_says_what_it_says(tmp_path):
 def printed(cell):
     """The text that a cell printed or showed."""
     outputs = cell.get("outputs", ())
-    return "".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs if out.output_type != "error")
+    return "".join(
+        out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs if out.output_type != "error"
+    )
