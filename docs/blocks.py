@@ -7,7 +7,7 @@ Makers = Mapping[str, Callable[[], str]]
 _BLOCK = re.compile(r"<!-- ([\w-]+) -->\n(.*?)<!-- /\1 -->", flags=re.S)
 
 
-class Unfounded(Exception):
+class UnfoundedError(Exception):
     """The results do not say what a sentence says of them."""
 
 
@@ -15,10 +15,10 @@ def claim(holds: bool, sentence: str) -> str:
     """A sentence about results, if they say so: an order of methods is stated together with its test.
 
     Raises:
-        Unfounded: they do not, so that the sentence has to be written anew.
+        UnfoundedError: they do not, so that the sentence has to be written anew.
     """
     if not holds:
-        raise Unfounded(f"the results do not say any more: {sentence}")
+        raise UnfoundedError(f"the results do not say any more: {sentence}")
     return sentence
 
 

@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from results import measured
-
 from fedlora.core.adapter import AdapterSpec, HeadMode
 from fedlora.core.kinds import Kind
 from fedlora.core.rounds import Client
@@ -13,6 +11,7 @@ from fedlora.errors import MethodError
 from fedlora.methods import BUILT_IN
 from fedlora.report.tables import size
 from fedlora.training.settings import ModelSettings
+from results import measured
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "training"))
 from tiny_models import DECODERS, ENCODERS  # the architectures that the tests train

@@ -17,7 +17,6 @@ import results
 import round_picture
 import speeds
 from blocks import filled
-
 from fedlora.methods import BUILT_IN
 
 ROOT = Path(__file__).parents[1]

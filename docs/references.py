@@ -8,8 +8,6 @@ from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hin
 import choosing
 import results
 from blocks import block
-from results import WHEN, measured
-
 from fedlora.app.config import Config
 from fedlora.app.describe import describe, fields_of, sections
 from fedlora.app.sections import keys
@@ -18,6 +16,7 @@ from fedlora.deploy.config import SiteConfig
 from fedlora.federation.stages import STAGES
 from fedlora.methods import BUILT_IN
 from fedlora.report.tables import size
+from results import WHEN, measured
 
 MADE = "<!-- made by docs/generate.py; do not edit -->\n"
 BYTES = (

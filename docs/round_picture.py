@@ -2,6 +2,7 @@
 
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
 from results import svg
 
 

@@ -1,8 +1,7 @@
 """What the pages say of speed, memory and lost updates."""
 
-from results import measured
-
 from blocks import claim
+from results import measured
 
 
 def trainers_words():

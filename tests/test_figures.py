@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs"))
 import blocks
 import findings
 import generate
+
+ROOT = Path(__file__).parents[1]
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
     (ROOT / "docs").rglob("*.md")
@@ -151,5 +151,5 @@ def test_a_sentence_that_the_results_do_not_bear_out_is_not_written(monkeypatch)
     runs = found["0.1"]["runs"]
     runs["flora"], runs["lora-a2"] = runs["lora-a2"], runs["flora"]
     monkeypatch.setattr(findings, "measured", lambda name: found if name == "grid" else generate.results.measured(name))
-    with pytest.raises(blocks.Unfounded, match="FLoRA"):
+    with pytest.raises(blocks.UnfoundedError, match="FLoRA"):
         findings.grid_findings()

@@ -69,7 +69,7 @@ def test_the_wheel_has_what_it_needs_and_nothing_else(built):
 def test_archive_and_repository_install(kind, built, fresh, tmp_path):
     if kind == "git" and not (shutil.which("git") and (ROOT / ".git").exists()):
         pytest.skip("this is no clone")
-    what = f"fedlora @ git+file://{ROOT}" if kind == "git" else next(built.glob("*.tar.gz"))
+    what = f"git+file://{ROOT}" if kind == "git" else next(built.glob("*.tar.gz"))
     assert (installed(fresh, what, tmp_path) / "methods" / "fedit.py").is_file()
     assert "compare" in command(fresh / "fedlora", "--help", cwd=tmp_path)
 
