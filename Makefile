@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test slow check docs bench bench-gpu format clean
+.PHONY: help install demo deploy-demo test slow check docs site bench bench-gpu format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +30,7 @@ test: install  ## linters, types and all quick tests
 	$(BIN)/python -m pytest
 
 slow: install  ## the tests that take minutes
+	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed -e ".[docs]"
 	$(BIN)/python -m pytest -m slow
 
 check: install  ## ruff and mypy
@@ -53,6 +54,10 @@ bench-gpu: install  ## the cohort trainer on a GPU against stock PEFT, within 8 
 
 docs: install  ## write what the docs take from the code
 	$(BIN)/python docs/generate.py
+
+site: install  ## build the documentation site into build/site; warnings are errors
+	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed -e ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 format: install  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

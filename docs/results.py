@@ -214,12 +214,3 @@ def svg(figure):
         figure.patch.set_facecolor("white")
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return stream.getvalue()
-
-
-TABLES = {
-    "study": {"table": study_table},
-    "grid": {"moderate": lambda: grid_table("0.1"), "extreme": lambda: grid_table("0.01")},
-    "heterogeneity": {"concepts": concepts_table, "profiles": profiles_table},
-    "speed": {"trainers": trainers_table, "kernels": kernels_table, "memory": memory_table},
-}
-"""Page -> mark -> what stands there."""

@@ -60,9 +60,9 @@ def pad(pair: LowRank, rank: int) -> LowRank:
 
 
 def stack(schema: Sequence[tuple[float, LowRank]]) -> LowRank:
-    """One pair whose product is the weighted sum of the schema' products.
+    """One pair whose product is the weighted sum of these pairs' products.
 
-    sum_k w_k B_k A_k = [B_1, B_2, ...] [w_1 A_1; w_2 A_2; ...]; its rank is the sum of the ranks.
+    `sum_k w_k B_k A_k = [B_1, B_2, ...] [w_1 A_1; w_2 A_2; ...]`; its rank is the sum of the ranks.
     """
     A = torch.cat([weight * pair.A for weight, pair in schema])  # (R, d_in)
     B = torch.cat([pair.B for _, pair in schema], dim=1)  # (d_out, R)

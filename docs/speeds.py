@@ -1,0 +1,84 @@
+"""What the pages say of speed, memory and lost updates."""
+
+from blocks import claim
+from results import measured
+
+
+def trainers_words():
+    """What the table of trainers and the kernels' shares come to."""
+    found = measured("trainers")
+    best = {shape: found[shape]["ways"]["workers"] for shape in ("qv", "six", "lora-a2")}
+    loop, kernels = found["qv"]["ways"]["peft"], found["qv"]["kernels"]
+    share, factor = loop["share_of_matrix_rate"], 3
+    kinds = ("attention", "layer norm", "GELU", "copies and concatenation")
+    other = sum(kernels[kind] for kind in kinds)
+    return claim(
+        factor * share > 0.85 and best["qv"]["share_of_matrix_rate"] > 0.6,
+        f"So {best['qv']['times_flower']:.2f} times Flower and {best['qv']['times_peft']:.2f} times the PEFT loop for query "
+        f"and value, {best['six']['times_flower']:.2f} and {best['six']['times_peft']:.2f} for all six maps, "
+        f"{best['lora-a2']['times_peft']:.2f} times the loop for LoRA-A2's whole round. The loop itself runs at "
+        f"{100 * share:.0f} % of the matrix rate on this machine, so {factor} times its speed would be {100 * factor * share:.0f} %: out "
+        "of reach while attention, norms, GELU and copies are not matrix products. What is left of the time is those "
+        f"({100 * other:.0f} %) and everything that is no kernel ({100 * kernels['everything else, Python too']:.0f} %).",
+    )
+
+
+def curves_words():
+    """What the four curves of cost show."""
+    curves = measured("curves")["curves"]
+    clients, rank = curves["clients"], curves["rank"]
+    passes = curves["clients per pass"]
+    spread = max(clients.values()) / min(clients.values())
+    growth = {pair: curves["length"][pair[1]] / curves["length"][pair[0]] for pair in (("16", "128"), ("128", "512"))}
+    return claim(
+        clients["10000"] < 1.1 * clients["10"] and min(passes, key=passes.get) in "24" and growth["128", "512"] > 4,
+        f"Cost per client does not grow with how many there are (the dearest of the four is {spread:.2f} times the cheapest, "
+        f"and 10,000 cost {clients['10000'] / clients['10']:.2f} times what 10 do, each); rank 64 costs "
+        f"{100 * (rank['64'] / rank['1'] - 1):.0f} % more than rank 1; from 16 to 128 tokens a text cost grows "
+        f"{growth['16', '128']:.1f}-fold, from 128 to 512 {growth['128', '512']:.1f}-fold, since attention begins to count.",
+    )
+
+
+def memory_words():
+    """How memory grows over rounds."""
+    rounds = [found["resident_mb"] for found in measured("memory")["rounds"].values()]
+    grown = [1000 * (run["500"] - run["50"]) / 450 for run in rounds]
+    return f"Over rounds it grows by {min(grown):.0f} to {max(grown):.0f} kB each."
+
+
+def losses_words():
+    """What lost updates cost."""
+    found = measured("losses")
+    runs = {run["method"]: run for run in found["runs"]}
+    first = found["runs"][0]
+    done, away = (
+        first["harmed"]["done"],
+        sum(n for kind, n in first["absent"]["statuses"].items() if kind != "accepted"),
+    )
+    same = all(run["server state of harmed = of absent, bit for bit"] for run in runs.values())
+    score = {
+        (name, case): 100 * runs[name][case][part]
+        for name, part in (("lora-a2", "global"), ("fedsa", "personal"))
+        for case in ("harmed", "none")
+    }
+    return claim(
+        same and sum(done.values()) - done["twice"] == away,
+        f"{found['sites']} sites, {found['rounds']} rounds of the generated task, {sum(done.values())} of "
+        f"{found['sites'] * found['rounds']} updates lost, late, sent twice or damaged "
+        "([losses.py](../benchmarks/losses.py), [figures](../benchmarks/results/losses.json)): the server's state is the "
+        f"same, bit for bit, as that of the run in which the same {away} were never reached ({done['twice']} came twice and "
+        f"were counted once). Accuracy {score['lora-a2', 'harmed']:.1f} % against {score['lora-a2', 'none']:.1f} % "
+        f"undisturbed for LoRA-A2 (global), {score['fedsa', 'harmed']:.1f} % against {score['fedsa', 'none']:.1f} % for "
+        "FedSA-LoRA (mean of the personal ones): one seed, so noise.",
+    )
+
+
+def speed_in_short():
+    """The README's sentence on speed."""
+    best = measured("trainers")["qv"]["ways"]["workers"]
+    return (
+        "Local training runs on packed sequences, a worker a core: "
+        f"{best['times_flower']:.1f} times as fast as Flower's simulation with stock PEFT and {best['times_peft']:.1f} times "
+        "as fast as a loop over stock PEFT with dynamic padding, at the same loss, on two cores and for one shape of work "
+        "([speed](docs/speed.md) has the others)."
+    )
