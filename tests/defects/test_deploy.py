@@ -4,7 +4,6 @@ import json
 import os
 import re
 import resource
-import select
 import signal
 import socket
 import subprocess
@@ -45,28 +44,33 @@ def site_file(small, tmp_path):
 
 
 @pytest.fixture
-def start():
-    """Starts `fedlora site FILE` and waits until it is ready; the second value is what it has said."""
+def start(tmp_path):
+    """Starts `fedlora site FILE`, and waits until it is ready; what it says goes to a file."""
     begun = []
 
     def begin(path, wait=True, **options):
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        env, log = {**os.environ, "OMP_NUM_THREADS": "1"}, tmp_path / f"site-{len(begun)}.log"
         line = [sys.executable, "-m", "fedlora.cli", "site", str(path)]
-        process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, **options
-        )
+        with log.open("wb") as file:
+            process = subprocess.Popen(line, stdout=file, stderr=file, env=env, **options)
         begun.append(process)
         if wait:
-            assert select.select([process.stdout], [], [], 120)[0], "the site did not get ready"
-            ready = process.stdout.readline()
-            assert "is ready at" in ready, ready + process.stdout.read()
-        return process
+            wait_until(lambda: "is ready at" in log.read_text() or process.poll() is not None)
+            assert process.poll() is None, log.read_text()
+        return process, log
 
     yield begin
     for process in begun:
         process.kill()
         process.wait()
-        process.stdout.close()
+
+
+def wait_until(done, patience=120):
+    """Until something is so."""
+    until = time.monotonic() + patience
+    while not done():
+        assert time.monotonic() < until, "it does not happen"
+        time.sleep(0.1)
 
 
 def free_port():
@@ -84,7 +88,7 @@ def greets(port):
 @pytest.mark.defect("S9")
 def test_connections_without_the_key_do_not_end_the_site(site_file, start):
     port, files = free_port(), 256
-    process = start(
+    process, _ = start(
         site_file(address=f"127.0.0.1:{port}"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
     )
@@ -105,36 +109,35 @@ def test_connections_without_the_key_do_not_end_the_site(site_file, start):
 def test_a_file_that_is_no_socket_is_not_removed(site_file, start, tmp_path):
     precious = tmp_path / "precious.txt"
     precious.write_text("years of work")
-    process = start(site_file(address=str(precious)), wait=False)
-    until = time.monotonic() + 120
-    while process.poll() is None and precious.is_file() and time.monotonic() < until:
-        time.sleep(0.1)
+    process, log = start(site_file(address=str(precious)), wait=False)
+    wait_until(lambda: process.poll() is not None or not precious.is_file())
     assert precious.is_file()
     assert precious.read_text() == "years of work"
     assert process.wait(30) == 2
-    assert "no socket" in process.stdout.read()
+    assert "no socket" in log.read_text()
 
 
 @pytest.mark.defect("H8")
 def test_a_site_that_is_asked_to_stop_ends_well(site_file, start):
-    process = start(site_file())
+    process, _ = start(site_file())
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
 
 
 @pytest.mark.defect("H8")
 def test_a_sites_lines_have_the_time(site_file, start):
-    process = start(site_file(), wait=False)
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", process.stdout.readline())
+    _, log = start(site_file())
+    (ready,) = [line for line in log.read_text().splitlines() if "is ready at" in line]
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", ready)
 
 
 @pytest.mark.defect("H10")
 def test_a_second_process_of_a_site_is_told_of_its_folder(site_file, start):
     path = site_file()
     start(path)
-    second = start(path, wait=False)
-    said = second.stdout.read()
+    second, log = start(path, wait=False)
     assert second.wait(120) == 2
+    said = log.read_text()
     assert "--out" not in said
     assert "site.folder" in said
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedlora.app.results import summarise
 from fedlora.core.payload import cast_floats
 from fedlora.core.rounds import Order
 from fedlora.deploy.config import build_site, read_site, site_client
@@ -61,7 +62,9 @@ class Asking:
     def finish(self, run):
         self.count += 1
         order = order_of(self.site, "evaluate")
-        message = FinishMessage(order, (self.session, self.count), run, self.site._digest, {"rounds": 1})
+        message = FinishMessage(
+            order, (self.session, self.count), run, self.site._digest, summarise(self.site._simulation, [])
+        )
         return decode_answer(self.site.answer(encode(message).data))
 
 
