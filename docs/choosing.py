@@ -24,6 +24,7 @@ ARCHITECTURES = {
 SEES = {
     "slot sums": "each upload; sums of A and of B would be enough",
     "product sums": "each upload; sums of B A would be enough",
+    "slot and product sums": "each upload; sums of A, of B and of B A would be enough",
     "individual": "each upload, and needs it",
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import tomli_w
 from loopback.processes import Loopback, free_port
 
-from fedlora.deploy.connection import new_key
+from fedlora.deploy.sockets import new_key
 from fedlora.training.generated import generated_base, generated_dataset
 
 RANKS = {"ash": 1, "birch": 2, "cedar": 4}
@@ -83,8 +83,9 @@ def main():
             run = own.run({"config": str(folder / f"{method}.toml"), "out": str(folder / method)})
             try:
                 for line in run.stdout:
-                    if line.startswith(("round", "fedlora:", "done:", method)):
-                        print(line.rstrip(), flush=True)
+                    said = line.split(" ", 2)[-1]  # after date and time
+                    if said.startswith(("round", "fedlora:", "done:", "site ", method)):
+                        print(said.rstrip(), flush=True)
             finally:
                 run.terminate()
                 run.wait()

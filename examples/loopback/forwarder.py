@@ -3,7 +3,7 @@
 
     python examples/loopback/forwarder.py LISTEN SUPERLINK CERTIFICATE KEY AUTHORITY
 
-What it refuses is what `examples/flower/nginx.conf` refuses; a deployment takes nginx. It needs only what Flower
+What it refuses is what `deploy/flower/app/nginx.conf` refuses; a deployment takes nginx. It needs only what Flower
 brings along.
 """
 

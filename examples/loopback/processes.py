@@ -20,13 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from fedlora.deploy.app_files import APP
 from fedlora.errors import FedloraError
 
 from .credentials import make_authority, make_certificate, make_node_key, make_signing_key
 from .proxies import ProxyEnds, forwarder
 
-APP = Path(__file__).parents[1] / "flower"
-"""The Flower app of a checkout."""
 _POLITE = 10.0
 _UMASK = 0o077
 _SIGNED_APP = [sys.executable, "-m", "fedlora.deploy.flower.signed_app"]

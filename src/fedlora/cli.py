@@ -240,11 +240,22 @@ def site(
 ) -> None:
     """Be a site of a deployed federation: hold base, data and private memory, and answer until stopped."""
     from fedlora.app.progress import quiet_libraries
-    from fedlora.deploy.site import run_site
+    from fedlora.deploy.resident import run_site
 
     quiet_libraries()
     with _interruptible("what the site keeps is on its disk"):
-        run_site(config, lambda line: print(line, flush=True))
+        run_site(config)
+
+
+@app.command(name="deploy-app")
+def deploy_app(
+    folder: Annotated[Path, typer.Argument(help="Where the app goes; must be empty or not there.")],
+) -> None:
+    """Write out the Flower app of a deployed federation, to build and sign, and the proxy's configuration."""
+    from fedlora.deploy.app_files import write_app
+
+    written = ", ".join(path.name for path in write_app(folder))
+    typer.echo(f"{folder}: {written}. Next: flwr build --app {folder}; see docs/deploy.md.")
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from fedlora.app.run import Run
 from fedlora.core.payload import to_bytes
 from fedlora.core.rounds import Client
 from fedlora.deploy.config import build_site, read_site
-from fedlora.deploy.connection import new_key, open_socket, read_key, serve_bytes
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site
+from fedlora.deploy.sockets import new_key, open_socket, read_key, serve_bytes
 from fedlora.methods import BUILT_IN
 from fedlora.training.generated import generated_dataset
 

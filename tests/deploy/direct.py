@@ -6,7 +6,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from fedlora.deploy.connection import GRACE, Arrival, PeerError, ask
+from fedlora.deploy.connection import GRACE, Arrival
+from fedlora.deploy.sockets import PeerError, ask
 
 
 class DirectConnection:

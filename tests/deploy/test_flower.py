@@ -11,7 +11,7 @@ from examples.loopback.processes import Loopback
 from tests.deploy.conftest import RANKS, journal_state, lines
 
 from fedlora.deploy.config import read_site
-from fedlora.deploy.connection import new_key
+from fedlora.deploy.sockets import new_key
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install fedlora[flower]")
 pytestmark = pytest.mark.slow

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fedlora.deploy.app_files import write_app
+
 pytest.importorskip("flwr", reason="Flower is not installed: pip install fedlora[flower]")
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -67,7 +69,7 @@ def test_processes_that_hold_secrets_make_files_for_their_user_alone():
 def test_nginx_takes_the_guides_configuration(tmp_path):
     keys = next(block for block in BLOCKS if "-out server.crt" in block)
     subprocess.run(["sh", "-e", "-c", keys], cwd=tmp_path, check=True, capture_output=True)
-    shutil.copytree(ROOT / "examples" / "flower", tmp_path / "examples" / "flower")
+    write_app(tmp_path / "app")
     (fill,) = (line for line in GUIDE.splitlines() if line.startswith("sed "))
     subprocess.run(["sh", "-e", "-c", fill.replace("/srv/federation", str(tmp_path))], cwd=tmp_path, check=True)
     filled = (tmp_path / "nginx.conf").read_text()

@@ -13,8 +13,8 @@ from tests.deploy.conftest import journal_state, lines
 from tests.deploy.direct import DirectConnection
 
 from fedlora.deploy.config import read_site
-from fedlora.deploy.connection import read_key
 from fedlora.deploy.server import run_server
+from fedlora.deploy.sockets import read_key
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +91,7 @@ from tests.deploy.direct import DirectConnection
 from fedlora.app.config import read_config
 from fedlora.deploy.server import run_server
 from fedlora.deploy.config import read_site
-from fedlora.deploy.connection import read_key
+from fedlora.deploy.sockets import read_key
 
 config, out, resume, *sites = sys.argv[1:]
 own = [read_site(Path(site)).site for site in sites]

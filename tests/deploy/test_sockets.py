@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fedlora.deploy.connection import PeerError, ask, new_key, open_socket, parse_address, serve_bytes
+from fedlora.deploy.sockets import PeerError, ask, new_key, open_socket, parse_address, serve_bytes
 from fedlora.errors import ConfigError, PayloadError
 from fedlora.federation.frame import Frame, decode_frame, encode_frame
 

@@ -12,7 +12,8 @@ from tests.deploy.test_harm import Harmful, run, statuses, told
 from fedlora.core.metrics import Score
 from fedlora.core.rounds import Client, Order, Reply
 from fedlora.deploy.connection import Arrival
-from fedlora.errors import ConfigError, FedloraError, PayloadError
+from fedlora.deploy.remote import AbsentError
+from fedlora.errors import FedloraError, PayloadError
 from fedlora.federation.frame import Frame, decode_frame, encode_frame, pack
 from fedlora.federation.validate import received, validate_reply
 from fedlora.federation.wire import (
@@ -213,7 +214,7 @@ def test_a_site_cannot_count_for_more_than_was_agreed(world, threads, tmp_path):
         return [Arrival(arrival.node, arrival.ticket, encode_frame(told_more).data)]
 
     sentence = r"Site birch is refused: .* 1000000000000 training examples, more than deploy.most_examples \(100000\)"
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(AbsentError, match=sentence):
         run(own, tmp_path / "out", Harmful(own, arrives=inflate))
 
 
@@ -241,5 +242,5 @@ def test_another_node_cannot_take_a_name_when_the_run_goes_on(world, tmp_path):
     with ExitStack() as stack:
         for path in own.sites():
             stack.enter_context(thread_site(path))
-        with pytest.raises(ConfigError, match=r"Site birch is refused: the name 'birch' belongs to node .*site.socket"):
+        with pytest.raises(AbsentError, match=r"Site birch is refused: the name 'birch' belongs to node .*site.socket"):
             run(own, tmp_path / "out", Harmful(own), resume=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.deploy.connection import ask, new_key, open_socket, read_key, serve_bytes
+from fedlora.deploy.sockets import ask, new_key, open_socket, read_key, serve_bytes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to be other users")
 NODE, STRANGER, LINK = 64001, 64002, 64003

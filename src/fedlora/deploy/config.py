@@ -183,14 +183,17 @@ def require_deployable(config: Config, name: str) -> None:
 def shared_part(config: Config, base: Base) -> dict[str, str]:
     """What must be alike, as dotted keys with values in JSON.
 
-    Paths differ from machine to machine, so what they lead to is named by its content.
+    These are the keys that change what a site computes or tells. Paths differ from machine to machine, so what they
+    lead to is named by its content.
     """
     tree = tree_of(config)
     found: dict[str, Any] = {"fedlora": version("fedlora")}
     for section in ("adapter", "train", "model"):
         keys = tree[section].items()
         found |= {f"{section}.{key}": value for key, value in keys if key not in _NOT_SHARED.get(section, ())}
-    found |= {f"run.{key}": tree["run"][key] for key in ("seed", "rounds", "wire")}
+    found |= {f"run.{key}": tree["run"][key] for key in ("seed", "wire")}
+    if config.train.schedule != "constant" or config.train.warmup > 0.0:
+        found["run.rounds"] = config.run.rounds  # otherwise the server's affair: a site trains the same in every round
     found |= {f"method.{key}": value for key, value in tree["method"].items()}
     found |= {f"stage.{n}.{key}": value for n, stage in enumerate(tree["stage"]) for key, value in stage.items()}
     found["data.labels"] = tree["data"]["labels"]

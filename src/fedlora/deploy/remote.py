@@ -6,15 +6,16 @@ is not open (a duplicate, a late one, one to an old round) is dropped and noted;
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedlora.core.rounds import Client, Failure, FailureKind, Order, Reply, Traffic
 from fedlora.deploy.config import difference, shared_digest
 from fedlora.deploy.connection import Arrival, Connection
+from fedlora.deploy.deadline import Deadline
+from fedlora.deploy.greetings import Greetings
 from fedlora.deploy.sites import Members
-from fedlora.errors import ConfigError, FedloraError, PayloadError, UserError
+from fedlora.errors import FedloraError, PayloadError, UserError
 from fedlora.federation.frame import Encoded
 from fedlora.federation.settings import DeploySettings
 from fedlora.federation.validate import validate_encoded
@@ -35,8 +36,6 @@ from fedlora.federation.wire import (
 
 _POLL = 1.0
 """Seconds that a connection is asked to wait for something to come."""
-_UNKNOWN, _FLOOR, _TIMES, _PAST = 3600.0, 30.0, 3.0, 5
-"""The deadline: at first; at least; so many times the slowest answer of so many exchanges."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +75,9 @@ class RemoteTransport:
         patience: whom to wait for, and how long.
         check_client: refuses a member that the method cannot take, by an error.
         members: those who are known from an earlier part of the run.
+        session: of the server process that wrote last into the run, so that this one's orders are newer.
         clock: seconds.
+        tell: is given a line about everything that is noted.
     """
 
     def __init__(
@@ -88,43 +89,46 @@ class RemoteTransport:
         check_client: Callable[[Sequence[Client]], None],
         *,
         members: Members,
+        session: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[str], object] = lambda line: None,
     ) -> None:
         self._clock = clock
         self._connection, self._shared, self._run = connection, shared, run
         self._digest = shared_digest(shared)
         self._patience, self._check_client = patience, check_client
         self.members = members
-        self._greeted: dict[str, str] = {}
-        """Node -> ticket of the hello to it."""
-        self._session, self._count = time.time_ns() // 1000, 0
-        self._slowest: dict[str, deque[float]] = {}
-        """Kind of order -> the slowest answer of the last exchanges."""
+        self._greetings = Greetings(connection, clock)
+        self._hello = encode(Hello(shared, run)).data
+        self.session, self._count = max(time.time_ns() // 1000, session + 1), 0
+        """Sites serve newer orders only, and a clock can be set back."""
+        self._deadline = Deadline(patience.deadline)
         self._round = 0
         self._noted: list[dict[str, object]] = []
+        self._tell = tell
 
     def gather(self) -> None:
-        """Say hello until enough sites are there.
+        """Say hello until enough sites are there. One that is refused keeps no other from coming.
 
         Raises:
-            AbsentError: they did not come in time.
-            ConfigError: a site has another shared config.
+            AbsentError: they did not come in time, or none of those who came could be taken in.
         """
         until = self._clock() + self._patience.wait
         while (count := len(self.roster())) < self._patience.sites:
             left = until - self._clock()
-            if left <= 0:
+            refused = self._greetings.refused
+            nobody = len(refused) >= max(self._patience.sites, len(self._connection.nodes()))
+            if left <= 0 or nobody:
                 came = ", ".join(client.id for client in self.roster()) or "none"
+                why = "".join(f" {sentence}" for sentence in refused.values())
+                after = "All that are connected were refused:" if nobody else f"After {self._patience.wait:g} seconds"
                 raise AbsentError(
-                    f"After {self._patience.wait:g} seconds {count} of {self._patience.sites} sites are "
-                    f"there ({came}): start the others, or change deploy.sites or deploy.wait."
+                    f"{after} {count} of {self._patience.sites} sites are there ({came}).{why} Start the others, or "
+                    f"change deploy.sites or deploy.wait."
                 )
-            self._greet(left)
-            before = len(self._greeted)
+            self._greetings.send(self._hello, left)
             for arrival in self._connection.collect(min(left, _POLL)):
-                self._take(arrival, {}, strict=True)
-            if len(self._greeted) < before or not self._greeted:
-                time.sleep(min(left, _POLL))  # some are asked again, after a pause
+                self._take(arrival, {})
 
     def roster(self) -> Sequence[Client]:
         """Every client that has said hello."""
@@ -133,8 +137,8 @@ class RemoteTransport:
     def exchange(self, orders: Sequence[Order]) -> Iterator[Reply | Failure]:
         """Send the orders and yield what comes within the deadline."""
         self._round = orders[0].round if orders else self._round
-        limit = self._limit(orders[0].kind if orders else "")
-        self._greet(limit)
+        limit = self._deadline.limit(orders[0].kind if orders else "")
+        self._greetings.send(self._hello, limit)
 
         def message(order: Order, number: Number) -> OrderMessage:
             return OrderMessage(order, number, self._run, self._digest)
@@ -147,19 +151,13 @@ class RemoteTransport:
         def message(order: Order, number: Number) -> FinishMessage:
             return FinishMessage(order, number, self._run, self._digest, summary)
 
-        answers = self._answers(orders, message, self._limit("evaluate"))
+        answers = self._answers(orders, message, self._deadline.limit("evaluate"))
         return [answer.client for answer in answers if isinstance(answer, Reply)]
 
     def notes(self) -> list[dict[str, object]]:
         """What was dropped, refused or lost since the last call."""
         noted, self._noted = self._noted, []
         return noted
-
-    def _limit(self, kind: str) -> float:
-        if self._patience.deadline is not None:
-            return self._patience.deadline
-        past = self._slowest.get(kind)
-        return max(_FLOOR, round(_TIMES * max(past))) if past else _UNKNOWN
 
     def _answers(
         self, orders: Sequence[Order], message: Callable[[Order, Number], OrderMessage | FinishMessage], limit: float
@@ -171,43 +169,31 @@ class RemoteTransport:
                 yield Failure(order.client.id, order.round, "not connected", "no answer")
                 continue
             self._count += 1
-            number = (self._session, self._count)
+            number = (self.session, self._count)
             sent = encode(message(order, number))
             ticket = self._connection.send(node, sent.data, limit)
             waiting[number] = _Open(order, node, number, ticket, sent, self._clock())
-        until, slowest = self._clock() + limit, dict[str, float]()
+        until, seconds = self._clock() + limit, list[float]()
         while waiting and (left := until - self._clock()) > 0:
             for arrival in self._connection.collect(min(left, _POLL)):
                 for asked, answer in self._take(arrival, waiting):
                     if isinstance(answer, Reply):
-                        kind = asked.order.kind
-                        slowest[kind] = max(slowest.get(kind, 0.0), self._clock() - asked.at)
+                        seconds.append(self._clock() - asked.at)
                     yield answer
-        for work, seconds in slowest.items():
-            self._slowest.setdefault(work, deque(maxlen=_PAST)).append(seconds)
+        if orders:
+            self._deadline.learn(orders[0].kind, seconds)
         for asked in waiting.values():
             traffic = Traffic(down=asked.sent.payload, overhead=asked.sent.overhead)
             client, round = asked.order.client.id, asked.order.round
             yield Failure(client, round, f"no answer within {limit:g} s", "no answer", traffic)
 
-    def _greet(self, patience: float) -> None:
-        """Say hello to nodes that are new. Their answers come whenever they come."""
-        there = self._connection.nodes()
-        self._greeted = {node: ticket for node, ticket in self._greeted.items() if node in there}
-        hello = encode(Hello(self._shared, self._run)).data
-        for node in there:
-            if node not in self._greeted:
-                self._greeted[node] = self._connection.send(node, hello, patience)
-
-    def _take(
-        self, arrival: Arrival, waiting: dict[Number, _Open], strict: bool = False
-    ) -> list[tuple[_Open, Reply | Failure]]:
+    def _take(self, arrival: Arrival, waiting: dict[Number, _Open]) -> list[tuple[_Open, Reply | Failure]]:
         """What an arrival answers, if it answers something that is waited for."""
-        greeting = self._greeted.get(arrival.node) == arrival.ticket
+        greeting = self._greetings.are_answered_by(arrival)
         lost = [asked for asked in waiting.values() if asked.ticket == arrival.ticket]
         if arrival.data is None:
             if greeting and not self.members.is_present(arrival.node):
-                del self._greeted[arrival.node]  # again, next time
+                self._greetings.lost(arrival.node)
             elif not lost:
                 self._note(arrival.node, f"too late to matter: {arrival.reason}")
             return [_lost(asked, waiting, arrival.reason, "no answer", len(arrival.reason)) for asked in lost]
@@ -215,10 +201,10 @@ class RemoteTransport:
             answer = decode_answer(arrival.data)
         except PayloadError as error:
             if greeting:
-                self._note(arrival.node, f"refused: {error}")
+                self._refuse(arrival.node, self.members.name(arrival.node), error)
             return [_lost(asked, waiting, f"refused: {error}", "refused", len(arrival.data)) for asked in lost]
         if greeting:
-            self._welcome(arrival.node, answer, strict)
+            self._welcome(arrival.node, answer)
             return []
         if isinstance(answer, OrderAnswer) and answer.number is not None:
             asked = waiting.get(answer.number)
@@ -227,7 +213,7 @@ class RemoteTransport:
         self._note(arrival.node, f"dropped: {_CALLED[type(answer)]} to an order that is not open")
         return []
 
-    def _welcome(self, node: str, answer: Answer, strict: bool) -> None:
+    def _welcome(self, node: str, answer: Answer) -> None:
         """Take in a site that introduced itself, or say why not."""
         name = node
         try:
@@ -242,14 +228,20 @@ class RemoteTransport:
             self._check_client([answer.client])
             self.members.join(node, answer.client)
         except FedloraError as error:
-            if strict:
-                raise ConfigError(f"Site {name} is refused: {error}") from error
-            self._note(node, f"refused: {error}")
+            self._refuse(node, name, error)
         else:
+            self._greetings.accept(node)
             self._note(node, f"hello: {name}, {answer.client.examples} examples, rank {answer.client.rank}")
 
+    def _refuse(self, node: str, name: str, error: FedloraError) -> None:
+        """Note why a site does not take part, once."""
+        if self._greetings.refuse(node, f"Site {name} is refused: {error}"):
+            self._note(node, f"refused: {error}")
+
     def _note(self, node: str, what: str) -> None:
-        self._noted.append({"round": self._round, "site": self.members.name(node), "what": what})
+        name = self.members.name(node)
+        self._noted.append({"round": self._round, "site": name, "what": what})
+        self._tell(f"site {name}: {what}")
 
 
 def _answered(

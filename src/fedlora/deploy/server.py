@@ -2,11 +2,11 @@
 """The server of a deployed federation: the loop, the run folder and the report are those of a simulation."""
 
 import json
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedlora.app.build import Experiment, adapter_spec, build, load_named_base, plan_of
 from fedlora.app.config import Config
@@ -19,8 +19,9 @@ from fedlora.core.rounds import Client
 from fedlora.deploy.config import require_deployable, shared_part
 from fedlora.deploy.connection import Connection
 from fedlora.deploy.remote import RemoteTransport
+from fedlora.deploy.runs import new_run_name
 from fedlora.deploy.sites import Members, read_members
-from fedlora.errors import ConfigError, DataError
+from fedlora.errors import ConfigError, DataError, RunFolderError
 from fedlora.federation.files import append_lines, write_json
 from fedlora.federation.journal import SPLIT, SUMMARY
 from fedlora.federation.record import RoundRecord
@@ -44,6 +45,8 @@ def run_server(
     folder: Path,
     resume: bool = False,
     clock: Callable[[], float] = time.monotonic,
+    *,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> Iterator[tuple[RemoteTransport, RoundRecord | None]]:
     """Gather the sites, run the rounds, have every site write its own model.
 
@@ -53,6 +56,7 @@ def run_server(
         folder: the run folder.
         resume: go on with the run that the folder holds.
         clock: seconds, for deadlines.
+        tell: is given a line about every site that comes, is refused or sends what does not count.
 
     Yields:
         The remote transport once the sites are there, then the record of every round.
@@ -61,20 +65,30 @@ def run_server(
         UserError: with one sentence about what is in the way.
     """
     parts = _simulated(config) if config.deploy is None else _deployed(config, config.deploy)
-    name = _run_name(config, folder, resume)
+    before = _before(folder) if resume else {}
+    name = str(before["run"]) if "run" in before else new_run_name(config.run.name)
 
     def check_client(clients: Sequence[Client]) -> None:
         if any(client.rank > parts.spec.rank for client in clients):
             raise ConfigError(f"its rank is {clients[0].rank}, more than the federation's largest ({parts.spec.rank}).")
         parts.method.check_federation(parts.spec, clients)
 
-    members = _members(config, folder, resume)
+    members = _members(config, before)
     remote = RemoteTransport(
-        connection, shared_part(config, parts.base), name, parts.patience, check_client, members=members, clock=clock
+        connection,
+        shared_part(config, parts.base),
+        name,
+        parts.patience,
+        check_client,
+        members=members,
+        session=int(before.get("session", 0)),
+        clock=clock,
+        tell=tell,
     )
     remote.gather()
-    experiment = parts.experiment(remote, {DEPLOYMENT: _deployment(name, members)})
+    experiment = parts.experiment(remote, {DEPLOYMENT: _deployment(name, remote)})
     run = Run(experiment, folder, resume)
+    write_json(folder / DEPLOYMENT, _deployment(name, remote))  # before the first order: the next session is newer
     yield remote, None
     try:
         for record in run.rounds():
@@ -156,29 +170,31 @@ def _note(folder: Path, remote: RemoteTransport, run: str) -> None:
     notes = remote.notes()
     if notes:
         append_lines(folder / DELIVERIES, *notes)
-        write_json(folder / DEPLOYMENT, _deployment(run, remote.members))
+        write_json(folder / DEPLOYMENT, _deployment(run, remote))
 
 
-def _deployment(run: str, members: Members) -> dict[str, object]:
-    """The contents of `deployment.json`: what sites call the run, and who is who in it."""
-    return {"run": run, "sites": members.to_json()}
+def _deployment(run: str, remote: RemoteTransport) -> dict[str, object]:
+    """The contents of `deployment.json`: what sites call the run, its newest server process, who is who in it."""
+    return {"run": run, "session": remote.session, "sites": remote.members.to_json()}
 
 
-def _members(config: Config, folder: Path, resume: bool) -> Members:
+def _before(folder: Path) -> dict[str, Any]:
+    """What an earlier part of the run wrote there; empty where there is none."""
+    path = folder / DEPLOYMENT
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise RunFolderError(f"{path} is damaged: put it back, or choose another run folder for a new run.") from error
+    return found
+
+
+def _members(config: Config, before: Mapping[str, Any]) -> Members:
     """The sites of the run as far as it has come. In Flower's simulation nodes are others at every start."""
     if config.deploy is None:
         return Members()
-    known = {}
-    if resume and (folder / DEPLOYMENT).is_file():
-        known = read_members(json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8")).get("sites", {}))
-    return Members(known, config.deploy.most_examples)
-
-
-def _run_name(config: Config, folder: Path, resume: bool) -> str:
-    """What sites call the run: their client states belong to it, so a new run has a new one."""
-    if resume and (folder / DEPLOYMENT).is_file():
-        return str(json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))["run"])
-    return f"{config.run.name}-{secrets.token_hex(4)}"
+    return Members(read_members(before.get("sites", {})), config.deploy.most_examples)
 
 
 def _test_tokens(config: Config, base: Base, file: str | None) -> Tokens:

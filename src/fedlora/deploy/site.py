@@ -4,21 +4,19 @@
 An order starts from the client state of the round that the server knows of (`Client.last_seen_round`). A state that
 came of an update which never reached the server is forgotten, as if the site had been absent; so a repeated order
 gives the same bytes, and a lost reply changes nothing but that it is lost.
+
+The server is not trusted further than it has to be: it names a run by letters, digits, `-` and `_`, is given no more
+than the site's rank, and one score a round.
 """
 
+import hashlib
 import json
 import os
 import shutil
-import signal
-import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import cache
 from pathlib import Path
-from types import FrameType
-from urllib.parse import quote
 
 import torch
 
@@ -26,15 +24,18 @@ from fedlora.app.build import Simulation, build
 from fedlora.app.config import read_config
 from fedlora.app.progress import quiet_libraries
 from fedlora.app.results import export, place
-from fedlora.core.rounds import Client, ClientState, Failure, Order
-from fedlora.core.text import is_plain
-from fedlora.deploy.config import build_site, difference, read_site, shared_digest, shared_part, site_client
-from fedlora.deploy.connection import new_key, open_socket, serve_bytes
+from fedlora.core.metrics import Scoring
+from fedlora.core.payload import to_bytes
+from fedlora.core.rounds import Client, ClientState, Failure, Order, Reply
+from fedlora.deploy.config import difference, shared_digest, shared_part
+from fedlora.deploy.log import complain, one_line, say
+from fedlora.deploy.runs import require_run_name
 from fedlora.errors import ConfigError, FedloraError, RunFolderError
 from fedlora.federation.client import personal_model, serve
 from fedlora.federation.client_states import StoredClientStates
-from fedlora.federation.files import hold, write_json
+from fedlora.federation.files import write_json
 from fedlora.federation.frame import Encoded
+from fedlora.federation.journal import client_folder
 from fedlora.federation.wire import (
     MOST_REASON,
     FailureMessage,
@@ -69,8 +70,12 @@ class Site:
         self._digest = shared_digest(self.shared)
         self._simulation = simulation
         self._folder = folder
-        self._last, self._said = (0, 0), b""
-        """The newest order, and the answer to it: what comes twice is served once, and answered alike."""
+        self._newest: dict[str, Number] = {}
+        """Run -> its newest order. A new run begins anew, whatever the server's clock says."""
+        self._said: tuple[str, Number, bytes] | None = None
+        """The newest order of all, and the answer to it: what comes twice is served once, and answered alike."""
+        self._evaluated: dict[str, tuple[int, str]] = {}
+        """Run -> the last round that this site was scored in, and a digest of what was scored."""
         self._worker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def answer(self, data: bytes) -> bytes:
@@ -81,46 +86,67 @@ class Site:
         number: Number | None = None
         try:
             request = decode_request(data)
+            require_run_name(request.run)
             if isinstance(request, Hello):
                 return encode(self._introduce(request)).data
-            number = request.number
-            if self._said and number == self._last:
-                return self._said
-            self._said = b""
+            run, number = request.run, request.number
+            if self._said and self._said[:2] == (run, number):
+                return self._said[2]
+            self._said = None
             answer = self._serve(request) if isinstance(request, OrderMessage) else self._finish(request)
-            if number == self._last:
-                self._said = answer.data
+            if number == self._newest.get(run):
+                self._said = (run, number, answer.data)
             return answer.data
         except Exception as error:  # the text stays here: it may name files
-            print(f"fedlora: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            return encode(FailureMessage(_line(_public(error)), number=number)).data
+            complain(f"{type(error).__name__}: {error}")
+            return encode(FailureMessage(one_line(_public(error), MOST_REASON), number=number)).data
 
     def _introduce(self, hello: Hello) -> Introduction | Refusal:
         """Who this is, if both have the same shared config."""
         differs = difference(hello.shared, self.shared, self.client.id) or self._other_examples(hello.run)
         if differs:
-            print(f"fedlora: refused the server's run: {differs}", file=sys.stderr, flush=True)
-            return Refusal(self.client.id, _line(differs), self.shared)
+            complain(f"refused the server's run {hello.run}: {differs}")
+            return Refusal(self.client.id, one_line(differs, MOST_REASON), self.shared)
+        say(f"takes part in the run {hello.run}")
         return Introduction(self.client, self.shared)
 
     def _serve(self, message: OrderMessage) -> Encoded:
         """Train or evaluate."""
-        number, order = message.number, self._order(message)
-        if number < self._last:
+        run, number, order = message.run, message.number, self._order(message)
+        if number < self._newest.get(run, number):
             return encode(FailureMessage("an order that is older than one served before", number=number))
-        self._last = number
-        client_states = self._client_states(message.run)
+        self._newest[run] = number
+        self._require_one_evaluation(run, order)
+        client_states = self._client_states(run)
         held = self._held(client_states, order)
         pipeline, trainer = self._simulation.federation.pipeline, self._simulation.trainer
         started = time.perf_counter()
         (served,) = serve([order], {self.client.id: held} if held else {}, pipeline, trainer)
-        print(f"round {order.round}: {order.kind}, {time.perf_counter() - started:.1f} s", flush=True)
         if isinstance(served.answer, Failure):
-            return encode(_told(served.answer, number))
+            return encode(_told(served.answer, _round(order), number))
+        say(f"{run}, {_line(order, served.answer, trainer.scoring)}, {time.perf_counter() - started:.1f} s")
         if served.client_state is not None:
             client_states.forget_after(self.client.id, order.client.last_seen_round or 0)
             client_states.keep(self.client.id, served.client_state)
         return encode_reply(served.answer, number)
+
+    def _require_one_evaluation(self, run: str, order: Order) -> None:
+        """See that a round brings one score: from the scores of many models a site's labels could be counted.
+
+        A server that was started again asks for the same once more, or has the round trained again.
+
+        Raises:
+            FedloraError: another model was scored in this round, or in a later one.
+        """
+        last, digest = self._evaluated.get(run, (0, ""))
+        if order.kind == "train":
+            if order.round < last:
+                del self._evaluated[run]
+            return
+        asked = hashlib.sha256(repr((order.part, order.client)).encode() + to_bytes(order.payload)).hexdigest()
+        if order.round < last or (order.round == last and asked != digest):
+            raise FedloraError(f"round {_round(order)} has been scored already: a site is scored once a round")
+        self._evaluated[run] = (order.round, asked)
 
     def _finish(self, message: FinishMessage) -> Encoded:
         """Write the site's final model; the run is over."""
@@ -134,7 +160,7 @@ class Site:
             shutil.rmtree(old, ignore_errors=True)
         export(simulation, model, part, message.summary, self.client)
         part.rename(target)
-        print(f"the run is over: this site's own model is in {target}", flush=True)
+        say(f"the run {run} is over: this site's own model is in {target}")
         return encode(Finished(message.number))
 
     def _order(self, message: OrderMessage | FinishMessage) -> Order:
@@ -147,18 +173,25 @@ class Site:
                 f"the order is for {asked[0]} with {asked[1]} examples, and this is {self.client.id} with "
                 f"{self.client.examples}: start the server again"
             )
+        if order.client.rank > self.client.rank:
+            raise FedloraError(f"the order has rank {order.client.rank}, more than this site's {self.client.rank}")
         other = self._other_examples(message.run)
         if other:
             raise FedloraError(other)
+        if not (self._home(message.run) / EXAMPLES).exists():
+            write_json(self._home(message.run) / EXAMPLES, dict(self._simulation.digests))
         return order
 
     def _other_examples(self, run: str) -> str | None:
-        """A sentence if this site began the run with other examples; None: with these, or it begins now."""
-        path, digests = self._home(run) / EXAMPLES, dict(self._simulation.digests)
-        if not path.exists():
-            write_json(path, digests)
-        elif json.loads(path.read_text(encoding="utf-8")) != digests:
+        """A sentence if this site began the run with other examples; None: with these, or it has not begun."""
+        home = self._home(run)
+        path = home / EXAMPLES
+        if path.exists():
+            if json.loads(path.read_text(encoding="utf-8")) == dict(self._simulation.digests):
+                return None
             return f"{self.client.id} began this run with other examples: put them back there, or start a new run"
+        if home.exists() and any(home.iterdir()):
+            return f"{self.client.id} has a folder of this run's name that holds something else: start a new run"
         return None
 
     def _held(self, client_states: StoredClientStates, order: Order) -> ClientState | None:
@@ -169,57 +202,36 @@ class Site:
         return StoredClientStates(self._home(run) / "client_states")
 
     def _home(self, run: str) -> Path:
-        return self._folder / quote(run, safe="")
+        return self._folder / run
 
 
-def _told(failure: Failure, number: Number) -> FailureMessage:
+def _round(order: Order) -> int:
+    """The round that an order belongs to: a score is asked for with the order that would open the next round."""
+    return order.round - (order.kind == "evaluate")
+
+
+def _line(order: Order, reply: Reply, scoring: Scoring) -> str:
+    """What was done, for the site's log."""
+    if order.kind == "train":
+        loss = "" if reply.loss is None else f", loss {reply.loss:.3f}"
+        return f"round {_round(order)}: trained {reply.steps} steps{loss}"
+    values = scoring.values(reply.score)
+    told = [f"{metric.name} {metric.words(values[metric.name])}" for metric in scoring.metrics if metric.name in values]
+    examples = reply.score.examples if reply.score else 0
+    return f"round {_round(order)}: scored on {examples} examples" + (f": {', '.join(told)}" if told else "")
+
+
+def _told(failure: Failure, round: int, number: Number) -> FailureMessage:
     """What of a failure may leave the site: an exception's text may hold data, the other sentences are of numbers."""
-    print(f"fedlora: round {failure.round}: {failure.reason}", file=sys.stderr, flush=True)
+    complain(f"round {round}: {failure.reason}")
     reason = failure.reason.partition(":")[0] if failure.kind == "error" else failure.reason
-    return FailureMessage(_line(reason), failure.kind, number)
+    return FailureMessage(one_line(reason, MOST_REASON), failure.kind, number)
 
 
 def _public(error: Exception) -> str:
     """What of an error may leave the site."""
     plain = isinstance(error, FedloraError) and not isinstance(error, RunFolderError)
     return f"{type(error).__name__}: {error}" if plain else type(error).__name__
-
-
-def _line(text: str) -> str:
-    """Text as one line that a message may hold."""
-    whole = " ".join(text.split())[:MOST_REASON]
-    return "".join(character if is_plain(character, 1) else "?" for character in whole)
-
-
-def run_site(path: Path, say: Callable[[str], object]) -> None:
-    """Be a site until the process is stopped: load base and data once, and answer what comes through the socket.
-
-    Args:
-        path: the SITE.toml.
-        say: is told when the site can be asked.
-
-    Raises:
-        UserError: with one sentence about what does not fit.
-    """
-    signal.signal(signal.SIGTERM, _stop)
-    given = read_site(path)
-    folder = Path(given.site.folder)
-    with hold(folder) as let_go:
-        folder.chmod(0o700)
-        key = new_key(Path(given.site.key or ""))
-        os.chdir(Path(given.site.shared).parent)  # paths in the shared config are seen from its folder
-        simulation = build_site(given)
-        client = site_client(simulation, given)
-        site = Site(simulation, client, folder)
-        address = given.site.address or ""
-        with closing(open_socket(address)) as listener:
-            say(f"site {client.id} is ready at {address}: {client.examples} examples, rank {client.rank}")
-            serve_bytes(listener, key, site.answer)
-        let_go()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def simulated_site(config: Path, overrides: tuple[str, ...], out: Path, number: int) -> Site:
@@ -239,7 +251,7 @@ def simulated_site(config: Path, overrides: tuple[str, ...], out: Path, number: 
     if number >= len(clients):
         raise ConfigError(f"There are {len(clients)} clients in the split and more nodes: start as many nodes.")
     client = clients[number]
-    return Site(simulation, client, out.with_name(f"{out.name}-clients") / client.id)
+    return Site(simulation, client, client_folder(out.with_name(f"{out.name}-clients"), client.id))
 
 
 @cache

@@ -2,6 +2,7 @@
 """Collecting the answers of one round: validated in client order, counted, and read into updates."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -10,12 +11,15 @@ from fedlora.core.payload import Payload, cast_floats, walk_tensors
 from fedlora.core.rounds import Failure, Order, Reply
 from fedlora.core.update import Update
 from fedlora.errors import DivergedError, QuorumError
+from fedlora.federation.parked import Parked
 from fedlora.federation.record import ClientRecord, blank_record
 from fedlora.federation.transport import split_head
 from fedlora.federation.validate import validate_reply
 
 _LONGEST = 500
 """Characters of a reason that the record keeps: a client may have written it."""
+
+_UNUSED = "not used: fewer updates than deploy.quorum, for other clients had lost their states"
 
 
 class Collector:
@@ -31,17 +35,17 @@ class Collector:
 
     def updates(self, answers: Iterable[Reply | Failure]) -> Iterator[Update]:
         """The accepted updates in client order, whatever the order of arrival."""
-        waiting: dict[str, Reply | Failure] = {}
         turns = list(self._orders)
-        for answer in answers:
-            if answer.client in turns and answer.client not in waiting:
-                waiting[answer.client] = answer
-            while turns and turns[0] in waiting:
-                yield from self._take(waiting.pop(turns.pop(0)))
-        for client in turns:
-            order = self._orders[client]
-            missing = Failure(client, order.round, "no answer", "no answer")
-            yield from self._take(waiting.get(client, missing))
+        with closing(Parked()) as waiting:
+            for answer in answers:
+                if answer.client in turns and answer.client not in waiting:
+                    waiting.put(answer)
+                while turns and (next_one := waiting.pop(turns[0])) is not None:
+                    turns.pop(0)
+                    yield from self._take(next_one)
+            for client in turns:
+                missing = Failure(client, self._orders[client].round, "no answer", "no answer")
+                yield from self._take(waiting.pop(client) or missing)
 
     def _take(self, answer: Reply | Failure) -> Iterator[Update]:
         order = self._orders[answer.client]
@@ -72,19 +76,30 @@ class Collector:
             self.lost.add(failure.client)
         self._failures.append(failure)
 
-    def require_quorum(self, quorum: int) -> None:
+    def require_quorum(self, quorum: int) -> bool:
         """See that enough clients took part. One that says that it lost its state did: its next order brings it all.
+
+        Where it takes these to make up the number the round goes by without an update: that of fewer clients than the
+        quorum would show too much of each.
 
         Args:
             quorum: how many; of fewer orders, all.
+
+        Returns:
+            Whether the updates count.
 
         Raises:
             DivergedError: too few did, and the first that failed lost the finite numbers.
             QuorumError: too few did, for another reason.
         """
         count, asked = len(self.seen) + len(self.lost), len(self._orders)
+        if len(self.seen) >= min(quorum, asked):
+            return True
         if count >= min(quorum, asked):
-            return
+            for client in self.seen:
+                self.records[client] = replace(self.records[client], status=_UNUSED)
+            self.seen = {}
+            return False
         first = self._failures[0]
         told = f"Round {first.round}: every client failed; client {first.client} with {first.reason}"
         if count:

@@ -139,8 +139,12 @@ def _bytes(path: Path) -> bytes:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[Callable[[], None]]:
+def hold(folder: Path, otherwise: str = "choose another folder with --out") -> Iterator[Callable[[], None]]:
     """Hold a folder for one writer; the kernel lets go when the process ends, however it ends.
+
+    Args:
+        folder: is made if it is not there.
+        otherwise: what the sentence advises besides waiting.
 
     Yields:
         How to let go. Where the block fails that happens by itself.
@@ -161,7 +165,7 @@ def hold(folder: Path) -> Iterator[Callable[[], None]]:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
             raise RunFolderError(
-                f"Another process is at work in {folder}: wait until it ends, or choose another folder with --out."
+                f"Another process is at work in {folder}: wait until it ends, or {otherwise}."
             ) from error
         raise
 

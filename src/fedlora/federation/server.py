@@ -175,7 +175,8 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
         state = federation.pipeline.aggregate(state, itertools.chain([first], updates), round)
     for _ in updates:
         pass  # a method that stopped early has still been sent these
-    collector.require_quorum(plan.quorum)
+    if not collector.require_quorum(plan.quorum):
+        state = server.state
     dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
     records = sorted([*collector.records.values(), *dropped], key=lambda record: record.client)
     seen = {

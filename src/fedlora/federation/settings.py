@@ -50,10 +50,10 @@ class DeploySettings:
     wait: AboveZero = 300.0
     """Seconds within which they must have come."""
     deadline: AboveZero | None = None
-    """Seconds after which a round goes on without the sites that have not answered. By default three times the slowest
-    answer of the last five rounds and at least 30; before there is one, an hour."""
+    """Seconds after which a round goes on without the sites that have not answered. By default five times the median
+    answer of the last five rounds, at least 30 and at most an hour; before there is an answer, an hour."""
     quorum: Positive = 1
-    """The run stops, and can be resumed, where fewer sites than this contribute an update to a round."""
+    """The run stops, and can be resumed, where fewer updates than this are accepted in a round."""
     most_examples: Positive = 100_000
     """Largest number of training examples that a site is counted with. The number is what the site says and sets its
     weight: choose the size of the largest site that you expect."""

@@ -139,10 +139,10 @@ def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Se
         raise DataError(
             f"{origin}: the column {columns.label!r} has a single label, {names[0]!r}; at least two are needed."
         )
-    known = {name: index for index, name in enumerate(names)}
+    known, where = {name: index for index, name in enumerate(names)}, "data.labels" if labels else "the training part"
     return Dataset(
-        _texts(train, columns, known, "train", origin),
-        _texts(test, columns, known, "test", origin),
+        _texts(train, columns, known, "train", origin=origin, where=where),
+        _texts(test, columns, known, "test", origin=origin, where=where),
         names,
         origin,
     )
@@ -180,13 +180,15 @@ def from_lists(
     return from_rows(train, test, columns, origin="lists")
 
 
-def _texts(rows: Rows, columns: Columns, known: Mapping[str, int], part: Part, origin: str) -> Texts:
+def _texts(rows: Rows, columns: Columns, known: Mapping[str, int], part: Part, *, origin: str, where: str) -> Texts:
     values = [str(row[columns.label]) for row in rows]
-    strange = sorted({value for value in values if value not in known})
-    if strange:
+    strange = next((number for number, value in enumerate(values) if value not in known), None)
+    if strange is not None:
+        count = sum(value not in known for value in values)
         raise DataError(
-            f"{origin}: the {part} part has the label {strange[0]!r}, which is not among the {len(known)} labels "
-            f"of the training part: remove those rows, or list all labels in data.labels."
+            f"{origin}: row {strange + 1} of the {part} part has the label {values[strange]!r}, which is not among the "
+            f"{len(known)} labels of {where} ({count} such rows): mend or remove them, or list all labels in "
+            f"data.labels."
         )
     group = columns.group
     groups = None

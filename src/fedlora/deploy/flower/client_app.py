@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedlora.deploy.connection import PeerError, ask, read_key
 from fedlora.deploy.flower.carrier import from_record, no_record, to_record
+from fedlora.deploy.sockets import PeerError, ask, read_key
 from fedlora.errors import ConfigError
 
 if TYPE_CHECKING:

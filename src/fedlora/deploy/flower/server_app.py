@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedlora.app.config import read_config
 from fedlora.app.progress import line_of, quiet_libraries
 from fedlora.deploy.flower.carrier import GridConnection
+from fedlora.deploy.log import absences, say
 from fedlora.deploy.server import run_server
 from fedlora.errors import FedloraError
 
@@ -25,13 +26,17 @@ def main(grid: Grid, context: Context) -> None:
         file, folder = Path(str(settings["config"])).absolute(), Path(str(settings["out"])).absolute()
         config = read_config(file, str(settings.get("set", "")).split())
         os.chdir(file.parent)  # paths in the shared config are seen from its folder
-        for remote, record in run_server(config, GridConnection(grid), folder, bool(settings.get("resume", False))):
+        resume = bool(settings.get("resume", False))
+        if config.deploy is not None:
+            say(f"waits for {config.deploy.sites} sites, {config.deploy.wait:g} s at most")
+        for remote, record in run_server(config, GridConnection(grid), folder, resume, tell=say):
             if record is None:
                 told = [f"{client.id} ({client.examples} examples, rank {client.rank})" for client in remote.roster()]
-                print(f"{config.method.name} across {len(told)} sites: {', '.join(told)}", flush=True)
+                say(f"{config.method.name} across {len(told)} sites: {', '.join(told)}")
             else:
-                print(line_of(record, config.run.rounds), flush=True)
-        print(f"done: {folder}", flush=True)
+                say(line_of(record, config.run.rounds) + absences(record))
+        say(f"done: {folder}")
     except FedloraError as error:
-        print(f"fedlora: {error}", flush=True)
-        raise
+        say(f"fedlora: {error}")
+        # Flower calls a run failed only where its app raises, and shows the traceback: as little of it as there can be.
+        raise error.with_traceback(None) from None
