@@ -4,7 +4,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_s
 from fedlora.training.digests import example_digests
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.handed import PYTHON, LoadedModel, handed_base
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft, read_projection
@@ -46,6 +47,9 @@ class Resources:
     base: Base
     train: Tokens
     test: Tokens
+
+    def __repr__(self) -> str:
+        return f"Resources({self.dataset!r}, {self.base!r})"
 
     @cached_property
     def digests(self) -> Mapping[str, str]:
@@ -72,12 +76,15 @@ class Experiment:
     files: Mapping[str, object] = field(default_factory=dict)
     """Name -> contents of further JSON files that describe the run."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config.method.name!r}, data {self.origin!r}, base {self.base.name!r})"
+
     def keeping(self, client_states: ClientStates) -> "Experiment":
         """The same, with the states of clients that are here kept there. Clients elsewhere keep them themselves."""
         return self
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Simulation(Experiment):
     """Everything of a run on one machine."""
 
@@ -94,19 +101,20 @@ class Simulation(Experiment):
         return replace(self, client_states=client_states, federation=federation)
 
 
-def load(config: Config, dataset: Dataset | None = None) -> Resources:
+def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | None = None) -> Resources:
     """Load data and base.
 
     Args:
         config: a whole config.
         dataset: the caller's examples, in place of the config's [data].
+        loaded: the caller's model, in place of model.base.
 
     Raises:
         UserError: with one sentence about what is wrong.
     """
     dataset = dataset or load_dataset(config)
     dealt = deal(config, dataset)
-    base = load_named_base(config, dataset.labels)
+    base = load_named_base(config, dataset.labels, loaded)
     cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
     task = make_task(config, dataset.labels)
     require_length(base.tokenizer, cut)
@@ -171,6 +179,8 @@ def load_dataset(config: Config) -> Dataset:
     data, seed = config.data, config.run.seed
     group = config.split.column if config.split.kind == "natural" else None
     columns = Columns(data.text, data.label, group)
+    if data.source == PYTHON:
+        raise ConfigError("data.source is 'python': the examples were handed over in Python, so hand them over again.")
     if data.source == "generated":
         dataset = generated_dataset(seed=seed)
     elif data.path is None:
@@ -188,11 +198,17 @@ def deal(config: Config, dataset: Dataset) -> Split:
     return split(dataset.train, dataset.test, config.split, config.run.seed)
 
 
-def load_named_base(config: Config, labels: Sequence[str]) -> Base:
-    """The base that [model] names, on its device, with the maps of [adapter]."""
-    name = config.model.base if config.model.base != GENERATED else str(generated_base(before=_announce_generated_base))
-    base = load_base(
-        name,
+def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel | None = None) -> Base:
+    """The base that [model] names, or that the caller has, on its device, with the maps of [adapter]."""
+    name = config.model.base
+    if name == PYTHON and loaded is None:
+        raise ConfigError(
+            "model.base is 'python': the model was handed over in Python, so hand it over again, or name its folder."
+        )
+    if name == GENERATED and loaded is None:
+        name = str(generated_base(before=_announce_generated_base))
+    make = partial(load_base, name) if loaded is None else partial(handed_base, loaded)
+    base = make(
         labels,
         targets=config.adapter.targets,
         layers=config.adapter.layers,

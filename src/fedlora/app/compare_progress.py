@@ -12,10 +12,9 @@ from fedlora.app.compare import Entry, best_rates, compare
 from fedlora.app.duration import time_left
 from fedlora.app.pages import write_page
 from fedlora.app.progress import line_of, new_console
-from fedlora.app.run import is_finished
 from fedlora.errors import FedloraError
 from fedlora.federation.files import read_lines
-from fedlora.federation.journal import ROUNDS
+from fedlora.federation.same_run import ROUNDS
 from fedlora.report.plain import plain_table
 from fedlora.report.read import group, read_runs
 from fedlora.report.tables import rows
@@ -25,7 +24,7 @@ def compare_with_progress(runs: Sequence[Entry], folder: Path, workers: int | No
     """Run a comparison, tell every round, write its table and page; returns a sentence for each failed run."""
     console = new_console()
     failed = run_entries(runs, console, workers)
-    finished = [entry.folder for entry in runs if is_finished(entry.folder)]
+    finished = [entry.folder for entry in runs if entry.finished]
     if finished:
         page = write_page(finished, folder)
         print_table(finished, console)
@@ -48,7 +47,7 @@ def try_rates(runs: Sequence[Entry], workers: int | None = None) -> dict[str, fl
 def run_entries(runs: Sequence[Entry], console: Console, workers: int | None = None) -> list[str]:
     """Run what is not finished and tell every round; returns a sentence for each failed run."""
     failed = []
-    done = sum(is_finished(entry.folder) for entry in runs)
+    done = sum(entry.finished for entry in runs)
     if done:
         console.print(f"{done} of {len(runs)} runs are finished already")
     left = {entry.folder: _rounds_left(entry) for entry in runs}
@@ -72,7 +71,7 @@ def run_entries(runs: Sequence[Entry], console: Console, workers: int | None = N
 
 def _rounds_left(entry: Entry) -> int:
     """The rounds that a run still has to train."""
-    if is_finished(entry.folder):
+    if entry.finished:
         return 0
     return max(0, entry.config.run.rounds - len(read_lines(entry.folder / ROUNDS)))
 
