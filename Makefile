@@ -25,9 +25,9 @@ demo: install  ## compare six methods on generated data: a table and a page
 deploy-demo: install  ## three sites behind Flower on this machine, over TLS: two methods, a page each
 	$(BIN)/python examples/deploy_demo.py
 
-test: install  ## linters, types and all quick tests
+test: install  ## linters, types and all quick tests, a process a core
 	$(MAKE) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: install  ## the tests that take minutes
 	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed -e ".[docs]"

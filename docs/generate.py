@@ -49,6 +49,7 @@ BLOCKS = {
         "trainers": results.trainers_table,
         "kernels": results.kernels_table,
         "ratios": speeds.trainers_words,
+        "before": speeds.before_after_table,
         "curves": speeds.curves_words,
         "memory": results.memory_table,
         "growth": speeds.memory_words,

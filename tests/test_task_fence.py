@@ -20,7 +20,7 @@ KNOWS_METRICS = {
 KNOWS_NO_LABEL = ("core", "methods", "federation", "laws", "training/loop.py", "training/client_fit.py",
                   "training/current_pass.py", "training/maps.py", "training/batches.py", "training/forward")  # fmt: skip
 NAMES_LABELS = {
-    "federation/journal.py": "the key of split.json under which a run's label names stand",
+    "federation/same_run.py": "the key of split.json under which a run's label names stand",
 }
 
 
