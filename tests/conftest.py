@@ -12,7 +12,6 @@ from hypothesis import settings
 from fedlora import cli
 from fedlora.training.generated import generated_base, generated_dataset
 
-
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of one would wait for those of another
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
