@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from html import unescape
 from pathlib import Path
 
 import pytest
@@ -88,14 +87,6 @@ def test_the_page_tells_chance_and_shows_the_training_loss(page_of):
     key = re.findall(r"<li>(.*?)</li>", page)
     assert any(re.search(r"chance, \d+\.\d %", entry) for entry in key)
     assert "<h3>Training loss by round</h3>" in page
-
-
-@pytest.mark.defect("R15")
-def test_a_dot_tells_its_client_and_a_cell_its_label(page_of):
-    page = page_of(split={"kind": "natural", "column": "ward"})
-    tips = [unescape(tip) for tip in re.findall(r"<title>(.*?)</title>", page)]
-    assert any(re.match(r"client ward/0: \d+\.\d % of \d+ test examples; fedit, seed 0", tip) for tip in tips)
-    assert any(re.match(r"client ward/0, [\w -]+: \d+$", tip) for tip in tips)
 
 
 @pytest.mark.defect("R15")

@@ -1,6 +1,7 @@
 """The page, opened in a real browser: nothing leaves it, nothing complains, everything is there."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -227,3 +228,28 @@ def test_in_a_browser(runs, width, scheme):
     assert drawn == len(expected)
     assert shown == "client c0, no: 3"
     assert text == ink != paper
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_marks_that_lie_on_one_another_all_tell_whose_they_are(tmp_path):
+    """A dot names its client, and a point that another curve's point covers is told, too."""
+    from playwright.sync_api import sync_playwright
+
+    write_run(tmp_path / "a", "fedit", 0, [0.2, 0.4])
+    write_run(tmp_path / "b", "ffa", 0, [0.2, 0.6])
+    page_file = write_report([tmp_path], tmp_path / "page")
+    shown = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(Path(page_file).as_uri())
+        for title in ("Personal accuracy by round", "Every client's own score"):
+            mark = page.locator(f'figure:has(h3:text("{title}")) [data-tip]').last
+            mark.scroll_into_view_if_needed()
+            mark.hover(force=True)
+            shown[title] = page.locator("#tip").inner_text()
+        browser.close()
+    # markers are drawn from the last round to the first
+    assert set(shown["Personal accuracy by round"].splitlines()) == {"fedit, round 1: 20.0 %", "ffa, round 1: 20.0 %"}
+    dot = r"client c\d: 60.0 % of 5 test examples; ffa, seed 0, 7 training examples, rank 2"
+    assert re.fullmatch(dot, shown["Every client's own score"])
