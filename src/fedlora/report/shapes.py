@@ -87,7 +87,7 @@ def damaged(path: Path, what: str) -> RunFolderError:
 def _misfit(tree: Any, shape: Any, place: str) -> str | None:
     """Where a tree differs from its shape, as a dotted key; None: nowhere."""
     if isinstance(shape, Each):
-        if type(tree) is not shape.kind:
+        if not isinstance(tree, list | dict) or not isinstance(tree, shape.kind):
             return place
         pairs: Iterable[tuple[Any, Any]] = tree.items() if isinstance(tree, dict) else enumerate(tree)
         return next((wrong for key, value in pairs if (wrong := _misfit(value, shape.shape, f"{place}.{key}"))), None)
