@@ -83,9 +83,13 @@ class Number:
         return f"it must be {outside}" if outside else None
 
 
-@cache
-def numbers(kind: type) -> Mapping[str, Number]:
+def numbers(kind: Any) -> Mapping[str, Number]:
     """The fields of a dataclass that hold numbers, by name."""
+    return _numbers(kind)
+
+
+@cache
+def _numbers(kind: Any) -> Mapping[str, Number]:
     types = get_type_hints(kind, include_extras=True)
     found = {field.name: list(_members(types[field.name])) for field in dataclasses.fields(kind)}
     return {

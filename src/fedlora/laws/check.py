@@ -90,7 +90,8 @@ def check_law(pipeline: Pipeline, law: Law, examples: int = 25, others: Sequence
 
 def _changed(pipeline: Pipeline, given: Pipeline) -> str:
     """The fields whose values are not the given ones, in words."""
-    parts = zip((pipeline.method, *pipeline.stages), (given.method, *given.stages), strict=True)
+    here: list[Method | Stage] = [pipeline.method, *pipeline.stages]
+    parts = zip(here, [given.method, *given.stages], strict=True)
     told = [
         f"{one.name}.{field.name} = {getattr(one, field.name)!r}"
         for one, other in parts

@@ -7,7 +7,7 @@ import inspect
 import sys
 import traceback
 from pathlib import Path
-from typing import ClassVar, TypeVar, get_origin
+from typing import TypeVar
 
 from fedlora.errors import MethodError, nearest
 
@@ -71,9 +71,7 @@ def require_whole(kind: type[Wanted], word: str) -> type[Wanted]:
         raise MethodError(f"{place} has no function {', '.join(told)}: write it; see docs/write-a-method.md.")
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name, annotation in inspect.get_annotations(kind).items():
-        text = annotation if isinstance(annotation, str) else ""
-        silent = annotation is ClassVar or get_origin(annotation) is ClassVar or "ClassVar" in text
-        if name not in known and not silent:
+        if name not in known and "ClassVar" not in str(annotation):
             raise MethodError(f"{place}: {name} is no field yet: write @dataclass(frozen=True) above the class.")
     return kind
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the files of a run folder must hold for pages and tables: where one does not, it is damaged."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,9 @@ def damaged(path: Path, what: str) -> RunFolderError:
 def _misfit(tree: Any, shape: Any, place: str) -> str | None:
     """Where a tree differs from its shape, as a dotted key; None: nowhere."""
     if isinstance(shape, Each):
-        if not isinstance(tree, shape.kind):
+        if not isinstance(tree, list | dict) or not isinstance(tree, shape.kind):
             return place
-        pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        pairs: Iterable[tuple[Any, Any]] = tree.items() if isinstance(tree, dict) else enumerate(tree)
         return next((wrong for key, value in pairs if (wrong := _misfit(value, shape.shape, f"{place}.{key}"))), None)
     if isinstance(shape, Mapping):
         if not isinstance(tree, dict):
