@@ -26,7 +26,7 @@ MISTAKES = [
         {"method": {"name": "lora-a2", "denominator": "x"}},
         "method.denominator is 'x'; input should be 'all' or 'owners'",
     ),
-    ({"method": {"denominator": "all"}}, "unknown key method.denominator: choose one of: centre, trim"),
+    ({"method": {"denominator": "all"}}, "unknown key method.denominator: choose one of: centre, name, trim"),
     ({"method": {"name": "local", "trim": 0.1}}, "unknown key method.trim: local has no fields of its own"),
     ({"data": {"path": "/nowhere"}}, "data.path is '/nowhere', but there is no such file or folder"),
     ({"data": {"text": "body"}}, "no column 'body'; it has 'text', 'label', 'ward'"),
