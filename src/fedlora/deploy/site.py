@@ -11,7 +11,6 @@ than the site's rank, and one score a round.
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 
 from fedlora.app.build import Simulation, build
-from fedlora.app.config import read_config
+from fedlora.app.config import read_config, resolved
 from fedlora.app.progress import quiet_libraries
 from fedlora.app.results import export, place
 from fedlora.core.metrics import Scoring
@@ -33,9 +32,10 @@ from fedlora.deploy.runs import require_run_name
 from fedlora.errors import ConfigError, FedloraError, RunFolderError
 from fedlora.federation.client import personal_model, serve
 from fedlora.federation.client_states import StoredClientStates
-from fedlora.federation.files import write_json
+from fedlora.federation.files import file_name, write_json, write_whole
 from fedlora.federation.frame import Encoded
-from fedlora.federation.journal import client_folder
+from fedlora.federation.journal import SUMMARY
+from fedlora.federation.same_run import CONFIG
 from fedlora.federation.wire import (
     MOST_REASON,
     FailureMessage,
@@ -160,6 +160,9 @@ class Site:
             shutil.rmtree(old, ignore_errors=True)
         export(simulation, model, part, message.summary, self.client)
         part.rename(target)
+        home = self._home(run)  # with these the folder can be asked like a finished run's
+        write_whole(home / CONFIG, resolved(simulation.config).encode())
+        write_json(home / SUMMARY, message.summary)
         say(f"the run {run} is over: this site's own model is in {target}")
         return encode(Finished(message.number))
 
@@ -251,11 +254,10 @@ def simulated_site(config: Path, overrides: tuple[str, ...], out: Path, number: 
     if number >= len(clients):
         raise ConfigError(f"There are {len(clients)} clients in the split and more nodes: start as many nodes.")
     client = clients[number]
-    return Site(simulation, client, client_folder(out.with_name(f"{out.name}-clients"), client.id))
+    return Site(simulation, client, out.with_name(f"{out.name}-clients") / file_name(client.id))
 
 
 @cache
 def _simulation(config: Path, overrides: tuple[str, ...]) -> Simulation:
     quiet_libraries()
-    os.chdir(config.parent)  # as at the server
-    return build(read_config(config, overrides), workers=1)
+    return build(read_config(config, overrides, config.parent), workers=1)
