@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NGINX_CONFIG = Path(__file__).parents[1] / "flower" / "nginx.conf"
+from fedlora.deploy.app_files import APP
+
+NGINX_CONFIG = APP / "nginx.conf"
 """The configuration that docs/deploy.md shows."""
 
 
