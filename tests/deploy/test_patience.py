@@ -168,3 +168,18 @@ def test_the_server_tells_at_once_who_came_and_what_was_dropped(world, threads, 
     assert any("hello: birch" in line for line in said)
     assert any(line.startswith("site birch: dropped: a reply") for line in said)
     assert journal_state(tmp_path / "out")
+
+
+def test_a_finished_deployment_goes_on_to_more_rounds(world, threads, tmp_path):
+    """The server alone says how many: no site is changed or restarted."""
+    own = world("fedsa", rounds=2)
+    threads(own)
+    run(own, tmp_path / "out", Harmful(own))
+    longer = make_config({**own.shared, "run": {**own.shared["run"], "rounds": 4}})
+    records = [record for _, record in run_server(longer, Harmful(own), tmp_path / "out", resume=True) if record]
+    assert [record.round for record in records] == [3, 4]
+    assert statuses(tmp_path / "out", "birch") == ["accepted"] * 4
+    (tmp_path / "whole").mkdir()
+    whole = world("fedsa", rounds=4, folder=tmp_path / "whole")
+    whole.simulate(tmp_path / "simulated")
+    assert journal_state(tmp_path / "out") == journal_state(tmp_path / "simulated")

@@ -44,7 +44,6 @@ def _answer(path: Path) -> None:
     with hold(folder, "give this site a site.folder of its own") as let_go:
         folder.chmod(0o700)
         key = new_key(Path(given.site.key or ""))
-        os.chdir(Path(given.site.shared).parent)  # paths in the shared config are seen from its folder
         simulation = build_site(given)
         client = site_client(simulation, given)
         site = Site(simulation, client, folder)

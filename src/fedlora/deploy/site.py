@@ -205,7 +205,7 @@ class Site:
         return StoredClientStates(self._home(run) / "client_states")
 
     def _home(self, run: str) -> Path:
-        return self._folder / file_name(run)
+        return self._folder / run
 
 
 def _round(order: Order) -> int:
