@@ -22,7 +22,9 @@ def test_no_page_installs_a_name_that_is_not_published():
     assert "dev" in re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), flags=re.M)[1]
     lines = [(page.name, line) for page in PAGES for line in code(page) if re.match(r"(\S+/)?pip install", line)]
     assert lines
-    assert [(page, line) for page, line in lines if re.search(r"""install ["']?fedlora(\[|["']?\s|["']?$)""", line)] == []
+    assert [
+        (page, line) for page, line in lines if re.search(r"""install ["']?fedlora(\[|["']?\s|["']?$)""", line)
+    ] == []
 
 
 @pytest.mark.defect("R16")
