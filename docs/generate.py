@@ -30,13 +30,18 @@ from fedlora.report.tables import size
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PATHS = """
+Relative paths in a file are seen from the file's folder, those of `--set` and of Python from the working directory; a
+run folder's `config.toml` has them absolute. A base or a dataset that is no path there, and does not begin like one
+(`./`, `../`, `~`, `/`), is a name on the hub.
+"""
 MADE = "<!-- made by docs/generate.py; do not edit -->\n"
 
 
 def config_page():
     """Every key of the config with its type, default and meaning."""
     lines = [MADE, "# Config reference", "", "A TOML file of these sections; every key has a default that works."]
-    lines += ["`--set section.key=value` changes one on the command line.", ""]
+    lines += ["`--set section.key=value` changes one on the command line.", "", inspect.cleandoc(PATHS), ""]
     for name, (section, repeated) in config_sections(Config).items():
         heading = f"[[{name}]]" if repeated else f"[{name}]"
         lines += [f"## {heading}", "", (section.__doc__ or "").splitlines()[0], ""]

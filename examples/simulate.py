@@ -1,4 +1,4 @@
-"""Your own texts and labels, a federation of four, a PEFT adapter at the end.
+"""Texts and labels of yours, a federation of four, a PEFT adapter at the end.
 
 python examples/simulate.py
 """
@@ -7,23 +7,13 @@ import fedlora
 
 WISHES = {"open": "please open a new {}", "close": "i want to close my {}", "find": "where can i find my {}"}
 THINGS = ["account", "card", "savings account", "profile", "login", "debit card", "limit", "payment", "bill"]
-
 texts = [wish.format(thing) for wish in WISHES.values() for thing in THINGS] * 8
 labels = [label for label in WISHES for _ in THINGS] * 8
 
-data = fedlora.from_lists(texts, labels, test_texts=texts[:27], test_labels=labels[:27])
-run = fedlora.run(
-    {
-        "run": {"rounds": 30},
-        "split": {"clients": 4, "alpha": 0.3},
-        "adapter": {"rank": 2},
-        "train": {"lr": 5e-3},
-        "method": {"name": "lora-a2", "pool_rank": 8},
-    },
-    data,
-)
+data = fedlora.from_lists(texts, labels)  # or a CSV's path, a datasets.Dataset, a name on the hub
+run = fedlora.run(data=data, method="lora-a2", clients=4, rounds=5, lr=5e-3)  # base="..." for a model of yours
 for record in run:
-    print(f"round {record.round}: loss {record.loss:.2f}, accuracy {record.global_metrics['accuracy']:.0%}")
-    if record.global_metrics["accuracy"] > 0.9:
-        break
+    print(record)  # `break` stops; whatever was trained so far stays
+print(run.history[["loss", "global_accuracy", "bytes_up"]])
+print(run.predict("i want to close my account"))
 run.save("my-adapter")

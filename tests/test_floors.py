@@ -24,6 +24,7 @@ BELOW = {
     "deploy": {"app", "federation", "training", "methods", "core", "errors"},
     "flower": {"deploy", "app", "federation", "methods", "core", "errors"},
     "cli": {"deploy", "app", "report", "laws", "federation", "training", "methods", "core", "errors"},
+    "__main__": {"cli"},
     "__init__": {"app", "federation", "training", "methods", "core", "errors"},
 }
 THIRD_PARTIES = {
@@ -36,10 +37,11 @@ THIRD_PARTIES = {
     "federation": {"torch"},
     "laws": {"torch", "hypothesis"},
     "report": {"jinja2", "matplotlib"},
-    "app": {"torch", "pydantic", "tomli_w", "rich", "transformers"},
+    "app": {"torch", "pydantic", "tomli_w", "rich", "transformers", "datasets", "pandas"},
     "deploy": {"torch", "numpy", "pydantic"},
     "flower": {"flwr"},
     "cli": {"typer"},
+    "__main__": set(),
     "__init__": set(),
 }  # fmt: skip
 

@@ -8,9 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedlora.app.comparison import Comparison as Comparison
+    from fedlora.app.comparison import compare as compare
     from fedlora.app.config import Config as Config
     from fedlora.app.config import make_config as make_config
     from fedlora.app.config import read_config as read_config
+    from fedlora.app.keys import Keys as Keys
+    from fedlora.app.loaded import LoadedRun as LoadedRun
+    from fedlora.app.loaded import load_run as load_run
     from fedlora.app.run import Run as Run
     from fedlora.app.run import run as run
     from fedlora.core.adapter import Adapter as Adapter
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from fedlora.core.lowrank import LowRank as LowRank
     from fedlora.errors import FedloraError as FedloraError
     from fedlora.errors import UserError as UserError
+    from fedlora.federation.record import RoundRecord as RoundRecord
     from fedlora.methods import BUILT_IN as BUILT_IN
     from fedlora.methods import find_method as find_method
     from fedlora.methods.base import Method as Method
@@ -28,15 +34,21 @@ _HOMES = {
     "BUILT_IN": "fedlora.methods",
     "Adapter": "fedlora.core.adapter",
     "AdapterSpec": "fedlora.core.adapter",
+    "Comparison": "fedlora.app.comparison",
     "Config": "fedlora.app.config",
     "Dataset": "fedlora.training.data",
     "FedloraError": "fedlora.errors",
+    "Keys": "fedlora.app.keys",
+    "LoadedRun": "fedlora.app.loaded",
     "LowRank": "fedlora.core.lowrank",
     "Method": "fedlora.methods.base",
+    "RoundRecord": "fedlora.federation.record",
     "Run": "fedlora.app.run",
     "UserError": "fedlora.errors",
+    "compare": "fedlora.app.comparison",
     "find_method": "fedlora.methods",
     "from_lists": "fedlora.training.data",
+    "load_run": "fedlora.app.loaded",
     "make_config": "fedlora.app.config",
     "read_config": "fedlora.app.config",
     "run": "fedlora.app.run",

@@ -25,14 +25,38 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from fedlora import __version__
+
+        typer.echo(f"fedlora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Federated fine-tuning of language models with low-rank adapters."""
+
+
+_SET = "Change one key; may be repeated. Paths are seen from here, those in the file from the file's folder."
+
+
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Argument(help="A TOML file; without one, the defaults.")] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; may be repeated.")
-    ] = None,
+    override: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help=_SET)] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run that the folder holds; with more rounds (--set run.rounds=N) a finished one, too.",
+        ),
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Clients trained at a time, one core each; all cores by default.")
     ] = None,
@@ -105,9 +129,12 @@ def export(
 
 @app.command()
 def predict(
-    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    run_folder: Annotated[Path, typer.Argument(help="A finished run, or what a site keeps of one.")],
     texts: Annotated[list[str], typer.Argument(help="One or more texts.")],
     client: Annotated[str | None, typer.Option(help="Ask a client's personal model.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Where the base is now, if it has moved: a folder, or a name on the hub.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 3,
 ) -> None:
     """Ask a run's model for the label of a text."""
@@ -115,7 +142,7 @@ def predict(
     from fedlora.app.progress import quiet_libraries
 
     quiet_libraries()
-    for text, ranked in zip(texts, asking.predict(run_folder, texts, client), strict=True):
+    for text, ranked in zip(texts, asking.predict(run_folder, texts, client, base), strict=True):
         typer.echo(text)
         for label, chance in ranked[:top]:
             typer.echo(f"  {100 * chance:5.1f} %  {label}")
@@ -133,11 +160,12 @@ def init(
 ) -> None:
     """Write a commented config from the columns, labels and lengths of your data."""
     from fedlora.app.initialise import commented_config, look_at
+    from fedlora.app.paths import seen_from
 
     found = look_at(data, text, label, owner)
     if out.exists():
         raise UserError(f"{out} already exists: choose another name with --out.")
-    out.write_text(commented_config(data, found), encoding="utf-8")
+    out.write_text(commented_config(seen_from(data, out.parent), found), encoding="utf-8")
     typer.echo(
         f"{out}: text {found.text!r}, label {found.label!r} with {len(found.labels)} values, {found.rows} examples. "
         f"Next: fedlora run {out}, or fedlora compare {out} --methods lora-a2,fedit,local"
@@ -149,9 +177,7 @@ def compare(
     config: Annotated[Path, typer.Argument(help="A TOML file.")],
     methods: Annotated[str, typer.Option(help="Names, with commas between them.")],
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 1,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; may be repeated.")
-    ] = None,
+    override: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help=_SET)] = None,
     out: Annotated[Path | None, typer.Option(help="Where the runs go; runs/NAME-compared by default.")] = None,
     rates: Annotated[str, typer.Option(help="Learning rates to try for each method, with commas.")] = "",
     rate_rounds: Annotated[int, typer.Option(min=1, help="Rounds of such a trial.")] = 4,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlora.federation.files import append_lines, read_lines, write_json
+from fedlora.federation.files import append_lines, file_name, read_lines, write_json
 
 HALVES = st.sampled_from("\ud800\udbff\udc00\udfff")
 ANY_TEXT = st.lists(st.characters() | HALVES, max_size=20).map("".join)
@@ -26,3 +26,31 @@ def paired(text):
 def test_half_a_character_is_its_escape_on_disk(tmp_path):
     write_json(tmp_path / "tree.json", {"name": "é\ud83d"})
     assert (tmp_path / "tree.json").read_bytes() == b'{\n  "name": "\xc3\xa9\\ud83d"\n}\n'
+
+
+NAMES = [
+    "",
+    ".",
+    "..",
+    "...",
+    ".x.part",
+    "a/b",
+    "a%2Fb",
+    "%",
+    "%2E",
+    "ü" * 60,
+    "x" * 300,
+    "x" * 299 + "y",
+    "\\",
+    "nul\n",
+]
+
+
+def test_names_of_files_are_all_different_and_stay_in_their_folder(tmp_path):
+    made = [file_name(name) for name in NAMES]
+    assert len(set(made)) == len(made)
+    for name in made:
+        (tmp_path / f"{name}.000001.json").write_text("")
+        assert not name.startswith(".")
+    assert len(list(tmp_path.iterdir())) == len(made)
+    assert file_name("ward/1") == "ward%2F1"

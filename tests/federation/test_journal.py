@@ -114,8 +114,8 @@ def test_a_finished_run_that_goes_on_stays_as_it_is(tmp_path):
 
 def test_a_changed_config_is_named(tmp_path):
     run(FedSA(), tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"run\.rounds was 4 and is now 5"):
-        run(FedSA(), tmp_path / "run", CONFIG.replace("4", "5"))
+    with pytest.raises(RunFolderError, match=r"run\.rounds was 4 and is now 3"):
+        run(FedSA(), tmp_path / "run", CONFIG.replace("4", "3"))
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

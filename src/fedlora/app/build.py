@@ -29,6 +29,7 @@ from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_s
 from fedlora.training.digests import example_digests
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.handed import PYTHON, LoadedModel, handed_base
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft
@@ -45,6 +46,9 @@ class Resources:
     base: Base
     train: Tokens
     test: Tokens
+
+    def __repr__(self) -> str:
+        return f"Resources({self.dataset!r}, {self.base!r})"
 
     @cached_property
     def digests(self) -> Mapping[str, str]:
@@ -71,12 +75,15 @@ class Experiment:
     files: Mapping[str, object] = field(default_factory=dict)
     """Name -> contents of further JSON files that describe the run."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config.method.name!r}, data {self.origin!r}, base {self.base.name!r})"
+
     def keeping(self, client_states: ClientStates) -> "Experiment":
         """The same, with the states of clients that are here kept there. Clients elsewhere keep them themselves."""
         return self
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Simulation(Experiment):
     """Everything of a run on one machine."""
 
@@ -93,19 +100,20 @@ class Simulation(Experiment):
         return replace(self, client_states=client_states, federation=federation)
 
 
-def load(config: Config, dataset: Dataset | None = None) -> Resources:
+def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | None = None) -> Resources:
     """Load data and base.
 
     Args:
         config: a whole config.
         dataset: the caller's examples, in place of the config's [data].
+        loaded: the caller's model, in place of model.base.
 
     Raises:
         UserError: with one sentence about what is wrong.
     """
     dataset = dataset or load_dataset(config)
     dealt = deal(config, dataset)
-    base = load_named_base(config, dataset.labels)
+    base = load_named_base(config, dataset.labels, loaded)
     cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
     task = make_task(config, dataset.labels)
     train, test = (task.encode(part, base.tokenizer, fingerprint, cut) for part in (dataset.train, dataset.test))
@@ -185,6 +193,8 @@ def load_dataset(config: Config) -> Dataset:
     data, seed = config.data, config.run.seed
     group = config.split.column if config.split.kind == "natural" else None
     columns = Columns(data.text, data.label, group)
+    if data.source == PYTHON:
+        raise ConfigError("data.source is 'python': the examples were handed over in Python, so hand them over again.")
     if data.source == "generated":
         dataset = generated_dataset(seed=seed)
     elif data.path is None:
@@ -202,11 +212,15 @@ def deal(config: Config, dataset: Dataset) -> Split:
     return split(dataset.train, dataset.test, config.split, config.run.seed)
 
 
-def load_named_base(config: Config, labels: Sequence[str]) -> Base:
-    """The base that [model] names, on its device, with the maps of [adapter]."""
-    name = str(generated_base()) if config.model.base == GENERATED else config.model.base
-    base = load_base(
-        name,
+def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel | None = None) -> Base:
+    """The base that [model] names, or that the caller has, on its device, with the maps of [adapter]."""
+    name = config.model.base
+    if name == PYTHON and loaded is None:
+        raise ConfigError(
+            "model.base is 'python': the model was handed over in Python, so hand it over again, or name its folder."
+        )
+    make = partial(load_base, str(generated_base()) if name == GENERATED and loaded is None else name)
+    base = (partial(handed_base, loaded) if loaded is not None else make)(
         labels,
         targets=config.adapter.targets,
         layers=config.adapter.layers,

@@ -17,12 +17,15 @@ from fedlora.app.config import Config, MethodSection, require_validation, resolv
 from fedlora.app.inputs import inputs
 from fedlora.app.method import make_method
 from fedlora.app.pages import has_page, write_page
+from fedlora.app.paths import class_name, short_class_name
 from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
-from fedlora.federation.journal import CONFIG, ENVIRONMENT, SUMMARY, require_same_config, require_same_inputs
+from fedlora.federation.journal import SUMMARY
 from fedlora.federation.record import RoundRecord
+from fedlora.federation.same_run import CONFIG, ENVIRONMENT, require_same_config, require_same_inputs
 from fedlora.federation.settings import EvaluateSettings
 from fedlora.training.data import Dataset
+from fedlora.training.handed import LoadedModel
 
 TRIALS = "rates"
 """The folder of a comparison that holds the trials of learning rates."""
@@ -37,6 +40,11 @@ class Entry:
     config: Config
     folder: Path
 
+    @property
+    def finished(self) -> bool:
+        """Whether its folder has the whole of it."""
+        return is_finished(self.folder, self.config.run.rounds)
+
 
 def entries(
     config: Config, methods: Sequence[str], seeds: int, folder: Path, rates: Mapping[str, float] | None = None
@@ -47,7 +55,7 @@ def entries(
         config: what they have in common. Its own method options go with the method that it names. Where
             clients have different ranks, a method that takes one rank for all gets the mix's mean rank, at the
             scale of the mix: a smaller divisor would give it longer steps than the others.
-        methods: names.
+        methods: names; the path of a `file.py:Class` is seen from the working directory.
         seeds: how many, from the config's seed on.
         folder: where the runs' folders go.
         rates: learning rates of methods, in place of the config's.
@@ -56,12 +64,12 @@ def entries(
         UserError: an unknown method or a wrong option, before anything runs.
     """
     result = []
-    for number, method in itertools.product(range(seeds), methods):
+    for number, method in itertools.product(range(seeds), _anchored(methods)):
         seed, chosen = config.run.seed + number, _of_method(config, method)
         chosen = replace(chosen, run=replace(chosen.run, seed=seed))
         if rates:
             chosen = replace(chosen, train=replace(chosen.train, lr=rates[method]))
-        result.append(Entry(method, seed, chosen, folder / folder_name(method) / f"seed-{seed}"))
+        result.append(Entry(short_class_name(method), seed, chosen, folder / folder_name(method) / f"seed-{seed}"))
     return result
 
 
@@ -73,7 +81,7 @@ def trials(config: Config, methods: Sequence[str], rates: Sequence[float], round
     """
     require_validation(config)
     result = []
-    for method, rate in itertools.product(methods, rates):
+    for method, rate in itertools.product(_anchored(methods), rates):
         chosen = _of_method(config, method)
         trial = replace(
             chosen,
@@ -82,7 +90,7 @@ def trials(config: Config, methods: Sequence[str], rates: Sequence[float], round
             evaluate=EvaluateSettings(every=0, part="validation"),
         )
         place = folder / TRIALS / folder_name(method) / f"lr-{rate:g}"
-        result.append(Entry(f"{method}, lr {rate:g}", config.run.seed, trial, place))
+        result.append(Entry(f"{short_class_name(method)}, lr {rate:g}", config.run.seed, trial, place))
     return result
 
 
@@ -98,11 +106,11 @@ def best_rates(runs: Sequence[Entry]) -> dict[str, float]:
     """
     found: dict[str, list[tuple[list[float], float]]] = {entry.config.method.name: [] for entry in runs}
     for entry in runs:
-        if is_finished(entry.folder):
+        if entry.finished:
             found[entry.config.method.name].append((_goodness(entry.folder), entry.config.train.lr))
     for method, trials_of_method in found.items():
         if not trials_of_method:
-            raise ConfigError(f"No trial of {method} came to an end: try lower --rates.")
+            raise ConfigError(f"No trial of {short_class_name(method)} came to an end: try lower --rates.")
     return {method: max(trials_of_method)[1] for method, trials_of_method in found.items()}
 
 
@@ -140,6 +148,10 @@ def _mixed(config: Config) -> list[int]:
     return client_ranks(config, config.split.clients, make_method("zeropad", {}))
 
 
+def _anchored(methods: Sequence[str]) -> list[str]:
+    return [class_name(method, Path.cwd()) for method in methods]
+
+
 def folder_name(method: str) -> str:
     """A method's name as a folder's; of `path/file.py:Class` the class."""
     return method.rpartition(":")[2]
@@ -148,7 +160,12 @@ def folder_name(method: str) -> str:
 Step = tuple[Entry, RoundRecord | FedloraError]
 
 
-def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int | None = None) -> Iterator[Step]:
+def compare(
+    runs: Sequence[Entry],
+    dataset: Dataset | None = None,
+    workers: int | None = None,
+    loaded: LoadedModel | None = None,
+) -> Iterator[Step]:
     """Run what is not finished; yields every round's record, or why a run cannot go on.
 
     A run that is there already counts if it belongs to this comparison: same config, same inputs. That is
@@ -158,6 +175,7 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int 
         runs: from `entries`.
         dataset: the caller's examples.
         workers: see `build`.
+        loaded: the caller's model.
 
     Raises:
         UserError: a folder holds another run; or data or base are wrong, which concerns all runs.
@@ -166,7 +184,7 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int 
 
     @lru_cache(maxsize=1)
     def resources(seed: int) -> Resources:
-        return load(first[seed], dataset)
+        return load(first[seed], dataset, loaded)
 
     begun = [entry for entry in runs if (entry.folder / CONFIG).is_file()]
     for entry in begun:
@@ -175,10 +193,10 @@ def compare(runs: Sequence[Entry], dataset: Dataset | None = None, workers: int 
         shared = resources(entry.seed)
         require_same_inputs(entry.folder, inputs(entry.config, shared.base, shared.digests))
     for entry in runs:
-        if is_finished(entry.folder) and not has_page(entry.folder):
+        if entry.finished and not has_page(entry.folder):
             write_page([entry.folder], entry.folder)
     for entry in runs:
-        if is_finished(entry.folder):
+        if entry.finished:
             continue
         shared = resources(entry.seed)
         try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 
+from fedlora.app.paths import with_absolute_paths
 from fedlora.app.sections import checked, override_key, read_tree, tree_of
 from fedlora.core.adapter import AdapterSettings
 from fedlora.core.settings import Positive, Range
@@ -82,27 +83,67 @@ def require_validation(config: Config) -> None:
         raise ConfigError("split.validation is 0.0, so there are no examples to choose on: set it to, say, 0.1.")
 
 
-def read_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def read_config(path: Path | None, overrides: Sequence[str] = (), folder: Path | None = None) -> Config:
     """Read a TOML file (None: defaults alone) and apply `section.key=value` overrides.
+
+    Args:
+        path: of the file; its relative paths are seen from its folder.
+        overrides: as `--set` takes them.
+        folder: from which the relative paths of overrides are seen; None: the working directory.
 
     Raises:
         ConfigError: the file, a key or a value is wrong.
     """
-    tree = read_tree(path) if path is not None else {}
+    tree: dict[str, Any] = {}
     for override in overrides:
         override_key(tree, override)
-    return make_config(tree)
+    if path is None:
+        return make_config(tree, folder)
+    return _merged(read_tree(path), path.absolute().parent, tree, folder or Path.cwd())
 
 
-def make_config(tree: Mapping[str, Any]) -> Config:
+def make_config(tree: Mapping[str, Any], folder: Path | None = None) -> Config:
     """A config from nested mappings.
+
+    Args:
+        tree: section -> key -> value.
+        folder: from which relative paths are seen; None: the working directory.
 
     Raises:
         ConfigError: a key or a value is wrong.
     """
-    if "wrap" in tree:
+    return _merged({}, Path(), tree, folder or Path.cwd())
+
+
+def changed_config(config: Config, tree: Mapping[str, Any]) -> Config:
+    """A config with some keys changed; the relative paths among these are seen from the working directory.
+
+    Raises:
+        ConfigError: a key or a value is wrong.
+    """
+    return _merged(_without_none(tree_of(config)), Path("/"), tree, Path.cwd())
+
+
+def _merged(below: Mapping[str, Any], below_folder: Path, above: Mapping[str, Any], above_folder: Path) -> Config:
+    """The config of two trees, each with its paths seen from its folder."""
+    if "wrap" in below or "wrap" in above:
         raise ConfigError("The config has a section [[wrap]], which is called [[stage]] now: rename it; its keys stay.")
+    source = next((_source(tree) for tree in (above, below) if _source(tree) is not None), None)
+    tree = with_absolute_paths(below, below_folder, source)
+    for name, values in with_absolute_paths(above, above_folder, source).items():
+        beneath = tree.get(name)
+        if not isinstance(values, Mapping) or beneath is None:
+            tree[name] = values
+        elif not isinstance(beneath, Mapping):
+            raise ConfigError(f"{name}.{next(iter(values), '')} cannot be set: {name} is no section of the config.")
+        else:
+            tree[name] = {**beneath, **values}
     return checked(Config, tree)
+
+
+def _source(tree: Mapping[str, Any]) -> object:
+    data = tree.get("data")
+    return data.get("source") if isinstance(data, Mapping) else None
 
 
 def resolved(config: Config) -> str:

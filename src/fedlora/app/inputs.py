@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fedlora.app.config import Config
-from fedlora.federation.journal import ENVIRONMENT, SPLIT
+from fedlora.federation.same_run import ENVIRONMENT, SPLIT
 from fedlora.training.model import Base
 from fedlora.training.peft_files import CONFIG, WEIGHTS
 

@@ -10,15 +10,18 @@ from typing import Any
 import torch
 
 from fedlora.app.build import load_named_base
-from fedlora.app.config import Config, make_config
+from fedlora.app.config import Config, changed_config, make_config
 from fedlora.app.trainer import make_task
-from fedlora.core.adapter import Adapter, AdapterSpec, Start
+from fedlora.core.adapter import Adapter, AdapterSpec, Start, on_device
 from fedlora.errors import ModelError, RunFolderError
-from fedlora.federation.journal import CONFIG, client_folder
+from fedlora.federation.journal import client_folder
+from fedlora.federation.same_run import CONFIG
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft, read_projection
 
 _ABOUT = "fedlora.json"
+Answer = dict[str, float]
+"""Label -> probability, the likeliest first."""
 
 
 def adapter_folder(run: Path, client: str | None) -> Path:
@@ -28,7 +31,8 @@ def adapter_folder(run: Path, client: str | None) -> Path:
         RunFolderError: there is none; the sentence says which there are.
     """
     if not (run / "summary.json").is_file():
-        raise RunFolderError(f"{run} is no finished run: it has no summary.json.")
+        what = "a run that is not finished" if (run / CONFIG).is_file() else "no finished run"
+        raise RunFolderError(f"{run} is {what}: it has no summary.json.")
     home = client_folder(run, client) if client else run
     for place in ("adapter", "model"):
         if (home / place / _ABOUT).is_file():
@@ -39,8 +43,16 @@ def adapter_folder(run: Path, client: str | None) -> Path:
     raise RunFolderError(f"{run} has {f'no adapter of client {client!r}' if client else 'no global adapter'}; {hint}")
 
 
-def predict(run: Path, texts: Sequence[str], client: str | None = None) -> list[list[tuple[str, float]]]:
+def predict(
+    run: Path, texts: Sequence[str], client: str | None = None, base: str | None = None
+) -> list[list[tuple[str, float]]]:
     """The answers of the run's task to each text with their probabilities, the likeliest first.
+
+    Args:
+        run: the folder of a finished run, or the one that a site keeps of a run.
+        texts: any number.
+        client: whose personal model is asked; None: the global one.
+        base: where the base is now, a folder or a name on the hub; None: where the run's config says.
 
     Raises:
         UserError: the run, its base or its adapter cannot be used.
@@ -48,13 +60,34 @@ def predict(run: Path, texts: Sequence[str], client: str | None = None) -> list[
     folder = adapter_folder(run, client)
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     config = make_config(tomllib.loads((run / CONFIG).read_text(encoding="utf-8")))
-    base, start, spec = _model(run, folder, about, config)
+    if base is not None:
+        config = changed_config(config, {"model": {"base": base}})
+    resident, start, spec = _model(run, folder, about, config)
+    return answers(config, resident, start, spec, texts, about["labels"])
+
+
+def answers(  # noqa: PLR0917  each is another kind of thing
+    config: Config, base: Base, start: Start, spec: AdapterSpec, texts: Sequence[str], labels: Sequence[str]
+) -> list[list[tuple[str, float]]]:
+    """A model's answers to texts, see `predict`.
+
+    Args:
+        config: of the run.
+        base: of the run, on the device of its weights.
+        start: the adapter with its head.
+        spec: what the adapter is.
+        texts: any number.
+        labels: what the logits stand for.
+    """
+    if not texts:
+        return []
+    device = next(base.model.parameters()).device
     batch = base.tokenizer(
         list(texts), padding=True, truncation=True, max_length=config.model.max_length, return_tensors="pt"
-    )
+    ).to(device)
     with torch.inference_mode():
-        logits = base.logits(batch["input_ids"], batch["attention_mask"], start, spec)
-        return make_task(config, about["labels"]).answers(logits, about["labels"])
+        logits = base.logits(batch["input_ids"], batch["attention_mask"], on_device(start, str(device)), spec)
+        return make_task(config, labels).answers(logits, labels)
 
 
 def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tuple[Base, Start, AdapterSpec]:
@@ -63,7 +96,10 @@ def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tu
         return whole, Start(Adapter({}, {}, kind="dense")), AdapterSpec({}, 1, 1.0, "dense")
     base = load_named_base(config, about["labels"])
     if base.fingerprint != about["base_fingerprint"]:
-        raise ModelError(f"model.base is {config.model.base!r}, but its weights are not those of the run {run}.")
+        raise ModelError(
+            f"model.base is {config.model.base!r}, but its weights are not those of the run {run}: name with --base "
+            f"where the run's base is now."
+        )
     pair = read_projection(folder)
     spec = base.spec(pair.rank if pair else 1, about["scale"], about["kind"], projection=pair)
     return base, Start(read_peft(folder, base, spec)), spec

@@ -18,7 +18,8 @@ from fedlora.app.build import Simulation, build
 from fedlora.app.compare import Entry, best_rates, compare
 from fedlora.app.config import Config
 from fedlora.app.pages import write_page
-from fedlora.app.run import Run, is_finished
+from fedlora.app.paths import short_class_name
+from fedlora.app.run import Run
 from fedlora.core.rounds import Client, Failure, Order, Reply
 from fedlora.errors import FedloraError
 from fedlora.federation.client_states import ClientStates
@@ -105,7 +106,7 @@ def compare_with_progress(runs: Sequence[Entry], folder: Path, workers: int | No
     """Run a comparison, tell every round, write its table and page; returns a sentence for each failed run."""
     console = Console(highlight=False, soft_wrap=True)
     failed = run_entries(runs, console, workers)
-    finished = [entry.folder for entry in runs if is_finished(entry.folder)]
+    finished = [entry.folder for entry in runs if entry.finished]
     if finished:
         page = write_page(finished, folder)
         print_table(finished, console)
@@ -119,7 +120,7 @@ def try_rates(runs: Sequence[Entry], workers: int | None = None) -> dict[str, fl
     console = Console(highlight=False, soft_wrap=True)
     run_entries(runs, console, workers)
     rates = best_rates(runs)
-    told = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
+    told = ", ".join(f"{short_class_name(method)} {rate:g}" for method, rate in rates.items())
     console.print(f"learning rates chosen on the validation part: {told}")
     return rates
 
@@ -127,7 +128,7 @@ def try_rates(runs: Sequence[Entry], workers: int | None = None) -> dict[str, fl
 def run_entries(runs: Sequence[Entry], console: Console, workers: int | None = None) -> list[str]:
     """Run what is not finished and tell every round; returns a sentence for each failed run."""
     failed = []
-    done = sum(is_finished(entry.folder) for entry in runs)
+    done = sum(entry.finished for entry in runs)
     if done:
         console.print(f"{done} of {len(runs)} runs are finished already")
     for entry, step in compare(runs, workers=workers):

@@ -11,14 +11,19 @@ import torch
 from fedlora.app.build import Experiment, Simulation
 from fedlora.app.card import model_card
 from fedlora.app.inputs import inputs
+from fedlora.app.paths import short_class_name
 from fedlora.app.trainer import describe_task, make_task
 from fedlora.core.adapter import AdapterSpec, Start, effective
 from fedlora.core.payload import cast_floats
 from fedlora.core.rounds import Client
 from fedlora.federation.files import write_json, write_whole
-from fedlora.federation.journal import ENVIRONMENT, SPLIT, client_folder
+from fedlora.federation.journal import client_folder
+from fedlora.federation.same_run import ENVIRONMENT, SPLIT
 from fedlora.federation.server import Server, global_model
 from fedlora.training.peft_files import fits_peft, write_model, write_peft
+
+MODEL_FOLDERS = ("adapter", "model")
+"""Where a model is kept: as an adapter, or as a whole model."""
 
 
 def environment(experiment: Experiment) -> dict[str, object]:
@@ -67,7 +72,7 @@ def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> di
         "evaluation_bytes",
     ]
     return {
-        "method": config.method.name,
+        "method": short_class_name(config.method.name),
         "name": config.run.name,
         "rounds": len(rounds),
         "scale": experiment.spec.scale,
@@ -112,7 +117,7 @@ def _export_personal(
 
 def place(experiment: Experiment, model: Start) -> str:
     """The folder's name of what an adapter can hold, or of a whole model."""
-    return "adapter" if fits_peft(model, experiment.spec) else "model"
+    return MODEL_FOLDERS[0 if fits_peft(model, experiment.spec) else 1]
 
 
 def client_model(simulation: Simulation, server: Server, client: Client) -> Start:
@@ -146,12 +151,12 @@ def export(
     write(folder, model, experiment.spec, base, head)
     about = {
         "labels": label_names(experiment, client),
-        "base": base.name,
+        "base": base.source,
         "base_fingerprint": base.fingerprint,
         "tokenizer_fingerprint": base.tokenizer_fingerprint,
         "kind": experiment.spec.kind if fits_peft(model, experiment.spec) else "dense",
         "scale": experiment.spec.scale,
-        "method": experiment.config.method.name,
+        "method": short_class_name(experiment.config.method.name),
         "client": client.id if client else None,
     }
     write_json(folder / "fedlora.json", about)

@@ -1,19 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run: its rounds one by one, its folder, and going on with it."""
 
-from collections.abc import Iterator, Mapping
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from fedlora.app.build import Experiment, Simulation, build, load
-from fedlora.app.config import Config, make_config, read_config, resolved
+from fedlora.app.config import Config, resolved
+from fedlora.app.frames import clients_frame, history_frame
+from fedlora.app.handed import BaseModel, Data, handed
+from fedlora.app.keys import Keys
 from fedlora.app.pages import write_page
-from fedlora.app.results import client_model, environment, export, export_adapters, ownership, summarise
-from fedlora.errors import UserError
-from fedlora.federation.journal import ENVIRONMENT, SPLIT, SUMMARY, Journal
-from fedlora.federation.record import RoundRecord, round_line
+from fedlora.app.predict import Answer, answers
+from fedlora.app.results import (
+    MODEL_FOLDERS,
+    client_model,
+    environment,
+    export,
+    export_adapters,
+    label_names,
+    ownership,
+    summarise,
+)
+from fedlora.core.adapter import Start
+from fedlora.core.rounds import Client
+from fedlora.errors import RunFolderError, UserError
+from fedlora.federation.files import read_lines
+from fedlora.federation.journal import CLIENT_MODELS, SUMMARY, Journal
+from fedlora.federation.record import RoundRecord, client_line, round_line
+from fedlora.federation.same_run import CLIENTS, ENVIRONMENT, SPLIT
 from fedlora.federation.server import Server, begin, federate, global_model
-from fedlora.training.data import Dataset
+from fedlora.report.page import write_report
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Run:
@@ -36,10 +59,36 @@ class Run:
         self.experiment = experiment
         self.server: Server = begin(experiment.federation, experiment.head)
         self._lines: list[Mapping[str, Any]] = []
+        self._client_lines: list[Mapping[str, Any]] = []
         self._journal = _open(experiment, folder, resume) if folder else None
         if self._journal:
             self.experiment = experiment.keeping(self._journal.client_states)
             self.server = self._journal.server or self.server
+
+    def __repr__(self) -> str:
+        name, plan = self.experiment.config.method.name, self.experiment.federation.plan
+        place = f", {str(self.folder)!r}" if self.folder is not None else ""
+        return f"Run({name!r}, round {self.server.round} of {plan.rounds}{place})"
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it is kept; None: nowhere."""
+        return self._journal.folder if self._journal else None
+
+    @property
+    def lines(self) -> Sequence[Mapping[str, Any]]:
+        """What `rounds.jsonl` has, or would have, of the rounds so far."""
+        return self._journal.rounds() if self._journal else self._lines
+
+    @property
+    def history(self) -> "pandas.DataFrame":
+        """The rounds so far as a frame, a row each: see `fedlora.app.frames.history_frame`."""
+        return history_frame(self.lines)
+
+    @property
+    def clients(self) -> "pandas.DataFrame":
+        """The clients so far as a frame, a row a client and round."""
+        return clients_frame(read_lines(self.folder / CLIENTS) if self.folder is not None else self._client_lines)
 
     @property
     def finished(self) -> bool:
@@ -57,7 +106,9 @@ class Run:
                 if self._journal:
                     self._journal.commit(server, record)
                 self.server = server
-                self._lines.append(round_line(record))
+                if not self._journal:
+                    self._lines.append(round_line(record))
+                    self._client_lines += [client_line(client, record.scoring) for client in record.clients]
                 yield record
             if self._journal:
                 self._finish(self._journal)
@@ -67,6 +118,8 @@ class Run:
 
     def _finish(self, journal: Journal) -> None:
         summary = summarise(self.experiment, journal.rounds())
+        for name in (*MODEL_FOLDERS, CLIENT_MODELS):  # of a shorter run, or of a kill in the middle of this
+            shutil.rmtree(journal.folder / name, ignore_errors=True)
         export_adapters(self.experiment, self.server, journal.folder, summary)
         journal.finish(summary)
 
@@ -85,48 +138,87 @@ class Run:
         Raises:
             UserError: there is no global model, or no such client.
         """
+        model, member = self._model(client)
+        export(self.experiment, model, Path(folder), summarise(self.experiment, self.lines), member)
+
+    def predict(self, texts: str | Sequence[str], client: str | None = None, *, top: int | None = 3) -> list[Answer]:
+        """What the model as it is now says: labels and probabilities for each text, the likeliest first.
+
+        Args:
+            texts: one or several.
+            client: whose personal model is asked; None: the global one.
+            top: how many labels; None: all.
+
+        Raises:
+            UserError: there is no global model, or no such client.
+        """
+        model, member = self._model(client)
+        asked, experiment = [texts] if isinstance(texts, str) else list(texts), self.experiment
+        head = dict(model.adapter.dense) or dict(experiment.head)
+        whole = replace(model, adapter=model.adapter.with_dense(head))
+        labels = label_names(experiment, member)
+        ranked = answers(experiment.config, experiment.base, whole, experiment.spec, asked, labels)
+        return [dict(each[:top]) for each in ranked]
+
+    def report(self) -> Path:
+        """Write the page of the rounds so far into the run's folder; returns where it is.
+
+        Raises:
+            UserError: the run has no folder, or no finished round.
+            ReportError: the page cannot be drawn or written.
+        """
+        if self.folder is None:
+            raise UserError("This run keeps no folder, and a page is made from one: give out=... to fedlora.run.")
+        return write_report([self.folder], self.folder)
+
+    def _model(self, client: str | None) -> tuple[Start, Client | None]:
+        """The global model, or a client's with who it is."""
         roster = {entry.id: entry for entry in self.experiment.federation.transport.roster()}
-        model = global_model(self.experiment.federation, self.server)
-        if client is None and model is None:
-            raise UserError(f"This method has no global model: save one client's, {', '.join(sorted(roster))}.")
-        if client is not None and client not in roster:
+        if client is None:
+            model = global_model(self.experiment.federation, self.server)
+            if model is None:
+                raise UserError(f"This method has no global model: name a client, {', '.join(sorted(roster))}.")
+            return model, None
+        if client not in roster:
             raise UserError(f"There is no client {client!r}: choose one of {', '.join(sorted(roster))}.")
-        if client is not None and not isinstance(self.experiment, Simulation):
-            raise UserError(f"Client {client!r} is elsewhere, and its own model with it: save the global one.")
-        member = roster[client] if client is not None else None
-        here = self.experiment if isinstance(self.experiment, Simulation) else None
-        chosen = client_model(here, self.server, member) if here and member else model
-        summary = summarise(self.experiment, self._lines)
-        if chosen is not None:
-            export(self.experiment, chosen, Path(folder), summary, member)
+        if not isinstance(self.experiment, Simulation):
+            raise UserError(f"Client {client!r} is elsewhere, and its model with it: take the global one.")
+        return client_model(self.experiment, self.server, roster[client]), roster[client]
 
 
 def run(
-    config: Config | Mapping[str, Any] | str | Path,
-    data: Dataset | None = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    data: Data | None = None,
+    *,
+    base: BaseModel | None = None,
+    tokenizer: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
     workers: int | None = None,
+    **keys: Unpack[Keys],
 ) -> Run:
-    """A run to iterate over: `for record in fedlora.run(config, data): ...`, stopped by `break`.
+    """A run to iterate over: `for record in fedlora.run(data=..., method="lora-a2", rounds=3)`, stopped by `break`.
+
+    Everything has a default: without any argument a small generated task is run.
 
     Args:
         config: a `Config`, nested mappings, or the path of a TOML file.
-        data: examples of your own, in place of the config's [data]; see `from_lists`.
-        out: a folder to keep it in.
-        resume: go on with the run that the folder holds.
+        data: examples (`from_lists`, a `datasets.Dataset`, a `DatasetDict` with train and test), the path of a file or
+            folder, a name on the hub, or a mapping with the keys of [data].
+        base: a folder, a name on the hub, or a loaded transformers model, which stays as it is.
+        tokenizer: of a loaded model; by default it is loaded by the model's name.
+        out: a folder to keep the run in.
+        resume: go on with the run that the folder holds; with more `rounds` also with a finished one.
         workers: how many clients are trained at a time, one core each; None: one a core. Results do not
             depend on it.
+        **keys: keys of the config, on top of it: see `fedlora.Keys`.
 
     Raises:
         UserError: with one sentence about what does not fit.
     """
-    if isinstance(config, str | Path):
-        config = read_config(Path(config))
-    elif not isinstance(config, Config):
-        config = make_config(config)
-    folder = Path(out) if out is not None else None
-    return Run(build(config, load(config, data), workers), folder, resume)
+    given = handed(config, data, base, tokenizer, keys)
+    resources = load(given.config, given.dataset, given.model)
+    return Run(build(given.config, resources, workers), Path(out) if out is not None else None, resume)
 
 
 def _open(experiment: Experiment, folder: Path, resume: bool) -> Journal:
@@ -135,6 +227,14 @@ def _open(experiment: Experiment, folder: Path, resume: bool) -> Journal:
     return opened(folder, resolved(experiment.config), files)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a run that ended."""
-    return (folder / SUMMARY).is_file()
+def is_finished(folder: Path, rounds: int = 1) -> bool:
+    """Whether a folder holds a run that ended, after so many rounds or more.
+
+    Raises:
+        RunFolderError: its summary is damaged.
+    """
+    path = folder / SUMMARY
+    try:
+        return path.is_file() and json.loads(path.read_bytes())["rounds"] >= rounds
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{path} is damaged: delete it, and go on with --resume to have it made again.") from error

@@ -13,6 +13,7 @@ import numpy
 
 from fedlora.app.build import Resources, Simulation, build, load_dataset, load_named_base
 from fedlora.app.config import Config, RunSettings, read_config
+from fedlora.app.paths import path_or_name
 from fedlora.app.sections import checked, read_tree, tree_of
 from fedlora.core.rounds import Client
 from fedlora.core.settings import Positive, Range
@@ -92,6 +93,8 @@ def read_site(path: Path) -> SiteConfig:
         )
     site, folder = given.site, home / given.site.folder
     address = site.address or str(folder / "site.socket")
+    if site.base is not None:
+        site = replace(site, base=path_or_name(site.base, home))
     if site.address and ":" not in site.address:
         address = str(home / site.address)
     places: dict[str, Any] = {

@@ -22,8 +22,9 @@ from fedlora.deploy.remote import RemoteTransport
 from fedlora.deploy.sites import Members, read_members
 from fedlora.errors import ConfigError, DataError
 from fedlora.federation.files import append_lines, write_json
-from fedlora.federation.journal import SPLIT, SUMMARY
+from fedlora.federation.journal import SUMMARY
 from fedlora.federation.record import RoundRecord
+from fedlora.federation.same_run import SPLIT
 from fedlora.federation.server import Federation, last_orders
 from fedlora.federation.settings import DeploySettings
 from fedlora.methods.base import Method

@@ -7,7 +7,6 @@ gives the same bytes, and a lost reply changes nothing but that it is lost.
 """
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -18,12 +17,11 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from urllib.parse import quote
 
 import torch
 
 from fedlora.app.build import Simulation, build
-from fedlora.app.config import read_config
+from fedlora.app.config import read_config, resolved
 from fedlora.app.progress import quiet_libraries
 from fedlora.app.results import export, place
 from fedlora.core.rounds import Client, ClientState, Failure, Order
@@ -33,8 +31,10 @@ from fedlora.deploy.connection import new_key, open_socket, serve_bytes
 from fedlora.errors import ConfigError, FedloraError, RunFolderError
 from fedlora.federation.client import personal_model, serve
 from fedlora.federation.client_states import StoredClientStates
-from fedlora.federation.files import hold, write_json
+from fedlora.federation.files import file_name, hold, write_json, write_whole
 from fedlora.federation.frame import Encoded
+from fedlora.federation.journal import SUMMARY
+from fedlora.federation.same_run import CONFIG
 from fedlora.federation.wire import (
     MOST_REASON,
     FailureMessage,
@@ -134,6 +134,9 @@ class Site:
             shutil.rmtree(old, ignore_errors=True)
         export(simulation, model, part, message.summary, self.client)
         part.rename(target)
+        home = self._home(run)  # with these the folder can be asked like a finished run's
+        write_whole(home / CONFIG, resolved(simulation.config).encode())
+        write_json(home / SUMMARY, message.summary)
         print(f"the run is over: this site's own model is in {target}", flush=True)
         return encode(Finished(message.number))
 
@@ -169,7 +172,7 @@ class Site:
         return StoredClientStates(self._home(run) / "client_states")
 
     def _home(self, run: str) -> Path:
-        return self._folder / quote(run, safe="")
+        return self._folder / file_name(run)
 
 
 def _told(failure: Failure, number: Number) -> FailureMessage:
@@ -207,7 +210,6 @@ def run_site(path: Path, say: Callable[[str], object]) -> None:
     with hold(folder) as let_go:
         folder.chmod(0o700)
         key = new_key(Path(given.site.key or ""))
-        os.chdir(Path(given.site.shared).parent)  # paths in the shared config are seen from its folder
         simulation = build_site(given)
         client = site_client(simulation, given)
         site = Site(simulation, client, folder)
@@ -239,11 +241,10 @@ def simulated_site(config: Path, overrides: tuple[str, ...], out: Path, number: 
     if number >= len(clients):
         raise ConfigError(f"There are {len(clients)} clients in the split and more nodes: start as many nodes.")
     client = clients[number]
-    return Site(simulation, client, out.with_name(f"{out.name}-clients") / client.id)
+    return Site(simulation, client, out.with_name(f"{out.name}-clients") / file_name(client.id))
 
 
 @cache
 def _simulation(config: Path, overrides: tuple[str, ...]) -> Simulation:
     quiet_libraries()
-    os.chdir(config.parent)  # as at the server
-    return build(read_config(config, overrides), workers=1)
+    return build(read_config(config, overrides, config.parent), workers=1)

@@ -10,13 +10,12 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import quote, unquote
+from typing import Any, Protocol
 
 from fedlora.core.payload import Payload, Tree, branch, from_bytes, tensors_at, to_bytes
 from fedlora.core.rounds import ClientState
 from fedlora.errors import PayloadError, RunFolderError
-from fedlora.federation.files import write_whole
+from fedlora.federation.files import file_name, write_whole
 
 _CACHED = 8
 """Decoded blobs kept at hand. Clients share blobs, so a few serve a whole round."""
@@ -65,7 +64,7 @@ class HeldClientStates:
 
 
 class StoredClientStates:
-    """On disk: `CLIENT.ROUND.json` names the blobs that make up a client state, `blobs/` holds them.
+    """On disk: `CLIENT.ROUND.json` (CLIENT as a file's name) names the blobs of a client state; `blobs/` holds them.
 
     A blob is one branch of what a client keeps, named by its content. What many clients keep alike (the
     shared adapter of a round) is there once, and a blob that no client state names is removed.
@@ -79,6 +78,7 @@ class StoredClientStates:
         self._folder, self._blobs = folder, folder / "blobs"
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._rounds: dict[str, list[int]] = {}
+        """By client, under its file's name."""
         self._users: dict[str, int] = {}
         self._cache: OrderedDict[str, Tree] = OrderedDict()
         for index in sorted(folder.glob("*.json")):
@@ -96,44 +96,48 @@ class StoredClientStates:
 
     def before(self, client: str, round: int) -> ClientState | None:
         """The newest client state that is older than a round."""
-        older = [number for number in self._rounds.get(client, ()) if number < round]
-        return self._read(client, older[-1]) if older else None
+        name = file_name(client)
+        older = [number for number in self._rounds.get(name, ()) if number < round]
+        return self._read(name, older[-1]) if older else None
 
     def latest(self, client: str) -> ClientState | None:
         """The newest client state."""
-        rounds = self._rounds.get(client)
-        return self._read(client, rounds[-1]) if rounds else None
+        name = file_name(client)
+        rounds = self._rounds.get(name)
+        return self._read(name, rounds[-1]) if rounds else None
 
     def keep(self, client: str, client_state: ClientState) -> None:
         """Add a round's client state; one of the same or a later round is replaced."""
-        names = {key: self._store(value) for key, value in client_state.kept.items()}
-        index: dict[str, object] = {"kept": names}
+        name = file_name(client)
+        blobs = {key: self._store(value) for key, value in client_state.kept.items()}
+        index: dict[str, object] = {"kept": blobs}
         index |= {key: self._store(part) if part else None for key, part in _apart(client_state).items()}
-        rounds = self._rounds.get(client, [])
-        replaced = self._names(client, client_state.round) if client_state.round in rounds else []
-        write_whole(self._index(client, client_state.round), json.dumps(index).encode())
+        rounds = self._rounds.get(name, [])
+        replaced = self._names(name, client_state.round) if client_state.round in rounds else []
+        write_whole(self._index(name, client_state.round), json.dumps(index).encode())
         self._count(_blob_names(index), 1)
         self._count(replaced, -1)
         past = [number for number in rounds if number != client_state.round]
         kept = [number for number in past if number < client_state.round][-1:]
         for number in past:
             if number not in kept:
-                self._forget(client, number)
-        self._rounds[client] = [*kept, client_state.round]
+                self._forget(name, number)
+        self._rounds[name] = [*kept, client_state.round]
 
     def forget_after(self, client: str, round: int) -> None:
         """Forget the client states of later rounds: the server knows nothing of them."""
-        kept = [number for number in self._rounds.get(client, ()) if number <= round]
-        for number in self._rounds.get(client, ()):
+        name = file_name(client)
+        kept = [number for number in self._rounds.get(name, ()) if number <= round]
+        for number in self._rounds.get(name, ()):
             if number > round:
-                self._forget(client, number)
-        self._rounds[client] = kept
+                self._forget(name, number)
+        self._rounds[name] = kept
 
-    def _index(self, client: str, round: int) -> Path:
-        return self._folder / f"{quote(client, safe='')}.{round}.json"
+    def _index(self, name: str, round: int) -> Path:
+        return self._folder / f"{name}.{round}.json"
 
-    def _names(self, client: str, round: int) -> list[str]:
-        return _blob_names(json.loads(self._index(client, round).read_text(encoding="utf-8")))
+    def _names(self, name: str, round: int) -> list[str]:
+        return _blob_names(_read_index(self._index(name, round)))
 
     def _count(self, names: Sequence[str], by: int) -> None:
         for name in names:
@@ -143,14 +147,14 @@ class StoredClientStates:
                 self._cache.pop(name, None)
                 (self._blobs / name).unlink(missing_ok=True)
 
-    def _forget(self, client: str, round: int) -> None:
-        names = self._names(client, round)
-        self._index(client, round).unlink()
-        self._count(names, -1)
+    def _forget(self, name: str, round: int) -> None:
+        blobs = self._names(name, round)
+        self._index(name, round).unlink()
+        self._count(blobs, -1)
 
     def _store(self, value: Tree) -> str:
         data = to_bytes({"value": value})
-        name = hashlib.sha256(data).hexdigest()[:32]
+        name = _blob_name(data)
         if not (self._blobs / name).exists():
             write_whole(self._blobs / name, data)
         return name
@@ -159,21 +163,40 @@ class StoredClientStates:
         if name not in self._cache:
             path = self._blobs / name
             try:
-                self._cache[name] = from_bytes(path.read_bytes())["value"]
+                data = path.read_bytes()
+                if _blob_name(data) != name:
+                    raise PayloadError("not the bytes that the name stands for")
+                self._cache[name] = from_bytes(data)["value"]
             except (OSError, PayloadError, KeyError) as error:
-                raise RunFolderError(
-                    f"The client client state {path} is damaged or missing: this run cannot go on; start it anew."
-                ) from error
+                raise _damaged(path) from error
             while len(self._cache) > _CACHED:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(name)
         return self._cache[name]
 
-    def _read(self, client: str, round: int) -> ClientState:
-        index = json.loads(self._index(client, round).read_text(encoding="utf-8"))
-        kept: Payload = {key: self._load(name) for key, name in index["kept"].items()}
+    def _read(self, name: str, round: int) -> ClientState:
+        index = _read_index(self._index(name, round))
+        kept: Payload = {key: self._load(blob) for key, blob in index["kept"].items()}
         apart: Payload = {key: self._load(index[key]) for key in ("head", "stages") if index.get(key)}
         return ClientState(round, kept, tensors_at(apart, "head"), branch(apart, "stages"))
+
+
+def _blob_name(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index = json.loads(path.read_bytes())
+        if isinstance(index, dict) and isinstance(index.get("kept"), dict):
+            return index
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path) from error
+    raise _damaged(path)
+
+
+def _damaged(path: Path) -> RunFolderError:
+    return RunFolderError(f"The client state {path} is damaged or missing: this run cannot go on; start it anew.")
 
 
 def _blob_names(index: Mapping[str, object]) -> list[str]:
@@ -188,5 +211,5 @@ def _apart(client_state: ClientState) -> dict[str, Tree]:
 
 
 def _parse(index: Path) -> tuple[str, int]:
-    client, _, round = index.name.removesuffix(".json").rpartition(".")
-    return unquote(client), int(round)
+    name, _, round = index.name.removesuffix(".json").rpartition(".")
+    return name, int(round)

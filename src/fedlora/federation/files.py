@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing to disk so that a reader never sees half a file, and a full disk gets a sentence."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from fedlora.errors import RunFolderError
 
@@ -17,6 +19,25 @@ except ImportError:  # Windows
 
 PART = ".part"
 """The ending of a file that is being written. What a kill leaves of it is removed on resume."""
+
+
+_LONGEST_NAME = 150
+"""Characters of a file's name before its endings: file systems take 255 bytes."""
+
+
+def file_name(name: str) -> str:
+    """A name that somebody chose (a client's, a run's) as the name of one file or folder.
+
+    Different names give different files, and none of them leads to another folder or to a hidden file: what file
+    systems do not take, and a dot in front, is written as `%` and its bytes in hexadecimal; of long names the end is a
+    digest.
+    """
+    quoted = quote(name, safe="") or "%"
+    if quoted.startswith("."):
+        quoted = f"%2E{quoted[1:]}"
+    if len(quoted) <= _LONGEST_NAME:
+        return quoted
+    return f"{quoted[: _LONGEST_NAME // 2]}%%{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -46,11 +67,15 @@ def append_lines(path: Path, *lines: Mapping[str, object]) -> None:
     Raises:
         RunFolderError: the disk is full, or the place cannot be written.
     """
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with _sentence(path), path.open("ab") as file:
-        file.write(_encoded(text))
+        file.write(encoded_lines(*lines))
         file.flush()
         os.fsync(file.fileno())
+
+
+def encoded_lines(*lines: Mapping[str, object]) -> bytes:
+    """JSON lines as they stand in a file."""
+    return _encoded("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _encoded(text: str) -> bytes:

@@ -8,51 +8,38 @@ the unfinished round, whose traces are removed when the run goes on.
 
 import hashlib
 import json
-import tomllib
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import quote
 
-from fedlora.core.payload import from_bytes, to_bytes
+from fedlora.core.payload import Payload, branch, from_bytes, to_bytes
 from fedlora.errors import PayloadError, RunFolderError
 from fedlora.federation.client_states import StoredClientStates
-from fedlora.federation.files import PART, append_lines, hold, read_lines, write_json, write_whole
+from fedlora.federation.files import PART, append_lines, file_name, hold, read_lines, write_json, write_whole
 from fedlora.federation.record import RoundRecord, client_line, round_line, timing_line
+from fedlora.federation.same_run import (
+    CLIENTS,
+    CONFIG,
+    ROUNDS,
+    TIMINGS,
+    drop_early_scores,
+    identity,
+    require_same_config,
+    require_same_inputs,
+)
 from fedlora.federation.server import Server
 
-CONFIG = "config.toml"
-ENVIRONMENT = "environment.json"
-SPLIT = "split.json"
-ROUNDS = "rounds.jsonl"
-CLIENTS = "clients.jsonl"
-TIMINGS = "timings.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 CLIENT_STATES = "client_states"
-_PATIENCE = "deploy"
-_INPUTS = (
-    (ENVIRONMENT, "packages.fedlora", "another version of fedlora"),
-    (ENVIRONMENT, "base_fingerprint", "other weights of the base (model.base)"),
-    (ENVIRONMENT, "head_fingerprint", "another head of the base (model.base)"),
-    (ENVIRONMENT, "tokenizer_fingerprint", "another tokenizer (model.base)"),
-    (ENVIRONMENT, "start_fingerprint", "another adapter to start from (adapter.start)"),
-    (SPLIT, "labels", "other names of labels (data.labels, or the data themselves)"),
-    (SPLIT, "digests.train", "other training examples (data.path)"),
-    (SPLIT, "digests.test", "other test examples (data.path, or deploy.test)"),
-    (SPLIT, "digests.owners", "other owners of the examples (split)"),
-)
-"""What makes a run another one although its config is the same: file, key, and what a sentence calls a change."""
-_SHORT = 40
-"""Characters of a value that a sentence shows: versions, and no digests."""
-_MISSING = object()
+CLIENT_MODELS = "clients"
 _KEPT = 2
 """Checkpoints kept: the newest, and one to fall back on."""
 
 
 def client_folder(run: Path, client: str) -> Path:
     """Where a run keeps what belongs to one client; an id may hold what a file's name may not."""
-    return run / "clients" / quote(client, safe="")
+    return run / CLIENT_MODELS / file_name(client)
 
 
 class Journal:
@@ -67,7 +54,7 @@ class Journal:
         self.server = server
         """Where to go on from; None before the first finished round."""
         self.client_states = client_states
-        self._identity = _identity(folder)
+        self._identity = identity(_read_config(folder))
 
     @staticmethod
     def start(folder: Path, config: str, files: Mapping[str, object]) -> "Journal":
@@ -96,7 +83,7 @@ class Journal:
         """Open the folder of an unfinished run, without the traces of its unfinished round.
 
         Args:
-            folder: holds a run of the same config.
+            folder: holds a run of the same config, or of fewer rounds: then it goes on to as many as `config` says.
             config: the resolved config.
             files: as for `start`; written where a kill left them out.
 
@@ -115,9 +102,12 @@ class Journal:
             finished = [int(str(line["round"])) for line in read_lines(folder / ROUNDS)]
             last = _checkpoint_before(folder, finished[-1]) if finished else None
             server = _read_checkpoint(last) if last else None
+            if config != _read_config(folder):
+                write_whole(folder / CONFIG, config.encode())
             until = server.round if server else 0
             for name in (ROUNDS, CLIENTS, TIMINGS):
                 _cut(folder / name, until)
+            drop_early_scores(folder, config)
             _prune(folder, until)
             (folder / SUMMARY).unlink(missing_ok=True)
             return Journal(folder, let_go, server, StoredClientStates(folder / CLIENT_STATES, until))
@@ -128,7 +118,8 @@ class Journal:
         Raises:
             RunFolderError: the disk is full, or the folder cannot be written.
         """
-        tree = {"run": self._identity, **server.to_payload()}
+        payload = server.to_payload()
+        tree = {"run": {"config": self._identity, "sha256": _digest(payload)}, **payload}
         write_whole(self.folder / CHECKPOINTS / f"server-{server.round:06d}.payload", to_bytes(tree))
         append_lines(self.folder / CLIENTS, *(client_line(client, record.scoring) for client in record.clients))
         append_lines(self.folder / TIMINGS, timing_line(record))
@@ -156,78 +147,8 @@ def _contents(folder: Path) -> str:
     return "a run" if (folder / CONFIG).exists() else "other things"
 
 
-def _identity(folder: Path) -> str:
-    return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
-
-
-def _keyed(section: object) -> dict[str, object]:
-    """A section's keys; a list of tables has their numbers for keys."""
-    if isinstance(section, dict):
-        return section
-    return {str(number): table for number, table in enumerate(section)} if isinstance(section, list) else {}
-
-
-def require_same_config(folder: Path, config: str) -> None:
-    """Name the first key in which a run's config differs from another. How long to wait for whom may change.
-
-    Raises:
-        RunFolderError: they differ.
-    """
-    before, after = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8")), tomllib.loads(config)
-    for section in dict.fromkeys([*before, *after]):
-        if section == _PATIENCE:
-            continue
-        was, now = (_keyed(document.get(section, {})) for document in (before, after))
-        for key in {**was, **now}:
-            if was.get(key) != now.get(key):
-                raise RunFolderError(
-                    f"{folder} cannot go on: {section}.{key} was {was.get(key)!r} and is now {now.get(key)!r}. Set it "
-                    f"back, or choose another --out for a new run."
-                )
-
-
-def require_same_inputs(folder: Path, files: Mapping[str, object]) -> None:
-    """Name the first input in which a run differs from another: version, base, tokenizer, examples, owners.
-
-    Args:
-        folder: holds a run.
-        files: as for `Journal.start`, of the other run. Keys that are no inputs are not compared.
-
-    Raises:
-        RunFolderError: they differ, or the folder does not say.
-    """
-    begun = (folder / ROUNDS).exists()
-    for file, key, change in _INPUTS:
-        now = _value(files.get(file), key)
-        if now is _MISSING or not (begun or (folder / file).exists()):  # a kill left the file out: `go_on` writes it
-            continue
-        was = _value(_described(folder / file), key)
-        if was is _MISSING:
-            raise RunFolderError(
-                f"{folder} does not say all that its run was started with: {file} lacks {key}. An older version of "
-                f"fedlora made it: finish it with that version, or choose another --out for a new run."
-            )
-        if was != now:
-            short = all(isinstance(value, str) and len(value) <= _SHORT for value in (was, now))
-            shown = f": {was}, and now it is {now}" if short else ""
-            raise RunFolderError(
-                f"{folder} was started with {change}{shown}. Put it back as it was, or choose another --out for a "
-                f"new run."
-            )
-
-
-def _described(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise RunFolderError(f"{path} is damaged: put it back, or choose another --out for a new run.") from error
-
-
-def _value(tree: object, key: str) -> object:
-    """The value at a dotted key, or `_MISSING`."""
-    for part in key.split("."):
-        tree = tree[part] if isinstance(tree, dict) and part in tree else _MISSING
-    return tree
+def _read_config(folder: Path) -> str:
+    return (folder / CONFIG).read_text(encoding="utf-8")
 
 
 def _number(checkpoint: Path) -> int:
@@ -254,8 +175,12 @@ def _checkpoint_before(folder: Path, round: int) -> Path:
 def _read_checkpoint(path: Path) -> Server:
     try:
         tree = from_bytes(path.read_bytes())
-        same_run = tree.get("run") == _identity(path.parents[1])
-        server = Server.from_payload(tree)
+        seal = branch(tree, "run")
+        payload = {key: value for key, value in tree.items() if key != "run"}
+        if seal.get("sha256") != _digest(payload):
+            raise PayloadError("its contents are not what was written")
+        same_run = seal.get("config") == identity(_read_config(path.parents[1]))
+        server = Server.from_payload(payload)
     except PayloadError as error:
         raise RunFolderError(
             f"The checkpoint {path} is damaged: delete it, and --resume goes on from the round before."
@@ -263,6 +188,11 @@ def _read_checkpoint(path: Path) -> Server:
     if not same_run or server.round != _number(path):
         raise RunFolderError(f"The checkpoint {path} belongs to another run: put this run's checkpoint back.")
     return server
+
+
+def _digest(payload: Payload) -> str:
+    """Of a payload's bytes. A flipped bit in a checkpoint's tensors would otherwise be trained on."""
+    return hashlib.sha256(to_bytes(payload)).hexdigest()
 
 
 def _cut(path: Path, until: int) -> None:

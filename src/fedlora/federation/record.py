@@ -4,6 +4,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload
@@ -108,6 +109,19 @@ class RoundRecord:
     """Traffic of evaluation, which is measurement and no part of a method's cost."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall times: `train`, `evaluate`."""
+
+    def __repr__(self) -> str:
+        loss = f", loss {self.loss:.3f}" if self.loss is not None else ""
+        scores = {"global": self.global_metrics.get(self.scoring.headline.name)}
+        scores["personal"] = self.personal.mean if self.personal is not None else None
+        headline = self.scoring.headline
+        told = [f", {whose} {headline.name} {headline.words(n)}" for whose, n in scores.items() if n is not None]
+        return f"RoundRecord(round {self.round}: {self.accepted} clients{loss}{''.join(told)})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole record as plain numbers, texts, lists and dicts: the lines of the run folder in one."""
+        clients = [client_line(client, self.scoring) for client in self.clients]
+        return {**round_line(self), "seconds": dict(self.seconds), "clients": clients}
 
     @property
     def global_metrics(self) -> dict[str, float]:

@@ -75,6 +75,9 @@ class Server:
     last_seen_rounds: dict[str, int] = field(default_factory=dict)
     """Client -> the round of its last accepted upload."""
 
+    def __repr__(self) -> str:
+        return f"Server(after round {self.round})"
+
     def to_payload(self) -> Payload:
         """The server as a tree that survives to bytes and back."""
         return {"round": self.round, "state": self.state.to_payload(), "seen": self.last_seen_rounds}

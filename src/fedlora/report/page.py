@@ -15,6 +15,7 @@ from fedlora.report.tables import cells, columns, comma_separated, markdown, not
 from fedlora.report.text import shortened, visible, visible_lines
 
 HTML, MARKDOWN, CSV = "report.html", "table.md", "table.csv"
+_SOURCES = {"python": "data handed over in Python"}
 _LONGEST_REASON, _LONGEST_NAME = 300, 80
 """Characters of what an error of another library says, and of a client's name."""
 
@@ -163,7 +164,7 @@ def _about(runs: Sequence[RunData]) -> str:
         name, dealt = "Data of the sites' own", "each at its owner"
     else:
         skew = f" (alpha {split['alpha']:g})" if split["kind"] == "dirichlet" else ""
-        name = data["source"] if data["source"] == "generated" else Path(str(data["path"])).name
+        name = Path(str(data["path"])).name if "path" in data else _SOURCES.get(data["source"], data["source"])
         dealt = f"{split['kind']} split{skew}"
     if labels and not run.deployed:
         sizes = sorted(sum(counts["labels"]) for counts in run.split["clients"].values())
@@ -194,6 +195,8 @@ def _name(run: RunData) -> str:
 def _command(run: RunData, folder: Path) -> str:
     if run.deployed:
         return "see docs/deploy.md: the data are at the sites"
+    if "python" in (run.config["data"]["source"], run.config["model"]["base"]):
+        return f"{run.method}, seed {run.seed}: run the Python script that handed over the data or the base"
     config = Path(os.path.relpath(run.folder, folder)) / "config.toml"
     return visible(f"fedlora run {config.as_posix()} --out again/{run.method}-seed-{run.seed}")
 

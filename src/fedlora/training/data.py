@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedlora.core.seeds import numpy_stream
 from fedlora.errors import DataError
+from fedlora.training.quiet import quiet_data
 from fedlora.training.tables import Part, Rows, part_file, read_rows
 
 
@@ -27,6 +28,9 @@ class Texts:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __repr__(self) -> str:
+        return f"Texts({len(self):,} texts)"
+
     def take(self, indices: NDArray[numpy.int64]) -> "Texts":
         """Some of the examples."""
         groups = None if self.groups is None else tuple(self.groups[i] for i in indices)
@@ -42,6 +46,10 @@ class Dataset:
     labels: tuple[str, ...]
     origin: str
     """Where it comes from, for the record."""
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.train):,} training and {len(self.test):,} test texts"
+        return f"Dataset({parts}, {len(self.labels)} labels, from {self.origin!r})"
 
     def label_counts(self, indices: NDArray[numpy.int64]) -> list[int]:
         """How many of these training examples have each label."""
@@ -73,11 +81,16 @@ def from_files(
         return from_rows(tables["train"], tables["test"], columns, path.name, labels)
     if not path.is_file():
         raise DataError(f"data.path is {str(path)!r}, but there is no such file or folder.")
-    rows = read_rows(path)
+    train, test = cut_off_test(read_rows(path), test_share, seed)
+    return from_rows(train, test, columns, path.name, labels)
+
+
+def cut_off_test(rows: Rows, test_share: float, seed: int) -> tuple[Rows, Rows]:
+    """Training and test rows out of one table, drawn by the seed, both in their old order."""
     order = numpy_stream(seed, "test part").permutation(len(rows))
     cut = round(len(rows) * test_share)
     test, train = sorted(order[:cut].tolist()), sorted(order[cut:].tolist())
-    return from_rows([rows[i] for i in train], [rows[i] for i in test], columns, path.name, labels)
+    return [rows[i] for i in train], [rows[i] for i in test]
 
 
 def from_hub(name: str, columns: Columns, labels: Sequence[str] | None = None) -> Dataset:
@@ -89,7 +102,8 @@ def from_hub(name: str, columns: Columns, labels: Sequence[str] | None = None) -
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name)
+        with quiet_data():
+            loaded = datasets.load_dataset(name)
     except Exception as error:
         raise DataError(
             f"The dataset {name!r} could not be loaded from the hub ({type(error).__name__}): check the name and "
@@ -98,12 +112,12 @@ def from_hub(name: str, columns: Columns, labels: Sequence[str] | None = None) -
     for part in ("train", "test"):
         if part not in loaded:
             raise DataError(f"The dataset {name!r} has no part {part!r}, only {', '.join(loaded)}.")
-    named = {part: _names_for_integers(loaded[part], columns.label) for part in ("train", "test")}
+    named = {part: named_rows(loaded[part], columns.label) for part in ("train", "test")}
     return from_rows(named["train"], named["test"], columns, name, labels)
 
 
-def _names_for_integers(table: Any, column: str) -> Rows:
-    """Rows whose label is the name that the dataset's features give to the number."""
+def named_rows(table: Any, column: str) -> Rows:
+    """Rows of a table of the datasets library; a label is the name that the table's features give to its number."""
     feature = table.features.get(column)
     names = getattr(feature, "names", None)
     rows = table.to_list()
@@ -131,6 +145,8 @@ def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Se
         for column in (columns.text, columns.label, columns.group):
             if column is not None and (part == "train" or column != columns.group):
                 _require_column(rows, column, part, origin)
+    if columns.group is not None:
+        _require_names(train, columns.group, origin)
     found = sorted({str(row[columns.label]) for row in train})
     names = tuple(labels) if labels else tuple(found)
     for name in names:
@@ -151,22 +167,33 @@ def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Se
 def from_lists(
     texts: Sequence[str],
     labels: Sequence[object],
-    test_texts: Sequence[str],
-    test_labels: Sequence[object],
+    test_texts: Sequence[str] | None = None,
+    test_labels: Sequence[object] | None = None,
     owners: Sequence[object] | None = None,
+    *,
+    test_share: float = 0.2,
+    seed: int = 0,
 ) -> Dataset:
-    """A dataset from the caller's own lists.
+    """A dataset from the caller's lists.
 
     Args:
-        texts: for training.
-        labels: of each training text; anything that `str` tells apart.
-        test_texts: for the test set.
+        texts: for training, and for the test set where no other is given.
+        labels: of each text; anything that `str` tells apart.
+        test_texts: for the test set; None: it is drawn from `texts`.
         test_labels: of each test text.
-        owners: of each training text whose it is, for `split.kind = "natural"`.
+        owners: of each text whose it is, for `split={"kind": "natural"}`.
+        test_share: without `test_texts`, the share of the texts that becomes the test set.
+        seed: of that draw.
 
     Raises:
         DataError: lists of different lengths, or what `from_rows` refuses.
     """
+    if (test_texts is None) != (test_labels is None):
+        raise DataError("test_texts and test_labels belong together: give both, or neither to have a test set drawn.")
+    if not 0.0 < test_share < 1.0:
+        raise DataError(f"test_share is {test_share!r}; expected a number between 0 and 1.")
+    if test_texts is None or test_labels is None:
+        test_texts, test_labels = (), ()
     for name, one, other in (("texts", texts, labels), ("test_texts", test_texts, test_labels)):
         if len(one) != len(other):
             raise DataError(f"There are {len(one)} {name} but {len(other)} labels: give one label for each.")
@@ -176,8 +203,10 @@ def from_lists(
     train: list[dict[str, object]] = [{"text": t, "label": y} for t, y in zip(texts, labels, strict=True)]
     for row, owner in zip(train, owners or (), strict=False):
         row["owner"] = owner
-    test = [{"text": t, "label": y} for t, y in zip(test_texts, test_labels, strict=True)]
-    return from_rows(train, test, columns, origin="lists")
+    if test_texts:
+        test = [{"text": t, "label": y} for t, y in zip(test_texts, test_labels, strict=True)]
+        return from_rows(train, test, columns, origin="lists")
+    return from_rows(*cut_off_test(train, test_share, seed), columns, origin="lists")
 
 
 def _texts(rows: Rows, columns: Columns, known: Mapping[str, int], part: Part, origin: str) -> Texts:
@@ -205,6 +234,15 @@ def _require_column(rows: Rows, column: str, part: Part, origin: str) -> None:
                 f"data.text, data.label or split.column to one of these."
             )
         _require_whole(str(row[column]), f"{origin}: row {number} of the {part} part, column {column!r},")
+
+
+def _require_names(rows: Rows, column: str, origin: str) -> None:
+    for number, row in enumerate(rows, start=1):
+        if not str(row[column]).strip():
+            raise DataError(
+                f"{origin}: row {number} of the train part has an empty {column!r}, which should say whose the example "
+                f"is: fill it in, or leave the row out."
+            )
 
 
 def _require_whole(text: str, where: str) -> None:

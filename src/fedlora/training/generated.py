@@ -18,6 +18,7 @@ from torch.nn import functional
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.training.cache import made_once
 from fedlora.training.data import Dataset, Texts
+from fedlora.training.quiet import quietly
 
 NAME = "generated"
 """What `data.source` and `model.base` are called for these."""
@@ -127,7 +128,8 @@ def _train_base(width: int, layers: int, steps: int, seed: int, folder: Path) ->
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    model.save_pretrained(folder)
+    with quietly():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

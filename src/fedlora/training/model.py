@@ -20,6 +20,7 @@ from fedlora.errors import ModelError
 from fedlora.training.current_pass import Pass, running
 from fedlora.training.maps import adapt, addition, encoder_of, find_maps, map_shape
 from fedlora.training.memory import require_room
+from fedlora.training.quiet import quietly
 
 
 @dataclass(eq=False)
@@ -29,7 +30,7 @@ class Base:
     model: nn.Module
     tokenizer: Any
     name: str
-    """As the user gave it; of a folder, its last part."""
+    """In a few words, for records: of a folder, or of a hub's name, the last part."""
     labels: tuple[str, ...]
     head: Mapping[str, Tensor]
     """The dense parts by parameter name: what the checkpoint lacks, and what stands above the encoder."""
@@ -42,6 +43,8 @@ class Base:
     head_fingerprint: str = ""
     """SHA-256 of the head's weights that came with the checkpoint; the others are drawn from the seed."""
     tokenizer_fingerprint: str = ""
+    source: str = ""
+    """From where it can be loaded again: a folder's absolute path, or a name on the hub; empty: from nowhere."""
     _weights: dict[str, nn.Parameter] = field(default_factory=dict, repr=False)
     """The resident ones, whatever another thread has put in their place for the time of a pass."""
 
@@ -49,6 +52,9 @@ class Base:
         self._weights = dict(self.model.named_parameters())
         for name in self.shapes:
             adapt(name, self.model.get_submodule(name))
+
+    def __repr__(self) -> str:
+        return f"Base({self.name!r}, {len(self.shapes)} maps, {len(self.labels)} labels)"
 
     @property
     def padding(self) -> int:
@@ -122,27 +128,23 @@ def load_base(
     Raises:
         ModelError: it cannot be loaded, does not classify, or no map fits `targets`.
     """
-    from transformers import (
-        MODEL_FOR_MASKED_LM_MAPPING,
-        AutoConfig,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     path = Path(name)
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
+        raise ModelError(
+            f"model.base is {name!r}, which cannot be loaded: there is no such folder. A config's paths are seen from "
+            f"its own folder; a base that has moved is named with --set model.base=FOLDER, or predict's --base."
+        )
     if path.exists() and not (path / "config.json").is_file():
         raise ModelError(f"model.base is {name!r}, but that folder holds no model: it has no config.json.")
     if path.is_dir():
         require_room(path, torch.finfo(dtype).bits // 8)
     try:
         config = AutoConfig.from_pretrained(name)
-        _require_classifier(name, config)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
         tokenizer = AutoTokenizer.from_pretrained(name)
-        if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.pad_token_id is None:
-            config.pad_token_id = _padding(name, tokenizer)
-        with torch.random.fork_rng(devices=[]):
+        prepared(name, config, tokenizer, labels)
+        with quietly(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "head"))
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 name, config=config, dtype=dtype, output_loading_info=True
@@ -150,10 +152,30 @@ def load_base(
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"model.base is {name!r}, which cannot be loaded for classification: {first} Give a "
-            f"folder with config.json, weights and tokenizer, or a name on a hub that can be reached."
+            f"model.base is {name!r}, which cannot be loaded for classification: {first} Give a folder with "
+            f"config.json, weights and tokenizer (a config's paths are seen from its own folder), or a name on a hub "
+            f"that can be reached."
         ) from error
-    return make_base(model, tokenizer, path.name, labels, targets=targets, layers=layers, missing=info["missing_keys"])
+    source = str(path.absolute()) if path.is_dir() else name
+    missing = info["missing_keys"]
+    return make_base(
+        model, tokenizer, path.name, labels, targets=targets, layers=layers, missing=missing, source=source
+    )
+
+
+def prepared(name: str, config: Any, tokenizer: Any, labels: Sequence[str]) -> None:
+    """Put the names of the labels and a padding token into a transformers config, and the latter into the tokenizer.
+
+    Raises:
+        ModelError: models of this kind cannot classify, or there is no padding token.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    _require_classifier(name, config)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.pad_token_id is None:
+        config.pad_token_id = _padding(name, tokenizer)
 
 
 def make_base(
@@ -165,11 +187,13 @@ def make_base(
     targets: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     missing: Collection[str] = (),
+    source: str = "",
 ) -> Base:
     """Make a base of a model in memory; see `load_base` for the arguments.
 
     Args:
         missing: names of parameters that were not in the checkpoint.
+        source: from where it can be loaded again, see `Base.source`.
 
     Raises:
         ModelError: no map fits `targets`, or a map that is to be adapted has no weights.
@@ -195,6 +219,7 @@ def make_base(
         fingerprint=_fingerprint({key: parameter for key, parameter in named.items() if key not in head}),
         head_fingerprint=_fingerprint({key: parameter for key, parameter in head.items() if key not in lacking}),
         tokenizer_fingerprint=_tokenizer_fingerprint(tokenizer),
+        source=source,
     )
 
 

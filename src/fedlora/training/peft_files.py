@@ -7,6 +7,7 @@ rank r_m is written with alpha s r_m: in `lora_alpha` where r_m is the file's `r
 PEFT matches them at the end of a name and takes the first that fits.
 """
 
+import copy
 import json
 import re
 import warnings
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, effective
@@ -26,6 +27,7 @@ from fedlora.core.kinds import Kind
 from fedlora.core.lowrank import LowRank, stack
 from fedlora.errors import ModelError
 from fedlora.training.model import Base
+from fedlora.training.quiet import quietly
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -58,7 +60,7 @@ def write_peft(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: 
     for name, part in head.items():
         tensors[f"{_PREFIX}{name}"] = part.contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))  # `save_file` makes it its owner's alone
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -110,7 +112,7 @@ def vera_config(spec: AdapterSpec, base: Base) -> dict[str, Any]:
         modules_to_save=_head_modules(base),
         save_projection=True,
         fan_in_fan_out=bool(base.transposed),
-        base_model_name_or_path=base.name,
+        base_model_name_or_path=base.source,
         inference_mode=True,
     )
     return {key: _plain(value) for key, value in {**config.to_dict(), "target_modules": list(spec.shapes)}.items()}
@@ -132,7 +134,7 @@ def peft_config(ranks: Mapping[str, int], scale: float, base: Base) -> dict[str,
         rank_pattern=others,
         alpha_pattern={pattern: scale * rank for pattern, rank in others.items()},
         fan_in_fan_out=bool(base.transposed & present.keys()),
-        base_model_name_or_path=base.name,
+        base_model_name_or_path=base.source,
         inference_mode=True,
     )
     return {key: _plain(value) for key, value in {**config.to_dict(), "target_modules": list(present)}.items()}
@@ -150,8 +152,22 @@ def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head:
             weights[name] = (weights[name].double() + stored).to(weights[name].dtype)
     weights |= {name: part.contiguous() for name, part in head.items()}
     model: Any = base.model
-    model.save_pretrained(folder, state_dict=weights)
-    base.tokenizer.save_pretrained(folder)
+    with quietly():
+        model.save_pretrained(folder, state_dict=weights)
+    _without_state(base.tokenizer).save_pretrained(folder)
+    mode = (folder / "config.json").stat().st_mode  # as this user's new files are; weights would be their owner's alone
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
+
+
+def _without_state(tokenizer: Any) -> Any:
+    """A tokenizer that cuts and fills up nothing by itself: what it was last asked to do would be saved with it."""
+    fresh = copy.deepcopy(tokenizer)
+    backend = getattr(fresh, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return fresh
 
 
 def _plain(value: Any) -> Any:

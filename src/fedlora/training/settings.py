@@ -15,9 +15,9 @@ SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
 class DataSettings:
     """The labelled texts."""
 
-    source: Literal["generated", "files", "hub"] = "generated"
+    source: Literal["generated", "files", "hub", "python"] = "generated"
     """generated: an artificial task that needs no files; files: a file or folder on disk; hub: a dataset of the
-    Hugging Face hub."""
+    Hugging Face hub; python: written by fedlora where the examples were handed over in Python."""
     path: str | None = None
     """files: a file, or a folder with train.* and test.* (jsonl, json, csv, tsv, parquet; plain or .gz). hub: the
     dataset's name."""
@@ -66,7 +66,7 @@ class ModelSettings:
 
     base: str = "generated"
     """generated: a small artificial encoder that needs no download; or a folder with an encoder or decoder; or the
-    name of a model on the Hugging Face hub."""
+    name of a model on the Hugging Face hub; python: written by fedlora where a model was handed over in Python."""
     task: Literal["classify"] = "classify"
     """What the model is trained for; classify: one label for each text."""
     max_length: Positive = 128

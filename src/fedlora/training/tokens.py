@@ -27,6 +27,9 @@ class Tokens:
     """Where each example begins in `ids`; one more than examples, the last is the end."""
     labels: NDArray[numpy.int64]
 
+    def __repr__(self) -> str:
+        return f"Tokens({len(self):,} texts)"
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ServerApp: the same loop as everywhere, over Flower's Grid, with a run folder at the server."""
 
-import os
 from pathlib import Path
 
 from flwr.app import Context
@@ -23,8 +22,7 @@ def main(grid: Grid, context: Context) -> None:
     quiet_libraries()
     try:
         file, folder = Path(str(settings["config"])).absolute(), Path(str(settings["out"])).absolute()
-        config = read_config(file, str(settings.get("set", "")).split())
-        os.chdir(file.parent)  # paths in the shared config are seen from its folder
+        config = read_config(file, str(settings.get("set", "")).split(), file.parent)
         for remote, record in run_server(config, GridConnection(grid), folder, bool(settings.get("resume", False))):
             if record is None:
                 told = [f"{client.id} ({client.examples} examples, rank {client.rank})" for client in remote.roster()]

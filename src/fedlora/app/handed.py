@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Python callers hand over as `data` and `base`: names, or the things themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fedlora.app.config import Config, changed_config
+from fedlora.app.keys import config_of
+from fedlora.app.paths import is_path
+from fedlora.core.payload import type_of_wire
+from fedlora.errors import ConfigError
+from fedlora.training.data import Columns, Dataset, take_some
+from fedlora.training.handed import PYTHON, LoadedModel, from_table, is_model
+
+if TYPE_CHECKING:
+    import datasets
+    import transformers
+
+Data: TypeAlias = "Dataset | datasets.Dataset | datasets.DatasetDict | Mapping[str, Any] | str | Path"
+"""Examples (`from_lists`, a `datasets.Dataset`, a `DatasetDict` with train and test), the path of a file or folder, a
+name on the hub, or the section [data]."""
+BaseModel: TypeAlias = "transformers.PreTrainedModel | str | Path"
+"""A loaded model, a folder, or a name on the hub."""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A config with what the caller handed over beside it."""
+
+    config: Config
+    dataset: Dataset | None
+    """In place of [data]."""
+    model: LoadedModel | None
+    """In place of model.base."""
+
+
+def handed(
+    config: Config | Mapping[str, Any] | str | Path | None,
+    data: Data | None,
+    base: BaseModel | None,
+    tokenizer: Any,
+    keys: Mapping[str, Any],
+) -> Handed:
+    """Put together what a Python call was given.
+
+    Args:
+        config: see `config_of`.
+        data: see `Data`.
+        base: see `BaseModel`.
+        tokenizer: of a loaded model; None: it is loaded by the model's name.
+        keys: see `Keys`.
+
+    Raises:
+        UserError: with one sentence about what does not fit.
+    """
+    made = config_of(config, keys)
+    model = _model(base, tokenizer)
+    made = _with_base(made, base, keys)
+    if data is None:
+        return Handed(made, None, model)
+    if isinstance(data, str | Path):
+        name = str(data)
+        source = "files" if is_path(name) or Path(name).exists() or Path(name).suffix else "hub"
+        return Handed(changed_config(made, {"data": {"source": source, "path": name}}), None, model)
+    if isinstance(data, Mapping) and not hasattr(data, "num_rows"):  # a DatasetDict is a mapping, too
+        return Handed(changed_config(made, {"data": data}), None, model)
+    settings = made.data
+    if not isinstance(data, Dataset):
+        column = made.split.column if made.split.kind == "natural" else None
+        columns = Columns(settings.text, settings.label, column)
+        data = from_table(data, columns, settings.test_share, made.run.seed, settings.labels)
+    data = take_some(data, settings.train_examples, settings.test_examples, made.run.seed)
+    return Handed(replace(made, data=replace(settings, source=PYTHON, path=None)), data, model)
+
+
+def _model(base: BaseModel | None, tokenizer: Any) -> LoadedModel | None:
+    if base is None or isinstance(base, str | Path):
+        if tokenizer is not None:
+            raise ConfigError(
+                "tokenizer is given without a loaded model: hand over base=MODEL with it, or leave it out."
+            )
+        return None
+    if not is_model(base):
+        raise ConfigError(
+            f"base is a {type(base).__name__}; expected a folder, a name on the hub, or a loaded transformers model."
+        )
+    return LoadedModel(base, tokenizer if tokenizer is not None else _tokenizer_of(base))
+
+
+def _tokenizer_of(model: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    name = str(getattr(model, "name_or_path", "") or "")
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The tokenizer of the model {name!r} cannot be loaded: give it as tokenizer=.") from error
+
+
+def _with_base(config: Config, base: BaseModel | None, keys: Mapping[str, Any]) -> Config:
+    if base is None:
+        return config
+    if isinstance(base, str | Path):
+        return changed_config(config, {"model": {"base": str(base)}})
+    names = {dtype: name for name, dtype in type_of_wire.items()}
+    given = "dtype" in keys.get("model", {})
+    dtype = config.model.dtype if given else names.get(base.dtype, config.model.dtype)
+    return changed_config(config, {"model": {"base": PYTHON, "dtype": dtype}})

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is handed over in Python in place of a name: a loaded transformers model, a table of the datasets library."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from fedlora.core.seeds import stream_seed
+from fedlora.errors import DataError, ModelError
+from fedlora.training.data import Columns, Dataset, cut_off_test, from_rows, named_rows
+from fedlora.training.model import Base, make_base, prepared
+from fedlora.training.quiet import quietly
+
+PYTHON: Final = "python"
+"""What `data.source` and `model.base` are called where they were handed over."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A transformers model in memory, with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+    def __repr__(self) -> str:
+        return f"LoadedModel({type(self.model).__name__})"
+
+
+def is_model(value: object) -> bool:
+    """Whether this is a model of transformers."""
+    from transformers import PreTrainedModel
+
+    return isinstance(value, PreTrainedModel)
+
+
+def handed_base(
+    loaded: LoadedModel,
+    labels: Sequence[str],
+    *,
+    targets: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Base:
+    """A base of a loaded model. The caller's model and tokenizer stay as they are.
+
+    Args:
+        loaded: an encoder or decoder, with or without a head for classification.
+        labels: label names in order.
+        targets: which maps to adapt, see `load_base`.
+        layers: which layers; None: all.
+        dtype: of the base's weights.
+        seed: draws what the model lacks, above all the head.
+
+    Raises:
+        ModelError: it cannot classify, or no map fits `targets`.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    given = str(getattr(loaded.model, "name_or_path", "") or "")
+    name = Path(given).name or type(loaded.model).__name__
+    config, tokenizer = copy.deepcopy(loaded.model.config), copy.deepcopy(loaded.tokenizer)
+    prepared(name, config, tokenizer, labels)
+    try:
+        with quietly(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed, "head"))
+            weights = {key: tensor.detach() for key, tensor in loaded.model.state_dict().items()}
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"The model {name!r} that was handed over does not fit {len(labels)} labels "
+            f"({str(error).splitlines()[0]}): load it with num_labels={len(labels)}, or hand over its encoder alone."
+        ) from error
+    source = str(Path(given).absolute()) if given and Path(given).is_dir() else given
+    missing = info["missing_keys"]
+    return make_base(model, tokenizer, name, labels, targets=targets, layers=layers, missing=missing, source=source)
+
+
+def from_table(
+    table: Any, columns: Columns, test_share: float = 0.2, seed: int = 0, labels: Sequence[str] | None = None
+) -> Dataset:
+    """Examples from a `datasets.Dataset`, or from a `DatasetDict` with a train and a test part.
+
+    Args:
+        table: the examples; where there is one table, it is cut at random into training and test examples.
+        columns: what its columns are called.
+        test_share: of a single table.
+        seed: of that cut.
+        labels: the label names in order; by default those of the training set, sorted.
+
+    Raises:
+        DataError: something else was handed over, a part is missing, or what `from_rows` refuses.
+    """
+    if isinstance(table, Mapping):
+        for part in ("train", "test"):
+            if part not in table:
+                raise DataError(f"The data have no part {part!r}, only {', '.join(map(str, table))}.")
+        train, test = (named_rows(table[part], columns.label) for part in ("train", "test"))
+    elif hasattr(table, "features") and hasattr(table, "to_list"):
+        train, test = cut_off_test(named_rows(table, columns.label), test_share, seed)
+    else:
+        raise DataError(
+            f"data is a {type(table).__name__}; expected the path of a file, a name on the hub, "
+            f"fedlora.from_lists(...), a datasets.Dataset or a DatasetDict with train and test."
+        )
+    return from_rows(train, test, columns, PYTHON, labels)
