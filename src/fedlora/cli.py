@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,15 +28,13 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from fedlora import __version__
-
-        typer.echo(f"fedlora {__version__}")
+        typer.echo(f"fedlora {version('fedlora')}")
         raise typer.Exit
 
 
 @app.callback()
 def root(
-    version: Annotated[
+    show: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:

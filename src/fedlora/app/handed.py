@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from fedlora.app.config import Config, changed_config
 from fedlora.app.keys import config_of
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import datasets
     import transformers
 
-Data: TypeAlias = "Dataset | datasets.Dataset | datasets.DatasetDict | Mapping[str, Any] | str | Path"
+Data: TypeAlias = Union[Dataset, "datasets.Dataset", "datasets.DatasetDict", Mapping[str, Any], str, Path]
 """Examples (`from_lists`, a `datasets.Dataset`, a `DatasetDict` with train and test), the path of a file or folder, a
 name on the hub, or the section [data]."""
-BaseModel: TypeAlias = "transformers.PreTrainedModel | str | Path"
+BaseModel: TypeAlias = Union["transformers.PreTrainedModel", str, Path]
 """A loaded model, a folder, or a name on the hub."""
 
 

@@ -59,7 +59,7 @@ def handed_base(
     Raises:
         ModelError: it cannot classify, or no map fits `targets`.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
     given = str(getattr(loaded.model, "name_or_path", "") or "")
     name = Path(given).name or type(loaded.model).__name__
@@ -69,7 +69,7 @@ def handed_base(
         with quietly(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "head"))
             weights = {key: tensor.detach() for key, tensor in loaded.model.state_dict().items()}
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
                 None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError) as error:
