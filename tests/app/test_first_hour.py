@@ -95,7 +95,10 @@ def test_the_example_in_python(tmp_path):
     done = python(str(script), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "my-adapter" / "adapter_config.json").read_text())["peft_type"] == "LORA"
-    assert float(done.stdout.splitlines()[-1].rpartition(" ")[2].rstrip("%")) > 50
+    assert "RoundRecord(round 5: 4 clients, loss " in done.stdout
+    assert "global_accuracy" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("[{'account': ")
+    assert done.stderr == ""
 
 
 def test_the_example_of_a_new_method(fedlora):

@@ -403,3 +403,15 @@ def test_paths_in_a_made_config_are_seen_from_its_folder(project, fedlora, monke
     code, _, err = fedlora("run", project / "made" / "mine.toml", *words, "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     assert Path(tomllib.loads((tmp_path / "out" / "config.toml").read_text())["data"]["path"]) == project / "data"
+
+
+@pytest.mark.defect("S21")
+def test_a_comparison_makes_the_page_that_a_kill_left_out(config, fedlora, tmp_path):
+    words = ("compare", config(), "--methods", "fedit", "--out", tmp_path / "out")
+    assert fedlora(*words)[0] == 0
+    page = tmp_path / "out" / "fedit" / "seed-0" / "report.html"
+    before = page.read_bytes()
+    page.unlink()  # as after a kill between summary and page
+    assert fedlora(*words)[0] == 0
+    assert page.is_file()
+    assert page.read_bytes() == before

@@ -31,11 +31,11 @@ def test_a_site_asks_and_exports_its_own_model(world, threads, call, monkeypatch
     monkeypatch.chdir(tmp_path)
     code, said, err = call("predict", kept, "where is my card")
     assert (code, err) == (0, "")
-    assert said.count("%") == 3
+    assert said.count(" %  ") >= 3
     assert call("export", kept, tmp_path / "mine")[0] == 0
     assert json.loads((tmp_path / "mine" / "fedlora.json").read_text())["client"] == "ash"
     if method == "fedit":  # one model for all: the site's answers are the server's
-        assert call("predict", tmp_path / "out", "where is my card")[1] == said
+        assert said.endswith(call("predict", tmp_path / "out", "where is my card")[1])
 
 
 def test_a_sites_base_is_seen_from_its_file(world, call, small, tmp_path):

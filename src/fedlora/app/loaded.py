@@ -14,7 +14,7 @@ from fedlora.app.run import is_finished
 from fedlora.errors import RunFolderError
 from fedlora.federation.files import read_lines
 from fedlora.federation.journal import SUMMARY
-from fedlora.federation.same_run import CLIENTS, CONFIG, ROUNDS
+from fedlora.federation.same_run import CLIENTS, CONFIG, ENVIRONMENT, ROUNDS
 from fedlora.report.page import write_report
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def load_run(path: str | Path) -> LoadedRun:
         RunFolderError: there is no run.
     """
     folder = Path(path)
-    if not (folder / CONFIG).is_file():
-        raise RunFolderError(f"{folder} is no run folder: it has no {CONFIG}.")
+    missing = [name for name in (CONFIG, ENVIRONMENT) if not (folder / name).is_file()]
+    if missing:
+        raise RunFolderError(f"{folder} is no run folder: it has no {missing[0]}.")
     return LoadedRun(folder)
