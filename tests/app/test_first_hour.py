@@ -130,7 +130,7 @@ def test_stopping_and_saving(config, tmp_path):
             break
     assert run.server.round == 2
     assert not run.finished
-    with pytest.raises(fedlora.UserError, match="no global model: save one client's, c0, c1, c2"):
+    with pytest.raises(fedlora.UserError, match="no global model: name a client, c0, c1, c2"):
         run.save(tmp_path / "adapter")
     with pytest.raises(fedlora.UserError, match="no client 'c7'"):
         run.save(tmp_path / "adapter", client="c7")

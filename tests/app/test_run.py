@@ -91,11 +91,17 @@ def test_equal_runs_give_equal_bytes(config, fedlora, tmp_path):
         assert same or file.name == "timings.jsonl", file
 
 
-def test_no_path_of_this_machine_is_written(config, fedlora, tmp_path, small):
+def test_an_adapter_has_no_path_of_this_machine_but_its_local_bases(config, fedlora, tmp_path, small):
     out = tmp_path / "out"
     fedlora("run", config(), "--out", out)
+    naming = set()
     for file in (out / "adapter").iterdir():
-        assert str(small).encode() not in file.read_bytes(), file
+        data = file.read_bytes()
+        naming |= {file.name} if str(small / "base").encode() in data else set()
+        rest = data.replace(str(small / "base").encode(), b"")
+        assert str(small).encode() not in rest, file
+        assert str(tmp_path).encode() not in rest, file
+    assert naming == {"adapter_config.json", "fedlora.json", "README.md"}
 
 
 def test_the_exported_adapter_is_the_model_that_was_scored(config, fedlora, small, tmp_path):

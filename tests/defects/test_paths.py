@@ -93,7 +93,6 @@ def test_the_paths_of_a_config_are_seen_from_its_folder(project, fedlora, monkey
     assert code == 0, err
 
 
-@pytest.mark.defect("R1")
 def test_the_paths_of_the_command_line_are_seen_from_where_it_is(project, fedlora, monkeypatch, tmp_path):
     change(project, data={"path": "nothing-is-here"}, model={"base": "nor-here"})
     monkeypatch.chdir(tmp_path)
