@@ -195,7 +195,8 @@ def _name(run: RunData) -> str:
 def _command(run: RunData, folder: Path) -> str:
     if run.deployed:
         return "see docs/deploy.md: the data are at the sites"
-    if "python" in (run.config["data"]["source"], run.config["model"]["base"]):
+    handed = [run.config.get(section, {}).get(key) for section, key in (("data", "source"), ("model", "base"))]
+    if "python" in handed:
         return f"{run.method}, seed {run.seed}: run the Python script that handed over the data or the base"
     config = Path(os.path.relpath(run.folder, folder)) / "config.toml"
     return visible(f"fedlora run {config.as_posix()} --out again/{run.method}-seed-{run.seed}")
