@@ -34,7 +34,6 @@ SETTINGS = [
     ("train.lr=inf", "train.lr is inf"),
     ("split.alpha=inf", "split.alpha is inf"),
     (f"model.max_length={2**70}", "model.max_length is 1180591620717411303424"),
-    (f"run.rounds={2**70}", "run.rounds is 1180591620717411303424"),
     ("run.device=meta", "run.device is 'meta', which cannot be used here"),
     ("method.trim=nan", "method.trim is nan; it must be a finite number"),
 ]
