@@ -37,14 +37,22 @@ FIGURE = re.compile(
 DEFINITIONS = (
     r"Dirichlet\([\d.]+\)",
     r"arXiv \d{4}\.\d{5}",
+    r"\bnumber, (?:at least|above|at most|below) [\d.]+(?: and (?:at most|below) [\d.]+)?",
     r"(?:Python|Flower|nginx|TLS|torch|transformers|peft) \d+(?:\.\d+)*(?: to \d+(?:\.\d+)*)?",
 )
-"""Names with numbers in them."""
+"""Names with numbers in them, and the ranges of fields."""
 LIMITS = {
-    "docs/deploy.md": ("after ten seconds", "three times the slowest answer", "at least 30 seconds"),
+    "docs/deploy.md": (
+        "after ten seconds",
+        "five times the median answer",
+        "at least 30 seconds",
+        "256 MiB",
+        "365 days",
+    ),
+    "docs/privacy.md": ("256 MiB",),
     "docs/gpu.md": ("within 8 minutes",),
     "docs/speed.md": ("4 FLOP a frozen weight and token",),
-    "docs/config.md": ("three times the slowest answer", "0.1 leaves most clients a few labels"),
+    "docs/config.md": ("five times the median answer", "0.1 leaves most clients a few labels"),
 }
 """Page -> what it says of limits that the software keeps, of values of a key, and of how something is counted. Nothing measured belongs here."""
 
