@@ -150,7 +150,7 @@ def test_a_rounds_line_names_who_is_missing():
     scored = Score(3, {"correct": 1, "loss": 2.0})
     clients = (
         blank_record(Client("ash", 3, 1), 2, "accepted"),
-        blank_record(Client("birch", 3, 1), 2, "the site's process is not running"),
+        blank_record(Client("birch", 3, 1), 2, "failed").failed("the site's process is not running"),
         blank_record(Client("cedar", 3, 1), 2, "accepted"),
     )
     clients = (replace(clients[0], score=scored), clients[1], clients[2])

@@ -131,7 +131,7 @@ def _rounds(simulation: Simulation, seed: int, workers: int | None) -> Iterator[
     transport = _Limits(_connect(simulation, untrained, workers))
     federation = replace(simulation.federation, transport=transport, scorer=untrained)
     for _, record in federate(federation, begin(federation, simulation.head)):
-        taking_part = [client for client in record.clients if client.status == "accepted"]
+        taking_part = [client for client in record.clients if client.outcome == "accepted"]
         trained = [untrained.moved[client.client, record.round] for client in taking_part]
         scores = [client.score for client in record.clients] + [record.global_score]
         yield RoundCost(

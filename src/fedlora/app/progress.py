@@ -159,7 +159,7 @@ def opening(simulation: Simulation) -> list[str]:
 
 def line_of(record: RoundRecord, rounds: int) -> str:
     """A round in one line."""
-    absent = len([c for c in record.clients if c.status not in ("accepted", "idle")])
+    absent = sum(client.outcome == "failed" for client in record.clients)
     words = [
         f"round {record.round}/{rounds}",
         counted(record.accepted, "client") + (f" ({absent} without a reply)" if absent else ""),

@@ -7,7 +7,6 @@ import time
 from fedlora.core.text import is_plain
 from fedlora.federation.record import RoundRecord
 
-_WELL = ("accepted", "idle")
 _FORM = "%Y-%m-%d %H:%M:%S%z"
 
 
@@ -29,8 +28,8 @@ def one_line(text: str, most: int) -> str:
 
 def absences(record: RoundRecord) -> str:
     """Who is missing in a round, and why, as the end of its line; empty where nobody is."""
-    without = [f"{client.client} ({client.status})" for client in record.clients if client.status not in _WELL]
-    silent = [client.client for client in record.clients if client.status in _WELL and client.score is None]
+    without = [f"{client.client} ({client.status})" for client in record.clients if client.outcome == "failed"]
+    silent = [client.client for client in record.clients if client.outcome != "failed" and client.score is None]
     ends = [f"without {'; '.join(without)}"] if without else []
     ends += [f"no score of {', '.join(silent)}"] if silent and record.evaluated else []
     return "".join(f"  {end}" for end in ends)

@@ -71,7 +71,7 @@ class Collector:
         yield Update.from_payload(order.client, cast_floats(answer.payload, torch.float32), content)
 
     def _refuse(self, failure: Failure, record: ClientRecord) -> None:
-        self.records[failure.client] = replace(record, status=failure.reason[:_LONGEST])
+        self.records[failure.client] = record.failed(failure.reason[:_LONGEST])
         if failure.kind == "state lost":
             self.lost.add(failure.client)
         self._failures.append(failure)
@@ -97,7 +97,7 @@ class Collector:
             return True
         if count >= min(quorum, asked):
             for client in self.seen:
-                self.records[client] = replace(self.records[client], status=_UNUSED)
+                self.records[client] = self.records[client].failed(_UNUSED)
             self.seen = {}
             return False
         first = self._failures[0]

@@ -3,13 +3,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import Any
+from typing import Any, Literal
 
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload
 from fedlora.core.rounds import Client, Traffic
+
+Outcome = Literal["accepted", "idle", "failed"]
+"""What became of a client in a round: its update counts, it was only scored, or it sent nothing that counts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,8 +23,9 @@ class ClientRecord:
     client: str
     examples: int
     rank: int
-    status: str
-    """`accepted`, `idle` (only evaluated), or why there was no reply."""
+    outcome: Outcome
+    reason: str = ""
+    """Where it failed: one sentence, for people."""
     traffic: Traffic = field(default_factory=Traffic)
     parameters_up: int = 0
     """Adapter scalars that went up."""
@@ -36,10 +40,19 @@ class ClientRecord:
     """On the client's test part, after the round."""
     notes: Payload = field(default_factory=dict)
 
+    @property
+    def status(self) -> str:
+        """As `clients.jsonl` has it: `accepted`, `idle`, or why there is no update."""
+        return self.reason if self.outcome == "failed" else self.outcome
 
-def blank_record(client: Client, round: int, status: str) -> ClientRecord:
+    def failed(self, reason: str) -> "ClientRecord":
+        """The same client, whose update does not count."""
+        return replace(self, outcome="failed", reason=reason)
+
+
+def blank_record(client: Client, round: int, outcome: Outcome) -> ClientRecord:
     """The record of a client before anything is known of its round."""
-    return ClientRecord(round, client.id, client.examples, client.rank, status)
+    return ClientRecord(round, client.id, client.examples, client.rank, outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +147,12 @@ class RoundRecord:
     @property
     def accepted(self) -> int:
         """How many replies went into the aggregate."""
-        return sum(client.status == "accepted" for client in self.clients)
+        return sum(client.outcome == "accepted" for client in self.clients)
 
     @property
     def loss(self) -> float | None:
         """Training loss, the mean over accepted clients weighted by their examples."""
-        told = [(c.examples, c.loss) for c in self.clients if c.status == "accepted" and c.loss is not None]
+        told = [(c.examples, c.loss) for c in self.clients if c.outcome == "accepted" and c.loss is not None]
         total = sum(examples for examples, _ in told)
         return sum(examples * loss for examples, loss in told) / total if total else None
 
@@ -186,7 +199,7 @@ def round_line(record: RoundRecord) -> dict[str, object]:
     """A line of `rounds.jsonl`."""
     return {
         "round": record.round,
-        "participants": sum(client.status != "idle" for client in record.clients),
+        "participants": sum(client.outcome != "idle" for client in record.clients),
         "accepted": record.accepted,
         "loss": record.loss,
         "global": score_line(record.global_score, record.scoring),

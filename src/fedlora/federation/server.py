@@ -180,7 +180,7 @@ def _train(federation: Federation, server: Server, round: int) -> tuple[Server, 
         pass  # a method that stopped early has still been sent these
     if not collector.require_quorum(plan.quorum):
         state = server.state
-    dropped = [blank_record(client, round, "unreachable") for client in chosen if client not in reached]
+    dropped = [blank_record(client, round, "idle").failed("unreachable") for client in chosen if client not in reached]
     records = sorted([*collector.records.values(), *dropped], key=lambda record: record.client)
     seen = {
         client: at for client, at in (server.last_seen_rounds | collector.seen).items() if client not in collector.lost

@@ -162,7 +162,7 @@ def bytes_counted(pipeline: Pipeline, world: World) -> None:
     run = observed(pipeline, world)
     for record in run.records:
         for entry in record.clients:
-            if entry.status == "accepted":
+            if entry.outcome == "accepted":
                 order, reply = run.exchange(record.round, entry.client)
                 counted = (entry.traffic.down, entry.traffic.up)
                 sent = (len(to_bytes(order.payload)), len(to_bytes(reply.payload)))

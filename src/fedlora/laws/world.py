@@ -207,7 +207,7 @@ class Play:
 
     def accepted(self, round: int) -> list[Client]:
         """The clients whose replies of a round went into the aggregate."""
-        ids = {r.client for r in self.records[round - 1].clients if r.status == "accepted"}
+        ids = {r.client for r in self.records[round - 1].clients if r.outcome == "accepted"}
         return [client for client in self.world.clients if client.id in ids]
 
     def fingerprint(self) -> bytes:
