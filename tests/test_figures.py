@@ -44,6 +44,7 @@ DEFINITIONS = (
 LIMITS = {
     "docs/deploy.md": (
         "after ten seconds",
+        "every ten seconds",
         "five times the median answer",
         "at least 30 seconds",
         "256 MiB",
