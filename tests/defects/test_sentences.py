@@ -195,9 +195,18 @@ def test_without_a_hub_the_base_that_needs_none_is_named(config, tmp_path):
     assert 'model.base = "generated"' in done.stderr
 
 
+NO_TEXT, NO_TABLE, NO_END = b"\x00\x00\xff\n", b"[1, 2]\n", b'{"a": [\n'
+DAMAGES = [
+    *(("config.toml", damage) for damage in (b"", NO_TEXT, NO_TABLE, NO_END)),
+    *(("rounds.jsonl", damage) for damage in (NO_TEXT, NO_TABLE, NO_END)),
+    *(("clients.jsonl", damage) for damage in (b"", NO_TEXT, NO_TABLE, NO_END)),
+    ("environment.json", NO_TABLE),
+    ("split.json", NO_TABLE),
+]
+
+
 @pytest.mark.defect("S23")
-@pytest.mark.parametrize("file", ["config.toml", "environment.json", "split.json", "rounds.jsonl", "clients.jsonl"])
-@pytest.mark.parametrize("damage", [b"", b"\x00\x00\xff\n", b"[1, 2]\n", b'{"a": [\n'])
+@pytest.mark.parametrize(("file", "damage"), DAMAGES)
 def test_damaged_files_of_a_run(fedlora, finished, tmp_path, file, damage):
     run, path = finished
     shutil.copytree(run, tmp_path / "run")
