@@ -195,9 +195,18 @@ def test_without_a_hub_the_base_that_needs_none_is_named(config, tmp_path):
     assert 'model.base = "generated"' in done.stderr
 
 
+NO_TEXT, NO_TABLE, NO_END = b"\x00\x00\xff\n", b"[1, 2]\n", b'{"a": [\n'
+DAMAGES = [
+    *(("config.toml", damage) for damage in (b"", NO_TEXT, NO_TABLE, NO_END)),
+    *(("rounds.jsonl", damage) for damage in (NO_TEXT, NO_TABLE, NO_END)),
+    *(("clients.jsonl", damage) for damage in (b"", NO_TEXT, NO_TABLE, NO_END)),
+    ("environment.json", NO_TABLE),
+    ("split.json", NO_TABLE),
+]
+
+
 @pytest.mark.defect("S23")
-@pytest.mark.parametrize("file", ["config.toml", "environment.json", "split.json", "rounds.jsonl", "clients.jsonl"])
-@pytest.mark.parametrize("damage", [b"", b"\x00\x00\xff\n", b"[1, 2]\n", b'{"a": [\n'])
+@pytest.mark.parametrize(("file", "damage"), DAMAGES)
 def test_damaged_files_of_a_run(fedlora, finished, tmp_path, file, damage):
     run, path = finished
     shutil.copytree(run, tmp_path / "run")
@@ -237,3 +246,24 @@ def test_a_damaged_description_of_an_adapter(fedlora, finished, tmp_path, damage
     code, _, err = fedlora("predict", tmp_path / "run", "where is my card", "--client", "c0")
     assert code == 2, err
     assert "fedlora.json is damaged" in err
+
+
+@pytest.mark.defect("S23")
+@pytest.mark.parametrize("command", ["export", "report"])
+def test_a_full_disk(fedlora, finished, tmp_path, command):
+    """The real thing: a limit on the size of files."""
+    import resource
+
+    shutil.copytree(finished[0], tmp_path / "run")
+    words = {"export": ("--client", "c0"), "report": ("--out", tmp_path / "page")}[command]
+    target = (tmp_path / "exported",) if command == "export" else ()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        code, _, err = fedlora(command, tmp_path / "run", *target, *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code in (1, 2)
+    assert err.startswith("fedlora: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "exported").exists()
