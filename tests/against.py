@@ -1,6 +1,7 @@
 """Runs the tests of a mend against the code from before it: what a mend claims must have been broken.
 
     python tests/against.py COMMIT [DEFECT ...]
+    python tests/against.py --table > tests/defects/TABLE.md
 
 The tests in tests/defects name their defect by a marker and use only what COMMIT has too (the command line, the public
 Python names, the fixtures of tests/conftest.py); they are laid over a checkout of COMMIT as they are. Tests from before names
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -117,8 +119,37 @@ def outcomes(commit: str, tests_of: str | None, tests: list[str]) -> dict[str, t
         shutil.rmtree(folder)
 
 
+def came_with(text: str) -> str:
+    """The first commit that has a text in its tests."""
+    line = ["git", "log", "--reverse", "--format=%h", f"-S{text}", "--", "tests"]
+    found = subprocess.run(line, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    return found[0] if found else "-"
+
+
+def table() -> str:
+    """Every entry with its tests, the commit that brought them, and whether they can run on the code from before."""
+    lines = ["# Entries, tests, commits", "", "| entry | tests | came with | on 7702f80 |", "|---|---|---|---|"]
+    newer = marked()
+    elsewhere = tomllib.loads((ROOT / "tests" / "defects" / "elsewhere.toml").read_text(encoding="utf-8"))
+    for entry in sorted({*OLDER, *newer, *elsewhere}, key=lambda name: ("DRHS".index(name[0]), int(name[1:]))):
+        if entry in newer:
+            tests, commit = newer[entry], came_with(f'defect("{entry}")')
+            before = "run by `against.py`"
+        elif entry in OLDER:
+            commit, tests = OLDER[entry]
+            before = "run by `against.py`, as they came"
+        else:
+            tests, before = elsewhere[entry]["tests"], elsewhere[entry]["before"]
+            commit = came_with(tests[0].rpartition("::")[2])
+        lines.append(f"| {entry} | {'; '.join(f'`{test}`' for test in tests)} | {commit} | {before} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run what was asked for."""
+    if sys.argv[1:] == ["--table"]:
+        print(table())
+        return
     newer = marked()
     asked = sys.argv[2:] or [*OLDER, *newer]
     if len(sys.argv) < 2 or not set(asked) <= OLDER.keys() | newer.keys():
