@@ -178,7 +178,7 @@ def test_a_method_of_the_users_own(config, fedlora, tmp_path):
     assert "method.strenght: did you mean 'strength'?" in err
     code, said, _ = fedlora("check", f"{file}:Mine", "--examples", "3")
     assert code == 0
-    assert said.count("held") == 13
+    assert said.count("held") == 14
 
 
 def test_check_tells_what_is_broken(fedlora, tmp_path):
