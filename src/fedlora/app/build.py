@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only file that knows all: it makes every part of a run from a config and puts them together."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
-import torch
-
+from fedlora.app.base import load_named_base
 from fedlora.app.clients import local_transport
 from fedlora.app.config import Config, require_validation
 from fedlora.app.method import make_pipeline
@@ -25,13 +23,12 @@ from fedlora.federation.client_states import ClientStates, HeldClientStates
 from fedlora.federation.server import Federation, Plan
 from fedlora.federation.transport import Transport
 from fedlora.methods.base import Method
-from fedlora.training.data import Columns, Dataset, from_files, from_hub, take_some
+from fedlora.training.data import Columns, Dataset, Texts, from_files, from_hub, take_some
 from fedlora.training.digests import example_digests
-from fedlora.training.generated import NAME as GENERATED
-from fedlora.training.generated import generated_base, generated_dataset
-from fedlora.training.handed import PYTHON, LoadedModel, handed_base
+from fedlora.training.generated import generated_dataset
+from fedlora.training.handed import PYTHON, LoadedModel
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import Base, load_base
+from fedlora.training.model import Base
 from fedlora.training.peft_files import read_peft, read_projection
 from fedlora.training.readable import require_length, require_readable
 from fedlora.training.split import Split, centralized, split
@@ -115,13 +112,28 @@ def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | N
     dataset = dataset or load_dataset(config)
     dealt = deal(config, dataset)
     base = load_named_base(config, dataset.labels, loaded)
-    cut, fingerprint = config.model.max_length, base.tokenizer_fingerprint
-    task = make_task(config, dataset.labels)
-    require_length(base.tokenizer, cut)
-    train, test = (task.encode(part, base.tokenizer, fingerprint, cut) for part in (dataset.train, dataset.test))
-    for tokens in (train, test):
-        require_readable(base.name, base.model, base.tokenizer, tokens)
+    fingerprint = base.tokenizer_fingerprint
+    train, test = (encode(config, base, part, fingerprint) for part in (dataset.train, dataset.test))
     return Resources(dataset, dealt, base, train, test)
+
+
+def encode(config: Config, base: Base, texts: Texts, fingerprint: str | None) -> Tokens:
+    """Examples as the task has them, see `Task.encode`; refused where the base cannot read them.
+
+    Args:
+        config: says the task and where texts are cut.
+        base: whose tokenizer reads them.
+        texts: of the examples.
+        fingerprint: the tokenizer's, where tokens may be kept on disk for other runs; None: they may not.
+
+    Raises:
+        UserError: the base cannot read these texts, or nothing is left of them.
+    """
+    require_length(base.tokenizer, config.model.max_length)
+    task = make_task(config, base.labels)
+    tokens = task.encode(texts, base.tokenizer, fingerprint, config.model.max_length)
+    require_readable(base.name, base.model, base.tokenizer, tokens)
+    return tokens
 
 
 def build(config: Config, resources: Resources | None = None, workers: int | None = None) -> Simulation:
@@ -196,36 +208,6 @@ def load_dataset(config: Config) -> Dataset:
 def deal(config: Config, dataset: Dataset) -> Split:
     """Who owns which example."""
     return split(dataset.train, dataset.test, config.split, config.run.seed)
-
-
-def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel | None = None) -> Base:
-    """The base that [model] names, or that the caller has, on its device, with the maps of [adapter]."""
-    name = config.model.base
-    if name == PYTHON and loaded is None:
-        raise ConfigError(
-            "model.base is 'python': the model was handed over in Python, so hand it over again, or name its folder."
-        )
-    if name == GENERATED and loaded is None:
-        name = str(generated_base(before=_announce_generated_base))
-    make = partial(load_base, name) if loaded is None else partial(handed_base, loaded)
-    base = make(
-        labels,
-        targets=config.adapter.targets,
-        layers=config.adapter.layers,
-        dtype=type_of_wire[config.model.dtype],
-        seed=config.run.seed,
-    )
-    try:
-        torch.ones(1, device=config.run.device).cpu()  # a device without numbers, such as meta, gives none back
-        base.model.to(torch.device(config.run.device))
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"run.device is {config.run.device!r}, which cannot be used here: {first}") from error
-    return base
-
-
-def _announce_generated_base() -> None:
-    print("fedlora: making the generated base, once; this takes one to three minutes.", file=sys.stderr, flush=True)
 
 
 def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> AdapterSpec:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedlora.app.build import load_named_base
+from fedlora.app.base import load_named_base
 from fedlora.app.config import Config, changed_config, make_config
 from fedlora.app.trainer import make_task
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, on_device

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import numpy
 
-from fedlora.app.build import Resources, Simulation, build, load_dataset, load_named_base
+from fedlora.app.base import load_named_base
+from fedlora.app.build import Resources, Simulation, build, encode, load_dataset
 from fedlora.app.config import Config, RunSettings, read_config
 from fedlora.app.paths import path_or_name
 from fedlora.app.sections import checked, read_tree, tree_of
@@ -24,10 +25,8 @@ from fedlora.federation.wire import MOST_NAME
 from fedlora.training.data import Dataset
 from fedlora.training.model import Base
 from fedlora.training.peft_files import WEIGHTS
-from fedlora.training.readable import require_length, require_readable
 from fedlora.training.settings import DataSettings, SplitSettings
 from fedlora.training.split import Split, split
-from fedlora.training.tokens import tokenise
 
 _NOT_SHARED = {"train": {"micro_batch", "tokens_a_pass"}, "model": {"base"}, "adapter": {"start"}}
 """Keys of shared sections in which machines may differ, or that are compared by content."""
@@ -124,10 +123,7 @@ def build_site(given: SiteConfig) -> Simulation:
     config = _localised(shared, given)
     dataset = load_dataset(config)
     base = load_named_base(config, dataset.labels)
-    require_length(base.tokenizer, config.model.max_length)
-    train, test = (tokenise(texts, base.tokenizer, config.model.max_length) for texts in (dataset.train, dataset.test))
-    for tokens in (train, test):
-        require_readable(base.name, base.model, base.tokenizer, tokens)
+    train, test = (encode(config, base, texts, None) for texts in (dataset.train, dataset.test))
     return build(config, Resources(dataset, _one_owner(config, dataset, given.site.name), base, train, test), workers=1)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.build import Experiment, adapter_spec, build, load_named_base, plan_of
+from fedlora.app.base import load_named_base
+from fedlora.app.build import Experiment, adapter_spec, build, encode, plan_of
 from fedlora.app.config import Config
 from fedlora.app.method import make_pipeline
 from fedlora.app.results import ownership
@@ -34,7 +35,7 @@ from fedlora.training.digests import example_digests
 from fedlora.training.model import Base
 from fedlora.training.split import Split
 from fedlora.training.tables import read_rows
-from fedlora.training.tokens import Tokens, no_tokens, tokenise
+from fedlora.training.tokens import Tokens, no_tokens
 
 DEPLOYMENT = "deployment.json"
 DELIVERIES = "deliveries.jsonl"
@@ -206,4 +207,4 @@ def _test_tokens(config: Config, base: Base, file: str | None) -> Tokens:
         raise DataError(f"deploy.test is {file!r}, but there is no such file.")
     rows, columns = read_rows(path), Columns(config.data.text, config.data.label)
     texts = from_rows(rows, rows, columns, path.name, config.data.labels).test
-    return tokenise(texts, base.tokenizer, config.model.max_length)
+    return encode(config, base, texts, None)

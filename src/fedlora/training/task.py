@@ -33,8 +33,15 @@ class Task(Protocol):
         """The headline metric of a model that guesses; None where guessing has no meaning."""
         ...
 
-    def encode(self, texts: Texts, tokenizer: Any, fingerprint: str, max_length: int) -> Tokens:
-        """The examples as token ids, cut at `max_length`; `fingerprint` is the tokenizer's."""
+    def encode(self, texts: Texts, tokenizer: Any, fingerprint: str | None, max_length: int) -> Tokens:
+        """The examples as token ids, cut at `max_length`.
+
+        Args:
+            texts: of the examples.
+            tokenizer: of the base.
+            fingerprint: the tokenizer's, by which they are kept on disk for the next run; None: in memory alone.
+            max_length: tokens after which a text is cut.
+        """
         ...
 
     def targets(self, tokens: Tokens, examples: Indices, client: Owned | None, device: str) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from fedlora.core.metrics import EXAMPLES, Metric, Range, Scoring, Sums, mean_of
 from fedlora.training.data import Texts
 from fedlora.training.split import Indices, Owned
-from fedlora.training.tokens import Tokens, tokenise_once
+from fedlora.training.tokens import Tokens, tokenise, tokenise_once
 
 _HIT, _PREDICTED, _LABELLED = "hit", "predicted", "labelled"
 """Of one label, `hit.3`: examples that have it and are predicted to; that are predicted to; that have it."""
@@ -61,8 +61,10 @@ class Classification:
         )
         return Scoring(metrics, sums)
 
-    def encode(self, texts: Texts, tokenizer: Any, fingerprint: str, max_length: int) -> Tokens:
+    def encode(self, texts: Texts, tokenizer: Any, fingerprint: str | None, max_length: int) -> Tokens:
         """The tokens of every text, special tokens included, cut at `max_length`; from a cache where there is one."""
+        if fingerprint is None:
+            return tokenise(texts, tokenizer, max_length)
         return tokenise_once(texts, tokenizer, fingerprint, max_length)
 
     def targets(self, tokens: Tokens, examples: Indices, client: Owned | None, device: str) -> Tensor:
