@@ -32,6 +32,12 @@ from fedlora.training.generated import generated_dataset
 RANKS = {"ash": 1, "birch": 2, "cedar": 4}
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory):
+    """A folder with a short name: a socket's path has 107 characters at most."""
+    return tmp_path_factory.mktemp("t")
+
+
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory, smallest_base):
     """A folder with `base/` and `all/`: examples with a column that names the owner."""
