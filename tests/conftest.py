@@ -69,7 +69,7 @@ def config(small, tmp_path):
 
 
 @pytest.fixture
-def fedlora(monkeypatch, capsys):
+def command(monkeypatch, capsys):
     """Runs the command line in this process; returns exit code, stdout and stderr."""
 
     def call(*words):
@@ -83,6 +83,12 @@ def fedlora(monkeypatch, capsys):
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def fedlora(command):
+    """The command under its name, where a test does not import the package by it."""
+    return command
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,7 @@ def test_history_and_clients_are_frames(lists, sections, tmp_path):
 
 
 @pytest.mark.defect("R14")
-def test_a_run_answers_and_makes_its_page(lists, sections, tmp_path, fedlora_command):
+def test_a_run_answers_and_makes_its_page(lists, sections, tmp_path, command):
     data = fedlora.from_lists(*lists, test_texts=lists[0][:6], test_labels=lists[1][:6])
     sections["model"]["base"] = str(sections["model"]["base"])
     run = fedlora.run(sections, data, out=tmp_path / "out")
@@ -70,29 +70,13 @@ def test_a_run_answers_and_makes_its_page(lists, sections, tmp_path, fedlora_com
     assert set(answer) == {"open", "close"}
     assert sum(answer.values()) == pytest.approx(1.0)
     assert len(run.predict(["one", "two"], top=1)) == 2
-    said = fedlora_command("predict", tmp_path / "out", "please open my card")[1]
+    said = command("predict", tmp_path / "out", "please open my card")[1]
     label, chance = next(iter(answer.items()))
     assert f"{100 * chance:5.1f} %  {label}" in said
     page = run.report()
     assert page == tmp_path / "out" / "report.html"
     assert page.is_file()
     assert "generated" not in page.read_text()
-
-
-@pytest.fixture
-def fedlora_command(monkeypatch, capsys):
-    from fedlora import cli
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["fedlora", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.mark.defect("R14")
@@ -235,12 +219,12 @@ def test_the_package_says_its_version_and_is_typed():
     assert (Path(fedlora.__file__).parent / "py.typed").is_file()
 
 
-def test_a_run_without_its_data_says_so(lists, sections, tmp_path, fedlora_command):
+def test_a_run_without_its_data_says_so(lists, sections, tmp_path, command):
     """Its config alone cannot make it again, and does not claim to."""
     list(fedlora.run(sections, fedlora.from_lists(*lists), out=tmp_path / "out"))
     page = (tmp_path / "out" / "report.html").read_text()
     assert "run the Python script that handed over the data" in page
-    code, _, err = fedlora_command("run", tmp_path / "out" / "config.toml", "--out", tmp_path / "again")
+    code, _, err = command("run", tmp_path / "out" / "config.toml", "--out", tmp_path / "again")
     assert code == 2
     assert "the examples were handed over in Python" in err
     more = fedlora.run(sections, fedlora.from_lists(*lists), out=tmp_path / "out", resume=True, rounds=3)

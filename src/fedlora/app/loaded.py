@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run folder read back in Python."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from fedlora.app.frames import clients_frame, history_frame
 from fedlora.app.predict import Answer, predict
 from fedlora.app.run import is_finished
 from fedlora.errors import RunFolderError
-from fedlora.federation.files import read_lines
+from fedlora.federation.files import read_lines, read_object
 from fedlora.federation.journal import SUMMARY
 from fedlora.federation.same_run import CLIENTS, CONFIG, ENVIRONMENT, ROUNDS
 from fedlora.report.page import write_report
@@ -47,12 +46,11 @@ class LoadedRun:
         """The contents of `summary.json`.
 
         Raises:
-            RunFolderError: the run is not finished.
+            RunFolderError: the run is not finished, or its summary is damaged.
         """
         if not self.finished:
             raise RunFolderError(f"{self.folder} is a run that is not finished: it has no summary.json.")
-        summary: Mapping[str, Any] = json.loads((self.folder / SUMMARY).read_bytes())
-        return summary
+        return read_object(self.folder / SUMMARY)
 
     @property
     def history(self) -> "pandas.DataFrame":

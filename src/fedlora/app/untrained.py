@@ -23,18 +23,10 @@ _CHANGE = 1e-3
 
 
 @dataclass(frozen=True)
-class Untrained:
-    """Stands in for a trainer.
-
-    Args:
-        trainer: knows who owns how many examples, and the task.
-        seed: draws the changes; what differs between two seeds depends on the training.
-    """
+class _StandIn:
+    """What a trainer that stands in for another has of it."""
 
     trainer: ModelTrainer
-    seed: int
-    moved: dict[tuple[str, int], int] = field(default_factory=dict)
-    """(client, round) -> how many numbers moved in its last fit."""
 
     @property
     def spec(self) -> AdapterSpec:
@@ -50,6 +42,20 @@ class Untrained:
     def scoring(self) -> Scoring:
         """The metrics of the task."""
         return self.trainer.scoring
+
+
+@dataclass(frozen=True)
+class Untrained(_StandIn):
+    """Stands in for a trainer.
+
+    Args:
+        trainer: knows who owns how many examples, and the task.
+        seed: draws the changes; what differs between two seeds depends on the training.
+    """
+
+    seed: int
+    moved: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(client, round) -> how many numbers moved in its last fit."""
 
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Change at random what would train."""
@@ -103,27 +109,11 @@ def _moves(fit: Fit, adapter: Adapter, side: Side, module: str) -> Tensor | None
 
 
 @dataclass(frozen=True)
-class FewSteps:
+class FewSteps(_StandIn):
     """A trainer whose fits end after a few steps, and whose scores are another's."""
 
-    trainer: ModelTrainer
     steps: int
     scorer: Untrained
-
-    @property
-    def spec(self) -> AdapterSpec:
-        """The adapter."""
-        return self.trainer.spec
-
-    @property
-    def head(self) -> Tensors:
-        """The base's dense parts."""
-        return self.trainer.head
-
-    @property
-    def scoring(self) -> Scoring:
-        """The metrics of the task."""
-        return self.trainer.scoring
 
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Train for the few steps."""
