@@ -164,3 +164,11 @@ def test_the_generated_base_is_made_once(tmp_path, monkeypatch):
     assert generated_base(width=16, layers=1, steps=3) == one
     assert (one / "model.safetensors").stat().st_mtime_ns == written
     assert [own.name for own in (tmp_path / "fedlora").iterdir()] == [one.name]
+
+
+def test_a_rare_label_of_a_single_file_may_fall_into_the_test_part(tmp_path):
+    rows = [{"text": f"text {number}", "label": "often" if number else "once"} for number in range(20)]
+    (tmp_path / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = [from_files(tmp_path / "one.jsonl", Columns(), 0.5, seed) for seed in range(8)]
+    assert {part.labels for part in parts} == {("often", "once")}
+    assert {int((part.train.labels == part.labels.index("once")).sum()) for part in parts} == {0, 1}

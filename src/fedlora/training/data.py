@@ -83,8 +83,9 @@ def from_files(
         raise DataError(f"data.path is {str(path)!r}, but there is no such file or folder.")
     rows = read_rows(path)
     _require_columns(rows, columns, "", path.name)  # before it is cut, so that rows are counted as in the file
+    found = sorted({str(row[columns.label]) for row in rows})  # a rare label may fall into the test part alone
     train, test = cut_off_test(rows, test_share, seed)
-    return from_rows(train, test, columns, path.name, labels)
+    return from_rows(train, test, columns, path.name, labels or tuple(found))
 
 
 def cut_off_test(rows: Rows, test_share: float, seed: int) -> tuple[Rows, Rows]:
@@ -207,7 +208,8 @@ def from_lists(
     if test_texts:
         test = [{"text": t, "label": y} for t, y in zip(test_texts, test_labels, strict=True)]
         return from_rows(train, test, columns, origin="lists")
-    return from_rows(*cut_off_test(train, test_share, seed), columns, origin="lists")
+    names = tuple(sorted({str(label) for label in labels}))
+    return from_rows(*cut_off_test(train, test_share, seed), columns, origin="lists", labels=names)
 
 
 def _texts(rows: Rows, columns: Columns, known: Mapping[str, int], part: Part, *, origin: str, where: str) -> Texts:
