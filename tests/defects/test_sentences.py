@@ -249,18 +249,18 @@ def test_a_damaged_description_of_an_adapter(fedlora, finished, tmp_path, damage
 
 
 @pytest.mark.defect("S23")
-@pytest.mark.parametrize("command", ["export", "report"])
-def test_a_full_disk(fedlora, finished, tmp_path, command):
+@pytest.mark.parametrize("written", ["export", "report"])
+def test_a_full_disk(fedlora, finished, tmp_path, written):
     """The real thing: a limit on the size of files."""
     import resource
 
     shutil.copytree(finished[0], tmp_path / "run")
-    words = {"export": ("--client", "c0"), "report": ("--out", tmp_path / "page")}[command]
-    target = (tmp_path / "exported",) if command == "export" else ()
+    words = {"export": ("--client", "c0"), "report": ("--out", tmp_path / "page")}[written]
+    target = (tmp_path / "exported",) if written == "export" else ()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        code, _, err = fedlora(command, tmp_path / "run", *target, *words)
+        code, _, err = fedlora(written, tmp_path / "run", *target, *words)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code in (1, 2)
