@@ -14,21 +14,23 @@ SOURCE = Path(__file__).parents[1] / "src" / "fedlora"
 
 BELOW = {
     "errors": set(),
+    "run_files": {"errors"},
     "core": {"errors"},
     "methods": {"core", "errors"},
     "training": {"core", "errors"},
-    "federation": {"methods", "core", "errors"},
-    "laws": {"federation", "methods", "core", "errors"},
-    "report": {"errors"},
-    "app": {"laws", "report", "federation", "training", "methods", "core", "errors"},
-    "deploy": {"app", "federation", "training", "methods", "core", "errors"},
-    "flower": {"deploy", "app", "federation", "methods", "core", "errors"},
-    "cli": {"deploy", "app", "report", "laws", "federation", "training", "methods", "core", "errors"},
+    "federation": {"run_files", "methods", "core", "errors"},
+    "laws": {"run_files", "federation", "methods", "core", "errors"},
+    "report": {"run_files", "errors"},
+    "app": {"run_files", "laws", "report", "federation", "training", "methods", "core", "errors"},
+    "deploy": {"run_files", "app", "federation", "training", "methods", "core", "errors"},
+    "flower": {"run_files", "deploy", "app", "federation", "methods", "core", "errors"},
+    "cli": {"run_files", "deploy", "app", "report", "laws", "federation", "training", "methods", "core", "errors"},
     "__main__": {"cli"},
-    "__init__": {"app", "federation", "training", "methods", "core", "errors"},
+    "__init__": {"run_files", "app", "federation", "training", "methods", "core", "errors"},
 }
 THIRD_PARTIES = {
     "errors": set(),
+    "run_files": set(),
     "core": {"torch", "numpy", "safetensors"},
     "methods": {"torch"},
     "training": {

@@ -17,11 +17,8 @@ from fedlora.federation.client_states import StoredClientStates
 from fedlora.federation.files import (
     PART,
     append_lines,
-    damaged,
     file_name,
     hold,
-    parsed,
-    read_lines,
     write_json,
     write_whole,
 )
@@ -37,6 +34,7 @@ from fedlora.federation.same_run import (
     require_same_inputs,
 )
 from fedlora.federation.server import Server
+from fedlora.run_files import damaged, parsed, read_lines
 
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
