@@ -12,7 +12,7 @@ from fedlora.core.payload import type_of_wire
 from fedlora.errors import ConfigError
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base
-from fedlora.training.handed import PYTHON, LoadedModel, handed_base
+from fedlora.training.loaded_model import PYTHON, LoadedModel, handed_base
 from fedlora.training.model import Base, load_base
 
 

@@ -26,7 +26,7 @@ from fedlora.methods.base import Method
 from fedlora.training.data import Columns, Dataset, Texts, from_files, from_hub, take_some
 from fedlora.training.digests import example_digests
 from fedlora.training.generated import generated_dataset
-from fedlora.training.handed import PYTHON, LoadedModel
+from fedlora.training.loaded_model import PYTHON, LoadedModel
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base
 from fedlora.training.peft_files import read_peft, read_projection

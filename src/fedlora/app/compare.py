@@ -26,7 +26,7 @@ from fedlora.federation.same_run import CONFIG, ENVIRONMENT, require_same_config
 from fedlora.federation.settings import EvaluateSettings
 from fedlora.run_files import read_object
 from fedlora.training.data import Dataset
-from fedlora.training.handed import LoadedModel
+from fedlora.training.loaded_model import LoadedModel
 
 TRIALS = "rates"
 """The folder of a comparison that holds the trials of learning rates."""
