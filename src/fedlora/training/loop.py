@@ -10,14 +10,16 @@ import numpy
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import AdapterSpec, Start, Tensors, on_device
+from fedlora.core.adapter import AdapterSpec, Start, Tensors, on_device, without_idle_slots
 from fedlora.core.metrics import Score, Scoring
-from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob
+from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob, TestPart
 from fedlora.core.seeds import stream_seed
 from fedlora.training.batches import batches, step_count
 from fedlora.training.client_fit import ClientFit, rate_factor
+from fedlora.training.digests import model_digest
 from fedlora.training.forward import Forward
 from fedlora.training.memory import Portions
+from fedlora.training.scored_parts import ScoredParts, server_parts
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices, Owned
 from fedlora.training.task import Task
@@ -59,6 +61,7 @@ class ModelTrainer:
         self._seed, self._rounds = seed, rounds
         self._fit_portions = Portions(settings.micro_batch, "train.micro_batch")
         self._score_portions = Portions(None, "the batch of a score")
+        self._scored = ScoredParts()
 
     @property
     def spec(self) -> AdapterSpec:
@@ -79,13 +82,18 @@ class ModelTrainer:
 
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Train each job on its client's own examples, as many in a pass as the forward takes."""
+        self._scored.forget()
         answers: list[Fitted | Failure] = []
         for together in self._forward.passes(jobs, self._load, self._settings.dropout):
             answers += self._fit_together(together)
         return answers
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
-        """Score each job's model."""
+        """Score each job's model.
+
+        A client's part goes through the forward pass once: where the global model has the numbers of the client's, its
+        score takes what was counted then. It is cut into the same passes either way, so that bits do not depend on it.
+        """
         return [self._score(job) for job in jobs]
 
     def steps_of(self, job: FitJob) -> int:
@@ -93,9 +101,11 @@ class ModelTrainer:
         duration = job.fit.duration or self._settings.duration
         return step_count(len(self._owned[job.client].train), self._settings.batch_size, duration)
 
-    def examples_of(self, job: ScoreJob) -> int:
-        """On how many examples a job is scored."""
-        return len(self._part(job)[1])
+    def parts_of(self, job: ScoreJob) -> dict[str | None, int]:
+        """On how many examples a job is scored, by whose they are; None: nobody's."""
+        if job.client is not None:
+            return {job.client: len(self._part(job.client, job.part))}
+        return {client: len(part) for client, part in server_parts(self._owned, job.part, len(self._test))}
 
     def _load(self, job: FitJob) -> float:
         """How many tokens a batch of a job has, about."""
@@ -161,33 +171,44 @@ class ModelTrainer:
         return losses
 
     def _score(self, job: ScoreJob) -> Score:
-        tokens, examples = self._part(job)
-        client = self._owned[job.client] if job.client is not None else None
-        order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
-        adapter, device = job.start.adapter, self._forward.device
-        start = on_device(replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head)), device)
+        adapter = job.start.adapter
+        start = without_idle_slots(replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head)))
+        model, start = model_digest(start), on_device(start, self._forward.device)
+        if job.client is not None:
+            score, counted = self._count(
+                job.part, self._part(job.client, job.part), start, (self._owned[job.client], None)
+            )
+            self._scored.keep(job.client, job.part, model, counted)
+            return score
         score = Score(0)
+        for client, examples in server_parts(self._owned, job.part, len(self._test)):
+            known = self._scored.find(client, job.part, model)
+            score += self._count(job.part, examples, start, (None,))[0] if known is None else known
+        return score
+
+    def _count(self, part: TestPart, examples: Indices, start: Start, views: Sequence[Owned | None]) -> list[Score]:
+        """The score of a model on some examples of a part, from one pass, as each of some clients or the server (None)
+        counts it."""
+        tokens, device = self._test if part == "test" else self._train, self._forward.device
+        order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
+        scores = [Score(0) for _ in views]
         with torch.inference_mode():
             for piece in self._forward.pieces(tokens, order):
                 logits = self._score_portions.run(len(piece), partial(self._logits, tokens, piece, start))
-                targets = self._task.targets(tokens, piece, client, device)
-                score += Score(len(piece), self._task.sums(logits, targets, client))
-        return score
+                for number, view in enumerate(views):
+                    targets = self._task.targets(tokens, piece, view, device)
+                    scores[number] += Score(len(piece), self._task.sums(logits, targets, view))
+        return scores
 
     def _logits(self, tokens: Tokens, examples: Indices, start: Start, size: int) -> Tensor:
         """The logits of some examples, `size` at a time."""
         pieces = [examples[first : first + size] for first in range(0, len(examples), size)]
         return torch.cat([logits for piece in pieces for _, logits in self._forward.logits(tokens, [start], [piece])])
 
-    def _part(self, job: ScoreJob) -> tuple[Tokens, Indices]:
-        """Where the examples of a score are, and which they are."""
-        if job.client is None and job.part == "test":
-            return self._test, numpy.arange(len(self._test))
-        if job.client is None:
-            nothing = numpy.arange(0)
-            return self._train, numpy.concatenate([nothing, *(client.validation for client in self._owned.values())])
-        client = self._owned[job.client]
-        return (self._train, client.validation) if job.part == "validation" else (self._test, client.test)
+    def _part(self, client: str, part: TestPart) -> Indices:
+        """The examples of a client that a score is of."""
+        owned = self._owned[client]
+        return owned.validation if part == "validation" else owned.test
 
 
 def _stream(job: FitJob) -> tuple[str, int, str]:
