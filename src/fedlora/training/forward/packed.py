@@ -15,7 +15,7 @@ from torch import Tensor
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
-from fedlora.training.current_pass import Addition
+from fedlora.training.current_pass import Addition, current
 from fedlora.training.forward import Forward
 from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
 from fedlora.training.forward.padded import PaddedForward
@@ -92,7 +92,9 @@ class PackedForward:
         present = [starts[number] for number in numbers]
         packed = pack(tokens, [batches[number] for number in numbers], self.device)
         replaced = self.base.moved(present[0], self.spec) if self.spec.kind == "dense" else {}
-        hidden = self.encoder.hidden(packed, replaced, self._additions(present, packed.member, dropout))
+        # with dropout a map that makes queries and keys alike would draw twice: such layers run once, for all tokens
+        encoder = self.encoder.whole if dropout else self.encoder
+        hidden = encoder.hidden(packed, replaced, self._additions(present, packed.member, dropout))
         for number, start, rows in zip(numbers, present, packed.rows, strict=True):
             values = {**replaced, **self.base.head_values(start)}
             yield number, at_least_single(self.encoder.logits(hidden[rows], values))
@@ -136,6 +138,8 @@ def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member:
     others = member[:, None] != slots[None]
 
     def added(x: Tensor) -> Tensor:
-        return scale * ((x.to(A.dtype) @ A.T).masked_fill(others, 0.0) @ B.T)
+        rows = current().rows
+        not_theirs = others if rows is None else others[rows]
+        return scale * ((x.to(A.dtype) @ A.T).masked_fill(not_theirs, 0.0) @ B.T)
 
     return added
