@@ -52,6 +52,7 @@ class Layers:
         return None
 
     def __call__(self, *args: Any, **named: Any) -> Any:
+        """What the module gives, or what the pass has in its place."""
         now = current()
         if now.given is not None:
             return _output(now.given)
@@ -109,9 +110,7 @@ def _input(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
     return states
 
 
-def _with_input(
-    states: Tensor, args: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _with_input(states: Tensor, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A layer's arguments with other hidden states."""
     return ((states, *args[1:]), named) if args else (args, {**named, "hidden_states": states})
 

@@ -24,8 +24,8 @@ from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
 LastLayer = Literal["whole", "read", "placed"]
-"""For which tokens the last layer is computed: for all, or for those that the head reads, keys and values apart; placed:
-likewise, and put back into their places in the pack, for a model that wants as many tokens as it was given."""
+"""For which tokens the last layer is computed: for all, or, keys and values apart, for those that the head reads;
+placed: likewise, and put into their places in the pack, for a model that wants as many tokens as it was given."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,16 @@ def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
 
     rows = tuple(put(place[owners == number]) for number in range(len(batches)))
     member = put(numpy.repeat(owners[order], lengths))
-    return Pack(put(ids[None]), examples[order], put(positions[None]), groups, put(starts), put(starts + lengths - 1), member, rows)
+    return Pack(
+        put(ids[None]),
+        examples[order],
+        put(positions[None]),
+        groups,
+        put(starts),
+        put(starts + lengths - 1),
+        member,
+        rows,
+    )
 
 
 class PackedEncoder:
