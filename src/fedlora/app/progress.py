@@ -25,6 +25,7 @@ from fedlora.federation.transport import Transport
 from fedlora.report.ending import ending
 from fedlora.report.tables import counted, size
 from fedlora.training.forward.packed import PaddedInstead
+from fedlora.training.forward.trunk import NoTrunk
 from fedlora.training.memory import SmallerPortions
 
 
@@ -42,7 +43,7 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for said in (SmallerPortions, PaddedInstead):
+    for said in (SmallerPortions, PaddedInstead, NoTrunk):
         warnings.simplefilter("always", said)
     warnings.showwarning = lambda message, *_: print(f"fedlora: {message}", file=sys.stderr)
 

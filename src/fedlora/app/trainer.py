@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task and the trainer that a config asks for."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -44,7 +45,14 @@ def new_trainer(
 ) -> ModelTrainer:
     """What trains and scores, as the config says; who owns nothing can have it score a test set alone."""
     return ModelTrainer(
-        fastest_forward(base, spec, config.run.device, config.train.tokens_a_pass),
+        fastest_forward(
+            base,
+            spec,
+            config.run.device,
+            tokens_a_pass=config.train.tokens_a_pass,
+            trunk_cache_gb=config.train.trunk_cache_gb,
+            announce=_announce,
+        ),
         make_task(config, base.labels),
         train_settings(config, method),
         train=train,
@@ -53,6 +61,10 @@ def new_trainer(
         seed=config.run.seed,
         rounds=config.run.rounds,
     )
+
+
+def _announce(what: str) -> None:
+    print(f"fedlora: {what}", file=sys.stderr, flush=True)
 
 
 def train_settings(config: Config, method: Method) -> TrainSettings:

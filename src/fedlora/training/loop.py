@@ -80,6 +80,11 @@ class ModelTrainer:
         given = start.dense if start is not None else {}
         return {name: given.get(name, resident).float() for name, resident in self._forward.base.head.items()}
 
+    def prepare(self) -> None:
+        """Do beforehand what takes a while and is done once: see `Forward.prepare`."""
+        for tokens in (self._train, self._test):
+            self._forward.prepare(tokens)
+
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Train each job on its client's own examples, as many in a pass as the forward takes."""
         self._scored.forget()

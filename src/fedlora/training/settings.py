@@ -90,6 +90,9 @@ class TrainSettings:
     tokens_a_pass: Positive = 1024
     """Clients are trained in one forward pass until their batches together hold about this many tokens; a GPU does
     best with many more. Changes results by rounding only."""
+    trunk_cache_gb: Annotated[float, Range(at_least=0.0)] = 2.0
+    """With adapter.layers: gigabytes that may hold what the layers below the adapted ones give for each example; it is
+    computed once and read in all later passes and runs. 0: every pass computes it. Changes results by rounding only."""
     lr: AboveZero = 5e-4
     """Learning rate."""
     lr_b_ratio: AboveZero | None = None

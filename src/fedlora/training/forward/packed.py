@@ -15,10 +15,12 @@ from torch import Tensor
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
-from fedlora.training.current_pass import Addition
+from fedlora.training.batches import pieces_by_tokens
+from fedlora.training.current_pass import Addition, current
 from fedlora.training.forward import Forward
 from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
 from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.forward.trunk import Trunk, new_trunk
 from fedlora.training.maps import addition
 from fedlora.training.model import Base, at_least_single
 from fedlora.training.settings import TrainSettings
@@ -34,7 +36,13 @@ class PaddedInstead(UserWarning):
 
 
 def fastest_forward(
-    base: Base, spec: AdapterSpec, device: str = "cpu", tokens_a_pass: int = TrainSettings.tokens_a_pass
+    base: Base,
+    spec: AdapterSpec,
+    device: str = "cpu",
+    tokens_a_pass: int = TrainSettings.tokens_a_pass,
+    *,
+    trunk_cache_gb: float = TrainSettings.trunk_cache_gb,
+    announce: Callable[[str], None] | None = None,
 ) -> Forward:
     """The packed forward where the base's sequences can be packed, else, with a warning, the padded one.
 
@@ -43,10 +51,20 @@ def fastest_forward(
         spec: the adapter.
         device: where the base is.
         tokens_a_pass: clients share a pass while their batches hold about so many tokens together.
+        trunk_cache_gb: what may be kept of that which lies below the adapted layers, see `new_trunk`; 0: nothing.
+        announce: is told in a sentence what is about to take a while.
     """
     encoder = packed_encoder(base.model, base.padding)
     if encoder is not None:
-        return PackedForward(base, spec, encoder, device, tokens_a_pass)
+        trunk = new_trunk(
+            base,
+            spec,
+            encoder,
+            device=device,
+            gigabytes=trunk_cache_gb,
+            announce=announce or (lambda _: None),
+        )
+        return PackedForward(base, spec, encoder, device, tokens_a_pass, trunk)
     warnings.warn(
         f"Sequences of {base.name} cannot be packed: clients are trained one by one on padded batches.",
         PaddedInstead,
@@ -64,6 +82,8 @@ class PackedForward:
     encoder: PackedEncoder
     device: str = "cpu"
     tokens_a_pass: int = TrainSettings.tokens_a_pass
+    trunk: Trunk | None = None
+    """What the layers below the adapted ones give; None: every pass computes it."""
 
     def passes(self, jobs: Sequence[FitJob], load: Callable[[FitJob], float], dropout: float) -> Iterator[list[FitJob]]:
         """Jobs in order, cut where a pass is full; what needs a pass of its own has one."""
@@ -92,7 +112,10 @@ class PackedForward:
         present = [starts[number] for number in numbers]
         packed = pack(tokens, [batches[number] for number in numbers], self.device)
         replaced = self.base.moved(present[0], self.spec) if self.spec.kind == "dense" else {}
-        hidden = self.encoder.hidden(packed, replaced, self._additions(present, packed.member, dropout))
+        # with dropout a map that makes queries and keys alike would draw twice: such layers run once, for all tokens
+        encoder = self.encoder.whole if dropout else self.encoder
+        below = self.trunk.below(tokens, packed.examples) if self.trunk is not None else None
+        hidden = encoder.hidden(packed, replaced, self._additions(present, packed.member, dropout), below)
         for number, start, rows in zip(numbers, present, packed.rows, strict=True):
             values = {**replaced, **self.base.head_values(start)}
             yield number, at_least_single(self.encoder.logits(hidden[rows], values))
@@ -108,14 +131,12 @@ class PackedForward:
 
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """As many examples at a time as have so many tokens together, at least one."""
-        first, count = 0, 0
-        for place, length in enumerate(tokens.lengths[examples].tolist()):
-            if place > first and count + length > _SCORED_TOKENS:
-                yield examples[first:place]
-                first, count = place, 0
-            count += length
-        if first < len(examples):
-            yield examples[first:]
+        return pieces_by_tokens(tokens, examples, _SCORED_TOKENS)
+
+    def prepare(self, tokens: Tokens) -> None:
+        """Make what the layers below the adapted ones give, once."""
+        if self.trunk is not None:
+            self.trunk.states(tokens)
 
 
 def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member: Tensor) -> Addition:
@@ -136,6 +157,8 @@ def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member:
     others = member[:, None] != slots[None]
 
     def added(x: Tensor) -> Tensor:
-        return scale * ((x.to(A.dtype) @ A.T).masked_fill(others, 0.0) @ B.T)
+        rows = current().rows
+        not_theirs = others if rows is None else others[rows]
+        return scale * ((x.to(A.dtype) @ A.T).masked_fill(not_theirs, 0.0) @ B.T)
 
     return added
