@@ -3,6 +3,9 @@
 
 By groups of equal length, each an ordinary dense batch without a mask. The function is registered by name
 with transformers, so that this is written once and not per architecture.
+
+On a CPU it computes in float32 whatever the type of the base: fused attention in bfloat16 takes several times as long
+there for short sequences, and softmax and its sums are better in float32 anyway.
 """
 
 from typing import Any
@@ -54,15 +57,14 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
             module, query, key, value, attention_mask, **usual, **others
         )
         return found
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (tokens, heads, width)
+    q, k, v = (_computed(tensor[0].transpose(0, 1)) for tensor in (query, key, value))  # (tokens, heads, width)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     grouped = k.shape[1] != q.shape[1]  # several query heads share a key
+    sizes = [count * length for _, count, length in groups]
     parts = []
-    for first, count, length in groups:
-        last = first + count * length
-        q_group, k_group, v_group = (
-            part[first:last].view(count, length, *part.shape[1:]).transpose(1, 2) for part in (q, k, v)
-        )
+    # By `split`, whose gradient is one concatenation; that of a slice is a tensor of the whole pack for every group.
+    for (_, count, length), *cut in zip(groups, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
+        q_group, k_group, v_group = (part.view(count, length, *part.shape[1:]).transpose(1, 2) for part in cut)
         mask = None if sliding_window is None or length <= sliding_window else _band(length, sliding_window, q.device)
         if mask is not None and causal:
             mask = mask.tril()
@@ -70,7 +72,13 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
             q_group, k_group, v_group, mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped
         )
         parts.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)[None], None
+    return torch.cat(parts).to(query.dtype)[None], None
+
+
+def _computed(tensor: Tensor) -> Tensor:
+    """The tensor in the type in which attention is computed."""
+    half = tensor.dtype in (torch.bfloat16, torch.float16)
+    return tensor.float() if half and tensor.device.type == "cpu" else tensor
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

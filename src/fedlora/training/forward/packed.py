@@ -95,7 +95,7 @@ class PackedForward:
         hidden = self.encoder.hidden(packed, replaced, self._additions(present, packed.member, dropout))
         for number, start, rows in zip(numbers, present, packed.rows, strict=True):
             values = {**replaced, **self.base.head_values(start)}
-            yield number, at_least_single(self.encoder.logits(hidden[rows], values))
+            yield number, at_least_single(self.encoder.logits(hidden.index_select(0, rows), values))
 
     def _additions(self, starts: Sequence[Start], member: Tensor, dropout: float) -> Mapping[str, Addition]:
         """By map, what everyone's adapters add; a dense adapter adds nothing, it replaces parameters."""
