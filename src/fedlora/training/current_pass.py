@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 Addition = Callable[[Tensor], Tensor]
@@ -26,6 +27,16 @@ class Pass:
     """A last hidden state to take in place of running the layers."""
     hidden: Tensor | None = None
     """The last hidden state of a pack, once its layers have run."""
+    cast: tuple[Tensor, Tensor] | None = None
+    """The last input of a map that was cast, and the same in another type: query, key and value read one input."""
+
+    def in_type(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """An input of a map in a type, cast once for all maps in a row that read it."""
+        if x.dtype == dtype:
+            return x
+        if self.cast is None or self.cast[0] is not x or self.cast[1].dtype != dtype:
+            self.cast = x, x.to(dtype)
+        return self.cast[1]
 
 
 class _Current(threading.local):

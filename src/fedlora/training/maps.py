@@ -29,21 +29,24 @@ def adapt(name: str, module: nn.Module) -> None:
 def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> Addition:
     """s (merged update + B A) x of one map, for one client.
 
+    The scale meets the weights once a pass, and not what every token makes of them.
+
     Args:
         parts: the adapter, whose input may be dropped out, then what was merged.
         scale: s.
         dropout: probability.
     """
+    scaled = [LowRank(part.A, scale * part.B) if isinstance(part, LowRank) else scale * part for part in parts]
 
     def added(x: Tensor) -> Tensor:
         total: Tensor | None = None
-        for number, part in enumerate(parts):
-            cast = x.to(part.A.dtype if isinstance(part, LowRank) else part.dtype)
+        for number, part in enumerate(scaled):
+            cast = current().in_type(x, part.A.dtype if isinstance(part, LowRank) else part.dtype)
             if dropout and number == 0:
                 cast = functional.dropout(cast, dropout)
             product = (cast @ part.A.T) @ part.B.T if isinstance(part, LowRank) else cast @ part.T
             total = product if total is None else total + product
-        return torch.zeros(()) if total is None else scale * total
+        return torch.zeros(()) if total is None else total
 
     return added
 

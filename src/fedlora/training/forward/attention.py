@@ -60,10 +60,10 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
     q, k, v = (_computed(tensor[0].transpose(0, 1)) for tensor in (query, key, value))  # (tokens, heads, width)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     grouped = k.shape[1] != q.shape[1]  # several query heads share a key
-    sizes = [count * length for _, count, length in groups]
-    parts = []
+    parts, sizes = [], [count * length for _, count, length in groups]
     # By `split`, whose gradient is one concatenation; that of a slice is a tensor of the whole pack for every group.
-    for (_, count, length), *cut in zip(groups, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
+    cuts = zip(*(torch.split(part, sizes) for part in (q, k, v)), strict=True)
+    for (_, count, length), cut in zip(groups, cuts, strict=True):
         q_group, k_group, v_group = (part.view(count, length, *part.shape[1:]).transpose(1, 2) for part in cut)
         mask = None if sliding_window is None or length <= sliding_window else _band(length, sliding_window, q.device)
         if mask is not None and causal:

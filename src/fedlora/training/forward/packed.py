@@ -15,7 +15,7 @@ from torch import Tensor
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
-from fedlora.training.current_pass import Addition
+from fedlora.training.current_pass import Addition, current
 from fedlora.training.forward import Forward
 from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
 from fedlora.training.forward.padded import PaddedForward
@@ -104,7 +104,8 @@ class PackedForward:
         parts, scale = [additions(start, self.spec) for start in starts], self.spec.scale
         if len(parts) == 1:
             return {module: addition(pairs, scale, dropout) for module, pairs in parts[0].items()}
-        return {module: _together([of[module] for of in parts], scale, member) for module in self.spec.shapes}
+        others = _Others(member)
+        return {module: _together([of[module] for of in parts], scale, others) for module in self.spec.shapes}
 
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """As many examples at a time as have so many tokens together, at least one."""
@@ -118,7 +119,26 @@ class PackedForward:
             yield examples[first:]
 
 
-def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member: Tensor) -> Addition:
+class _Others:
+    """Which slots are not a token's: one mask for all maps whose slots lie alike.
+
+    Args:
+        member: of each token, whose it is.
+    """
+
+    def __init__(self, member: Tensor) -> None:
+        self._member = member
+        self._made: dict[tuple[tuple[int, int], ...], Tensor] = {}
+
+    def of(self, layout: tuple[tuple[int, int], ...]) -> Tensor:
+        """The mask (tokens, slots) of slots that lie side by side, given as (whose, how many)."""
+        if layout not in self._made:
+            slots = torch.tensor([number for number, count in layout for _ in range(count)], dtype=torch.long)
+            self._made[layout] = self._member[:, None] != slots.to(self._member.device)[None]
+        return self._made[layout]
+
+
+def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, others: _Others) -> Addition:
     """What several clients' pairs add to one map, each to its own tokens.
 
     All slots of all clients lie side by side; a token's products with slots of others are set to zero, not
@@ -127,15 +147,14 @@ def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member:
     Args:
         parts: of each client, its pairs.
         scale: s.
-        member: of each token, whose it is.
+        others: which slots are not a token's.
     """
     pairs = [(number, part) for number, theirs in enumerate(parts) for part in theirs if isinstance(part, LowRank)]
     A = torch.cat([pair.A for _, pair in pairs])
-    B = torch.cat([pair.B for _, pair in pairs], dim=1)
-    slots = torch.cat([torch.full((pair.rank,), number) for number, pair in pairs]).to(member.device)
-    others = member[:, None] != slots[None]
+    B = scale * torch.cat([pair.B for _, pair in pairs], dim=1)
+    foreign = others.of(tuple((number, pair.rank) for number, pair in pairs))
 
     def added(x: Tensor) -> Tensor:
-        return scale * ((x.to(A.dtype) @ A.T).masked_fill(others, 0.0) @ B.T)
+        return (current().in_type(x, A.dtype) @ A.T).masked_fill(foreign, 0.0) @ B.T
 
     return added
