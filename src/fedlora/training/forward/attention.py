@@ -57,7 +57,7 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
             module, query, key, value, attention_mask, **usual, **others
         )
         return found
-    q, k, v = (_computed(tensor[0].transpose(0, 1)) for tensor in (query, key, value))  # (tokens, heads, width)
+    q, k, v = (_computed(tensor.squeeze(0).transpose(0, 1)) for tensor in (query, key, value))  # (tokens, heads, width)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     grouped = k.shape[1] != q.shape[1]  # several query heads share a key
     parts, sizes = [], [count * length for _, count, length in groups]

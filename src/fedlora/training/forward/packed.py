@@ -19,7 +19,7 @@ from fedlora.training.current_pass import Addition, current
 from fedlora.training.forward import Forward
 from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
 from fedlora.training.forward.padded import PaddedForward
-from fedlora.training.maps import addition
+from fedlora.training.maps import addition, low_rank
 from fedlora.training.model import Base, at_least_single
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices
@@ -131,10 +131,10 @@ class _Others:
         self._made: dict[tuple[tuple[int, int], ...], Tensor] = {}
 
     def of(self, layout: tuple[tuple[int, int], ...]) -> Tensor:
-        """The mask (tokens, slots) of slots that lie side by side, given as (whose, how many)."""
+        """The mask (slots, tokens) of slots that lie side by side, given as (whose, how many)."""
         if layout not in self._made:
             slots = torch.tensor([number for number, count in layout for _ in range(count)], dtype=torch.long)
-            self._made[layout] = self._member[:, None] != slots.to(self._member.device)[None]
+            self._made[layout] = slots.to(self._member.device)[:, None] != self._member[None]
         return self._made[layout]
 
 
@@ -151,10 +151,10 @@ def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, others:
     """
     pairs = [(number, part) for number, theirs in enumerate(parts) for part in theirs if isinstance(part, LowRank)]
     A = torch.cat([pair.A for _, pair in pairs])
-    B = scale * torch.cat([pair.B for _, pair in pairs], dim=1)
+    columns = (scale * torch.cat([pair.B for _, pair in pairs], dim=1)).T.contiguous()
     foreign = others.of(tuple((number, pair.rank) for number, pair in pairs))
 
     def added(x: Tensor) -> Tensor:
-        return (current().in_type(x, A.dtype) @ A.T).masked_fill(foreign, 0.0) @ B.T
+        return low_rank(current().in_type(x, A.dtype), A, columns, foreign)
 
     return added

@@ -115,7 +115,7 @@ class PackedEncoder:
                 self._encoder(**inputs)
         if now.hidden is None:
             raise RuntimeError("the model has not run its layers")
-        return now.hidden[0].index_select(0, pack.firsts if self._reads == "first" else pack.lasts)
+        return now.hidden.squeeze(0).index_select(0, pack.firsts if self._reads == "first" else pack.lasts)
 
     def _of_encoder(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's parameters among the model's, by the names that the encoder has for them."""
