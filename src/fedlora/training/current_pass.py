@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Addition = Callable[[Tensor], Tensor]
@@ -78,11 +79,21 @@ class Pass:
     """What takes the place of the layers below one, until that layer has taken it."""
     until: int | None = None
     """The layer before which the pass ends, with that layer's input as its hidden state."""
+    cast: tuple[Tensor, Tensor] | None = None
+    """The last input of a map that was cast, and the same in another type: query, key and value read one input."""
 
     @property
     def rows(self) -> Tensor | None:
         """Which tokens of the pack the layer under way computes; None: all."""
         return None if self.last is None or self.last.keys is None else self.last.read.tokens
+
+    def in_type(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """An input of a map in a type, cast once for all maps in a row that read it."""
+        if x.dtype == dtype:
+            return x
+        if self.cast is None or self.cast[0] is not x or self.cast[1].dtype != dtype:
+            self.cast = x, x.to(dtype)
+        return self.cast[1]
 
 
 class _Current(threading.local):

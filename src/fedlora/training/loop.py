@@ -147,15 +147,15 @@ class ModelTrainer:
             fit.set_rate(rate_factor(self._settings, (fit.job.round - 1 + within) / self._rounds))
         largest = max(len(fit.plan[step]) for fit in fits)
         losses = self._fit_portions.run(largest, partial(self._gradients, fits, step))
-        lost = {place for place, loss in enumerate(losses) if not math.isfinite(loss)}
-        for place in lost:
-            fits[place].diverged(step, losses[place])
-        if lost:  # gradients are sums over all tokens of a pass: make those of the others without it
-            rest = [fit for place, fit in enumerate(fits) if place not in lost]
-            return self._advance(rest, step) if rest else None
+        if len(fits) > 1 and not all(map(math.isfinite, losses)):
+            for fit in fits:  # who of a pass is to blame, and everyone else's gradient, is seen without company
+                self._advance([fit], step)
+            return
         for fit, loss in zip(fits, losses, strict=True):
-            fit.step(step, loss)
-        return None
+            if math.isfinite(loss):
+                fit.step(step, loss)
+            else:
+                fit.diverged(step, loss)
 
     def _gradients(self, fits: Sequence[ClientFit], step: int, size: int) -> list[float]:
         """Make the gradients of everyone's mean loss, at most `size` examples of each at a time; returns the losses."""

@@ -3,6 +3,9 @@
 
 By groups of equal length, each an ordinary dense batch without a mask. The function is registered by name
 with transformers, so that this is written once and not per architecture.
+
+On a CPU it computes in float32 whatever the type of the base: fused attention in bfloat16 takes several times as long
+there for short sequences, and softmax and its sums are better in float32 anyway.
 """
 
 from typing import Any
@@ -60,16 +63,15 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
         return found
     if last_layer is not None:
         key, value = _taken(last_layer, key, value)
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (tokens, heads, width)
+    q, k, v = (_computed(tensor.squeeze(0).transpose(0, 1)) for tensor in (query, key, value))  # (tokens, heads, width)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     grouped = k.shape[1] != q.shape[1]  # several query heads share a key
-    parts, asked = [], 0
-    for first, count, length in groups:
-        last = first + count * length
-        k_group, v_group = (part[first:last].view(count, length, *part.shape[1:]).transpose(1, 2) for part in (k, v))
-        queries = length if last_layer is None else 1
-        q_group = q[asked : asked + count * queries].view(count, queries, *q.shape[1:]).transpose(1, 2)
-        asked += count * queries
+    parts, sizes = [], [count * length for _, count, length in groups]
+    asked = sizes if last_layer is None else [count for _, count, _ in groups]
+    # By `split`, whose gradient is one concatenation; that of a slice is a tensor of the whole pack for every group.
+    cuts = zip(torch.split(q, asked), torch.split(k, sizes), torch.split(v, sizes), strict=True)
+    for (_, count, length), cut in zip(groups, cuts, strict=True):
+        q_group, k_group, v_group = (part.view(count, -1, *part.shape[1:]).transpose(1, 2) for part in cut)
         mask = None if sliding_window is None or length <= sliding_window else _band(length, sliding_window, q.device)
         if mask is not None and causal:
             mask = mask.tril()
@@ -85,7 +87,13 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
             enable_gqa=grouped,
         )
         parts.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)[None], None
+    return torch.cat(parts).to(query.dtype)[None], None
+
+
+def _computed(tensor: Tensor) -> Tensor:
+    """The tensor in the type in which attention is computed."""
+    half = tensor.dtype in (torch.bfloat16, torch.float16)
+    return tensor.float() if half and tensor.device.type == "cpu" else tensor
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:

@@ -21,7 +21,7 @@ from fedlora.training.forward import Forward
 from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.forward.trunk import Trunk, new_trunk
-from fedlora.training.maps import addition
+from fedlora.training.maps import addition, low_rank
 from fedlora.training.model import Base, at_least_single
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices
@@ -118,7 +118,7 @@ class PackedForward:
         hidden = encoder.hidden(packed, replaced, self._additions(present, packed.member, dropout), below)
         for number, start, rows in zip(numbers, present, packed.rows, strict=True):
             values = {**replaced, **self.base.head_values(start)}
-            yield number, at_least_single(self.encoder.logits(hidden[rows], values))
+            yield number, at_least_single(self.encoder.logits(hidden.index_select(0, rows), values))
 
     def _additions(self, starts: Sequence[Start], member: Tensor, dropout: float) -> Mapping[str, Addition]:
         """By map, what everyone's adapters add; a dense adapter adds nothing, it replaces parameters."""
@@ -127,7 +127,8 @@ class PackedForward:
         parts, scale = [additions(start, self.spec) for start in starts], self.spec.scale
         if len(parts) == 1:
             return {module: addition(pairs, scale, dropout) for module, pairs in parts[0].items()}
-        return {module: _together([of[module] for of in parts], scale, member) for module in self.spec.shapes}
+        others = _Others(member)
+        return {module: _together([of[module] for of in parts], scale, others) for module in self.spec.shapes}
 
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """As many examples at a time as have so many tokens together, at least one."""
@@ -139,7 +140,26 @@ class PackedForward:
             self.trunk.states(tokens)
 
 
-def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member: Tensor) -> Addition:
+class _Others:
+    """Which slots are not a token's: one mask for all maps whose slots lie alike.
+
+    Args:
+        member: of each token, whose it is.
+    """
+
+    def __init__(self, member: Tensor) -> None:
+        self._member = member
+        self._made: dict[tuple[tuple[int, int], ...], Tensor] = {}
+
+    def of(self, layout: tuple[tuple[int, int], ...]) -> Tensor:
+        """The mask (slots, tokens) of slots that lie side by side, given as (whose, how many)."""
+        if layout not in self._made:
+            slots = torch.tensor([number for number, count in layout for _ in range(count)], dtype=torch.long)
+            self._made[layout] = slots.to(self._member.device)[:, None] != self._member[None]
+        return self._made[layout]
+
+
+def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, others: _Others) -> Addition:
     """What several clients' pairs add to one map, each to its own tokens.
 
     All slots of all clients lie side by side; a token's products with slots of others are set to zero, not
@@ -148,17 +168,16 @@ def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member:
     Args:
         parts: of each client, its pairs.
         scale: s.
-        member: of each token, whose it is.
+        others: which slots are not a token's.
     """
     pairs = [(number, part) for number, theirs in enumerate(parts) for part in theirs if isinstance(part, LowRank)]
     A = torch.cat([pair.A for _, pair in pairs])
-    B = torch.cat([pair.B for _, pair in pairs], dim=1)
-    slots = torch.cat([torch.full((pair.rank,), number) for number, pair in pairs]).to(member.device)
-    others = member[:, None] != slots[None]
+    columns = (scale * torch.cat([pair.B for _, pair in pairs], dim=1)).T.contiguous()
+    foreign = others.of(tuple((number, pair.rank) for number, pair in pairs))
 
     def added(x: Tensor) -> Tensor:
         rows = current().rows
-        not_theirs = others if rows is None else others[rows]
-        return scale * ((x.to(A.dtype) @ A.T).masked_fill(not_theirs, 0.0) @ B.T)
+        not_theirs = foreign if rows is None else foreign.index_select(1, rows)
+        return low_rank(current().in_type(x, A.dtype), A, columns, not_theirs)
 
     return added

@@ -129,7 +129,7 @@ class PackedEncoder:
         tokens = pack.firsts if self._reads == "first" else pack.lasts
         read = Read(self._reads, tokens, self.last_layer == "placed") if self.last_layer != "whole" else None
         hidden = self._run(pack, values, Pass(additions or {}, pack.groups, read=read, below=below))
-        return hidden if self.last_layer == "read" else hidden[tokens]
+        return hidden if self.last_layer == "read" else hidden.index_select(0, tokens)
 
     def states(self, pack: Pack, layer: int) -> Tensor:
         """What the layers below one give without any adapter, (tokens, width).
@@ -161,7 +161,7 @@ class PackedEncoder:
                 self._encoder(**inputs)
         if now.hidden is None:
             raise RuntimeError("the model has not run its layers")
-        return now.hidden[0]
+        return now.hidden.squeeze(0)
 
     def _of_encoder(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's parameters among the model's, by the names that the encoder has for them."""
