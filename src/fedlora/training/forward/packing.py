@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.training.batches import padded
-from fedlora.training.current_pass import Addition, Group, Pass, current, running
+from fedlora.training.current_pass import Addition, ClientOrder, Group, Pass, current, running
 from fedlora.training.forward.attention import ATTENTION, register
 from fedlora.training.maps import encoder_of
 from fedlora.training.split import Indices
@@ -44,6 +44,8 @@ class Pack:
     """Of each token, whose it is."""
     rows: tuple[Tensor, ...]
     """Of each member, which sequences of the pack it gave, in the order in which it gave them."""
+    order: ClientOrder | None = None
+    """Of a pack whose tokens lie client by client, see `client_order.py`; None: they lie by length."""
 
 
 def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
@@ -107,7 +109,7 @@ class PackedEncoder:
         inputs: dict[str, Any] = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
         if self._reads == "last":
             inputs["use_cache"] = False  # of keys and values, for writing text on
-        with running(Pass(additions or {}, pack.groups)) as now:
+        with running(Pass(additions or {}, pack.groups, pack.order)) as now:
             if values:
                 with self._layers.alone:  # parameters are put into the one model
                     torch.func.functional_call(self._encoder, self._of_encoder(values), args=(), kwargs=inputs)
