@@ -64,8 +64,8 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
         return by_length(q, k, v, groups, causal, sliding_window, scaling)[None], None
     if is_usable(q):
         return varlen(q, k, v, order, causal, sliding_window, scaling)[None], None
-    sorted_ = (tensor.index_select(0, order.to_length) for tensor in (q, k, v))
-    attended = by_length(*sorted_, groups, causal, sliding_window, scaling)
+    q, k, v = (tensor.index_select(0, order.to_length) for tensor in (q, k, v))
+    attended = by_length(q, k, v, groups, causal, sliding_window, scaling)
     return attended.index_select(0, order.from_length)[None], None
 
 

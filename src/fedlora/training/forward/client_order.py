@@ -31,7 +31,7 @@ def as_it_is(tokens: int) -> int:
 
 def one_of_a_few(tokens: int) -> int:
     """The next of the sizes 8, 9, ..., 16, 18, ..., 32, 36, ...: eight between a number and its double."""
-    step = max(1, 2 ** (tokens.bit_length() - 1) // _STEPS)
+    step: int = max(1, 2 ** (tokens.bit_length() - 1) // _STEPS)
     return -(-tokens // step) * step
 
 
@@ -114,4 +114,4 @@ def _put(arrays: Sequence[Tensor], device: str) -> Sequence[Tensor]:
     together = torch.cat(list(arrays))
     if torch.device(device).type == "cuda":
         together = together.pin_memory()
-    return together.to(device, non_blocking=True).split([len(array) for array in arrays])
+    return torch.split(together.to(device, non_blocking=True), [len(array) for array in arrays])

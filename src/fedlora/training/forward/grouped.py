@@ -116,7 +116,7 @@ def _product(x: Tensor, factors: Tensor, ends: Tensor) -> Tensor:
         made = cast("Callable[..., Tensor]", _grouped_mm())
         return made(x, factors, offs=ends)
     counts = torch.diff(ends, prepend=ends.new_zeros(1)).tolist()
-    return torch.cat([part @ factor for part, factor in zip(x.split(counts), factors.unbind(), strict=True)])
+    return torch.cat([part @ factor for part, factor in zip(torch.split(x, counts), factors.unbind(), strict=True)])
 
 
 def _grouped_mm() -> Callable[..., Tensor] | None:

@@ -3,7 +3,7 @@
 
 import inspect
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -35,8 +35,7 @@ def varlen(  # noqa: PLR0917
         else:
             k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     starts, longest = order.sequence_starts, order.longest
-    attended: Tensor = varlen_attn(q, k, v, starts, starts, longest, longest, **options)
-    return attended
+    return cast("Tensor", varlen_attn(q, k, v, starts, starts, longest, longest, **options))
 
 
 @cache
