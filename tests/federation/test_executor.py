@@ -11,7 +11,7 @@ from fedlora.core.adapter import AdapterSpec
 from fedlora.core.payload import to_bytes
 from fedlora.core.rounds import Client
 from fedlora.errors import DataError
-from fedlora.federation.executor import Inline, Threads, Worker
+from fedlora.federation.executor import Inline, ThreadEach, Threads, Worker
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
@@ -37,7 +37,12 @@ class Elsewhere:
             yield pickle.loads(pickle.dumps(there(pickle.loads(pickle.dumps(job)))))
 
 
+def on_three_devices(worker):
+    return ThreadEach([worker, pickle.loads(pickle.dumps(worker)), pickle.loads(pickle.dumps(worker))])
+
+
 EXECUTORS = {
+    "three workers, a thread each": on_three_devices,
     "one thread": partial(Threads, count=1),
     "three threads": partial(Threads, count=3),
     "more threads than batches": partial(Threads, count=9),
@@ -82,6 +87,33 @@ def test_threads_serve_at_the_same_time_and_hold_few_results():
     assert next(results) == [0]
     assert len(taken) <= 12
     assert [done for (done,) in results] == list(range(1, 40))
+
+
+def test_workers_take_turns_whoever_is_ready_first():
+    """The second worker waits for the first one's third job: which worker serves a job is settled by its place."""
+    third, served = threading.Event(), []
+
+    def first(job):
+        served.append((0, job))
+        if job == 4:
+            third.set()
+        return [job]
+
+    def second(job):
+        assert third.wait(20)
+        served.append((1, job))
+        return [job]
+
+    assert [done for (done,) in ThreadEach([first, second]).run(iter(range(7)))] == list(range(7))
+    assert sorted(served) == [(0, 0), (0, 2), (0, 4), (0, 6), (1, 1), (1, 3), (1, 5)]
+
+
+def test_an_error_of_one_of_several_workers_is_raised():
+    def broken(job):
+        raise RuntimeError("no card")
+
+    with pytest.raises(RuntimeError, match="no card"):
+        list(ThreadEach([lambda job: [job], broken]).run(iter(range(4))))
 
 
 @dataclass(frozen=True)

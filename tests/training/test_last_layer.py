@@ -1,5 +1,6 @@
 """The last layer for the tokens that the head reads alone: the numbers of the whole layer, and which models have it."""
 
+import math
 from dataclasses import replace
 
 import numpy
@@ -86,7 +87,8 @@ def test_logits_and_gradients_are_the_padded_ones_in_float64(kind):
     expected = logits_and_gradients(PaddedForward(base, spec), starts)
     packed = fastest_forward(base, spec)
     assert packed.encoder.last_layer == FORMS[kind]
-    for forward in (packed, replace(packed, encoder=packed.encoder.whole)):
+    masked, grouped = (replace(packed, masked_share=share) for share in (math.inf, 0.0))
+    for forward in (masked, grouped, replace(masked, encoder=packed.encoder.whole)):
         found = logits_and_gradients(forward, starts)
         near(found[0], expected[0], kind)
         near(found[1], expected[1], kind)
@@ -134,7 +136,7 @@ def test_a_token_that_gets_another_clients_adapter_is_seen(monkeypatch):
     expected, _ = logits_and_gradients(PaddedForward(base, spec), starts)
     rows = Pass.rows.fget
     monkeypatch.setattr(Pass, "rows", property(lambda now: None if rows(now) is None else torch.arange(len(rows(now)))))
-    found, _ = logits_and_gradients(fastest_forward(base, spec), starts)
+    found, _ = logits_and_gradients(replace(fastest_forward(base, spec), masked_share=math.inf), starts)
     assert max(float((left - right).abs().max()) for left, right in zip(found, expected, strict=True)) > 1e-3
 
 

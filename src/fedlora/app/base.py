@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from fedlora.app.config import Config
+from fedlora.app.devices import require_usable
 from fedlora.core.payload import type_of_wire
 from fedlora.errors import ConfigError
 from fedlora.training.generated import NAME as GENERATED
@@ -33,12 +34,8 @@ def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel |
         dtype=type_of_wire[config.model.dtype],
         seed=config.run.seed,
     )
-    try:
-        torch.ones(1, device=config.run.device).cpu()  # a device without numbers, such as meta, gives none back
-        base.model.to(torch.device(config.run.device))
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"run.device is {config.run.device!r}, which cannot be used here: {first}") from error
+    require_usable(config)
+    base.model.to(torch.device(config.run.devices[0]))
     return base
 
 

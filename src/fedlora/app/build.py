@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only file that knows all: it makes every part of a run from a config and puts them together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,8 @@ class Resources:
     base: Base
     train: Tokens
     test: Tokens
+    others: Sequence[Base] = ()
+    """Copies of the base, on the further devices of the config."""
 
     def __repr__(self) -> str:
         return f"Resources({self.dataset!r}, {self.base!r})"
@@ -114,7 +116,8 @@ def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | N
     base = load_named_base(config, dataset.labels, loaded)
     fingerprint = base.tokenizer_fingerprint
     train, test = (encode(config, base, part, fingerprint) for part in (dataset.train, dataset.test))
-    return Resources(dataset, dealt, base, train, test)
+    others = [base.copied_to(device) for device in config.run.devices[1:]]
+    return Resources(dataset, dealt, base, train, test, others)
 
 
 def encode(config: Config, base: Base, texts: Texts, fingerprint: str | None) -> Tokens:
@@ -156,13 +159,18 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     dealt = centralized(loaded.split) if facts.centralized else loaded.split
     ranks = client_ranks(config, len(dealt.clients), method)
     spec = adapter_spec(config, loaded.base, max(ranks), method)
-    trainer = new_trainer(config, loaded.base, spec, method, train=loaded.train, test=loaded.test, owned=dealt.clients)
+    parts = {"train": loaded.train, "test": loaded.test}
+    bases = [loaded.base, *loaded.others]
+    trainer, *others = (
+        new_trainer(config, base, spec, method, **parts, owned=dealt.clients, device=device)
+        for base, device in zip(bases, config.run.devices, strict=True)
+    )
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
     clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
     client_states = HeldClientStates()
 
     def connect(states: ClientStates) -> Transport:
-        return local_transport(config, clients, pipeline, trainer, workers=workers, client_states=states)
+        return local_transport(config, clients, pipeline, [trainer, *others], workers=workers, client_states=states)
 
     return Simulation(
         config=config,

@@ -10,8 +10,8 @@ import torch
 from fedlora.app.config import Config
 from fedlora.core.rounds import Client, Trainer
 from fedlora.federation.client_states import ClientStates
-from fedlora.federation.executor import Threads
-from fedlora.federation.local import LocalTransport
+from fedlora.federation.executor import Executor, ThreadEach, Threads, Worker
+from fedlora.federation.local import LocalTransport, ThroughBytes
 from fedlora.federation.pipeline import Pipeline
 
 
@@ -19,7 +19,7 @@ def local_transport(
     config: Config,
     clients: Sequence[Client],
     pipeline: Pipeline,
-    trainer: Trainer,
+    trainers: Sequence[Trainer],
     *,
     workers: int | None,
     client_states: ClientStates,
@@ -30,16 +30,21 @@ def local_transport(
         config: of the run.
         clients: the roster.
         pipeline: the method and its stages.
-        trainer: owns the clients' data.
+        trainers: own the clients' data, one for each of the config's devices.
         workers: see `fedlora.app.build.build`.
         client_states: what clients already hold.
     """
+    first, *others = trainers
+
+    def on_every_device(worker: Worker) -> Executor:
+        return ThreadEach([worker, *(ThroughBytes(pipeline, other) for other in others)])
+
     return LocalTransport(
         clients,
         pipeline,
-        trainer,
+        first,
         client_batch=clients_of_a_batch(config),
-        executor=partial(Threads, count=batches_at_a_time(config, workers)),
+        executor=on_every_device if others else partial(Threads, count=batches_at_a_time(config, workers)),
         client_states=client_states,
     )
 
@@ -56,7 +61,7 @@ def batches_at_a_time(config: Config, workers: int | None) -> int:
 
 def on_cpu(config: Config) -> bool:
     """Whether the base computes on the CPU."""
-    return torch.device(config.run.device).type == "cpu"
+    return torch.device(config.run.devices[0]).type == "cpu"
 
 
 def cores() -> int:

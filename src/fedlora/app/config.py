@@ -30,10 +30,16 @@ class RunSettings:
     """Every random number of the run is derived from it."""
     rounds: Positive = 20
     """Rounds of federated training."""
-    device: str = "cpu"
-    """Where the model computes: cpu, cuda, cuda:1, ..."""
+    device: Annotated[list[str], Range(entries=1)] | str = "cpu"
+    """Where the model computes: cpu, cuda (the first GPU), cuda:1, ... A list, such as ["cuda:0", "cuda:1"], trains
+    batches of clients on all of them at the same time, with a copy of the base on each; the first one scores."""
     wire: Literal["float32", "bfloat16"] = "float32"
     """Data type in which tensors are sent."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices, one or more."""
+        return (self.device,) if isinstance(self.device, str) else tuple(self.device)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def _connect(simulation: Simulation, trainer: Trainer, workers: int | None) -> T
     clients = federation.transport.roster()
     states = HeldClientStates()
     return local_transport(
-        simulation.config, clients, federation.pipeline, trainer, workers=workers, client_states=states
+        simulation.config, clients, federation.pipeline, [trainer], workers=workers, client_states=states
     )
 
 
@@ -202,7 +202,7 @@ def _peak_memory() -> int | None:
 
 
 def _peak_gpu_memory(simulation: Simulation) -> int | None:
-    device = torch.device(simulation.config.run.device)
+    device = torch.device(simulation.config.run.devices[0])
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 

@@ -42,13 +42,25 @@ def new_trainer(
     train: Tokens,
     test: Tokens,
     owned: Mapping[str, Owned],
+    device: str | None = None,
 ) -> ModelTrainer:
-    """What trains and scores, as the config says; who owns nothing can have it score a test set alone."""
+    """What trains and scores, as the config says; who owns nothing can have it score a test set alone.
+
+    Args:
+        config: a whole config.
+        base: the resident model.
+        spec: the adapter.
+        method: recommends what the config leaves open.
+        train: all training examples.
+        test: the server's test set.
+        owned: which of them are whose.
+        device: where the base is; None: on the first of run.device.
+    """
     return ModelTrainer(
         fastest_forward(
             base,
             spec,
-            config.run.device,
+            device or config.run.devices[0],
             tokens_a_pass=config.train.tokens_a_pass,
             trunk_cache_gb=config.train.trunk_cache_gb,
             announce=_announce,

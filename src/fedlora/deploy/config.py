@@ -50,7 +50,7 @@ class SiteSettings:
     """The file with the socket's key, made by the site; FOLDER/site.key by default."""
     rank: Positive | None = None
     """Its rank or budget; by default the federation's largest."""
-    device: str = RunSettings.device
+    device: str = RunSettings().devices[0]
     """Where the model computes here: cpu, cuda, cuda:1, ..."""
     micro_batch: Positive | None = None
     """Examples in a forward pass, to save memory; by default the whole batch."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Protocol
 
 import torch
@@ -72,13 +73,40 @@ class Threads:
     def run(self, jobs: Iterable[Job]) -> Iterator[Sequence[Done]]:
         """The results in the order of the jobs."""
         with ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            ahead: deque[Future[Sequence[Done]]] = deque()
             try:
-                for job in jobs:
-                    ahead.append(pool.submit(self.worker, job))
-                    if len(ahead) >= _AHEAD * self.count:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
+                yield from _in_order((pool.submit(self.worker, job) for job in jobs), self.count)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadEach:
+    """Workers that differ in where they compute, with a thread each, which has single-threaded operators.
+
+    The workers take turns: which of them serves a job depends on the job's place alone, and not on who is ready first.
+    """
+
+    workers: Sequence[Worker]
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Sequence[Done]]:
+        """The results in the order of the jobs."""
+        pools = [ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) for _ in self.workers]
+        turns = cycle(zip(pools, self.workers, strict=True))
+        try:
+            yield from _in_order(
+                (pool.submit(worker, job) for job, (pool, worker) in zip(jobs, turns, strict=False)), len(pools)
+            )
+        finally:
+            for pool in pools:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_order(futures: Iterable[Future[Sequence[Done]]], threads: int) -> Iterator[Sequence[Done]]:
+    """The results in their order; a few more than there are threads are begun before one is taken."""
+    ahead: deque[Future[Sequence[Done]]] = deque()
+    for future in futures:
+        ahead.append(future)
+        if len(ahead) >= _AHEAD * threads:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()

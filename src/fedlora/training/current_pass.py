@@ -59,6 +59,28 @@ class Below:
     """Its input, of a pack's tokens (1, tokens, width)."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientOrder:
+    """A pack whose tokens lie client by client, and what leads from there to the order by length and back."""
+
+    token_ends: Tensor
+    """Of each client, the number of tokens up to its last one, int32; padding counts as one more client."""
+    sequence_ends: Tensor
+    """The same of sequences."""
+    sequence_starts: Tensor
+    """Of each sequence, its first token, and at the end the number of all tokens, int32."""
+    longest: int
+    """Tokens of the longest sequence."""
+    to_length: Tensor
+    """Of each token in the order by length, its place in the pack."""
+    from_length: Tensor
+    """Of each token of the pack, its place in the order by length."""
+    sequences_to_length: Tensor
+    """Of each sequence in the order by length, its number in the pack."""
+    sequences_from_length: Tensor
+    """Of each sequence of the pack, its number in the order by length."""
+
+
 @dataclass(slots=True, eq=False)
 class Pass:
     """One forward pass of the model, besides its inputs."""
@@ -66,7 +88,9 @@ class Pass:
     additions: Mapping[str, Addition] = field(default_factory=dict)
     """By map, what its adapter adds; a map that is not named gives the base's output."""
     groups: tuple[Group, ...] | None = None
-    """The sequences of a pack; None: a padded batch."""
+    """The sequences of a pack, in its order by length; None: a padded batch."""
+    order: ClientOrder | None = None
+    """Of a pack whose tokens lie client by client; None: they lie by length."""
     given: Tensor | None = None
     """A last hidden state to take in place of running the layers."""
     hidden: Tensor | None = None

@@ -162,6 +162,7 @@ class ModelTrainer:
         for fit in fits:
             fit.forget_gradient()
         starts, losses = [fit.start for fit in fits], [0.0] * len(fits)
+        made: list[tuple[int, Tensor]] = []
         for first in range(0, max(len(fit.plan[step]) for fit in fits), size):
             parts = [fit.plan[step][first : first + size] for fit in fits]
             total: Tensor | None = None
@@ -169,10 +170,13 @@ class ModelTrainer:
                 fit = fits[number]
                 targets = self._task.targets(self._train, parts[number], fit.client, self._forward.device)
                 loss = self._task.loss(logits, targets) / len(fit.plan[step])
-                losses[number] += float(loss.detach())
+                made.append((number, loss.detach()))
                 total = loss if total is None else total + loss
             if total is not None and total.requires_grad:
                 total.backward()  # type: ignore[no-untyped-call]
+        values = torch.stack([loss for _, loss in made]).tolist()  # a GPU is waited for once a step, not once a client
+        for (number, _), value in zip(made, values, strict=True):
+            losses[number] += value
         return losses
 
     def _score(self, job: ScoreJob) -> Score:

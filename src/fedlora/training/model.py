@@ -4,6 +4,7 @@
 A base is loaded once and stays: clients and rounds put their tensors under it and take them away again.
 """
 
+import copy
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,13 @@ class Base:
 
     def __repr__(self) -> str:
         return f"Base({self.name!r}, {len(self.shapes)} maps, {len(self.labels)} labels)"
+
+    def copied_to(self, device: str) -> "Base":
+        """The same base with weights of its own on a device."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model).to(torch.device(device))  # hooks and all
+        other._weights = dict(other.model.named_parameters())
+        return other
 
     @property
     def padding(self) -> int:

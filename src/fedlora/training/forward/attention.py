@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention within every sequence of a pack, for almost every architecture.
 
-By groups of equal length, each an ordinary dense batch without a mask. The function is registered by name
-with transformers, so that this is written once and not per architecture.
+By groups of equal length, each an ordinary dense batch without a mask; where tokens lie client by client, by a kernel
+for sequences of any length if there is one, else brought into the order by length and back. The function is registered
+by name with transformers, so that this is written once and not per architecture.
 
 On a CPU it computes in float32 whatever the type of the base: fused attention in bfloat16 takes several times as long
 there for short sequences, and softmax and its sums are better in float32 anyway.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedlora.training.current_pass import KeysTaken, LastLayer, Reads, current
+from fedlora.training.current_pass import Group, KeysTaken, LastLayer, Reads, current
+from fedlora.training.forward.varlen import is_usable, varlen
 
 ATTENTION = "fedlora_packed"
 """The name under which transformers finds the attention function."""
@@ -65,29 +68,69 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
         key, value = _taken(last_layer, key, value)
     q, k, v = (_computed(tensor.squeeze(0).transpose(0, 1)) for tensor in (query, key, value))  # (tokens, heads, width)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    order, side = current().order, None if last_layer is None else last_layer.read.side
+    if order is None:
+        attended = by_length(q, k, v, groups, causal, sliding_window, scaling, side)
+    elif side is None and is_usable(q):
+        attended = varlen(q, k, v, order, causal, sliding_window, scaling)
+    else:
+        there, back = order.to_length, order.from_length
+        k, v = k.index_select(0, there), v.index_select(0, there)
+        if side is not None:
+            there, back = order.sequences_to_length, order.sequences_from_length
+        attended = by_length(q.index_select(0, there), k, v, groups, causal, sliding_window, scaling, side)
+        attended = attended.index_select(0, back)
+    return attended.to(query.dtype)[None], None
+
+
+def by_length(  # noqa: PLR0917
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    groups: Sequence[Group],
+    causal: bool,
+    window: int | None,
+    scale: float | None,
+    side: Reads | None = None,
+) -> Tensor:
+    """Attention within every sequence of a pack that is sorted by length: a dense batch for every length.
+
+    Args:
+        q: (tokens, heads, width), or, with `side`, (sequences, heads, width).
+        k: (tokens, heads, width), perhaps with fewer heads, each of which serves several of q.
+        v: likewise.
+        groups: the sequences of each length.
+        causal: whether a token sees only what stands before it.
+        window: how many tokens to a side one sees, itself counted; None: all.
+        scale: of the products; None: one over the root of the width.
+        side: which token of every sequence alone has a query; None: all have.
+
+    Returns:
+        Of the shape of q.
+    """
     grouped = k.shape[1] != q.shape[1]  # several query heads share a key
     parts, sizes = [], [count * length for _, count, length in groups]
-    asked = sizes if last_layer is None else [count for _, count, _ in groups]
+    asked = sizes if side is None else [count for _, count, _ in groups]
     # By `split`, whose gradient is one concatenation; that of a slice is a tensor of the whole pack for every group.
     cuts = zip(torch.split(q, asked), torch.split(k, sizes), torch.split(v, sizes), strict=True)
     for (_, count, length), cut in zip(groups, cuts, strict=True):
         q_group, k_group, v_group = (part.view(count, -1, *part.shape[1:]).transpose(1, 2) for part in cut)
-        mask = None if sliding_window is None or length <= sliding_window else _band(length, sliding_window, q.device)
+        mask = None if window is None or length <= window else _band(length, window, q.device)
         if mask is not None and causal:
             mask = mask.tril()
-        if last_layer is not None:
-            mask = _row(mask, last_layer.read.side, length, causal, q.device)
+        if side is not None:
+            mask = _row(mask, side, length, causal, q.device)
         attended = functional.scaled_dot_product_attention(
             q_group,
             k_group,
             v_group,
             mask,
-            is_causal=causal and mask is None and last_layer is None,
-            scale=scaling,
+            is_causal=causal and mask is None and side is None,
+            scale=scale,
             enable_gqa=grouped,
         )
         parts.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts).to(query.dtype)[None], None
+    return torch.cat(parts)
 
 
 def _computed(tensor: Tensor) -> Tensor:

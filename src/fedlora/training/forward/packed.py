@@ -7,18 +7,23 @@ pack, and every adapted map adds to each token what its own client's factors mak
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
 from fedlora.training.batches import pieces_by_tokens
-from fedlora.training.current_pass import Addition, current
+from fedlora.training.current_pass import Addition, Below, ClientOrder, current
 from fedlora.training.forward import Forward
-from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
+from fedlora.training.forward.client_order import Size, as_it_is, pack_by_client
+from fedlora.training.forward.grouped import MASKED_SHARE, Parts, grouped_additions, masked_share, only_pairs
+from fedlora.training.forward.heads import can_be_together, logits_together
+from fedlora.training.forward.packing import Pack, PackedEncoder, pack, packed_encoder
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.forward.trunk import Trunk, new_trunk
 from fedlora.training.maps import addition, low_rank
@@ -56,6 +61,7 @@ def fastest_forward(
     """
     encoder = packed_encoder(base.model, base.padding)
     if encoder is not None:
+        together = can_be_together(encoder, base)
         trunk = new_trunk(
             base,
             spec,
@@ -64,7 +70,7 @@ def fastest_forward(
             gigabytes=trunk_cache_gb,
             announce=announce or (lambda _: None),
         )
-        return PackedForward(base, spec, encoder, device, tokens_a_pass, trunk)
+        return PackedForward(base, spec, encoder, device, tokens_a_pass, trunk, heads_together=together)
     warnings.warn(
         f"Sequences of {base.name} cannot be packed: clients are trained one by one on padded batches.",
         PaddedInstead,
@@ -84,6 +90,13 @@ class PackedForward:
     tokens_a_pass: int = TrainSettings.tokens_a_pass
     trunk: Trunk | None = None
     """What the layers below the adapted ones give; None: every pass computes it."""
+    masked_share: float = MASKED_SHARE
+    """What the slots of all clients of a pass may cost, as a share of the base's products, before the tokens are
+    grouped by client."""
+    size: Size = as_it_is
+    """With how many tokens a pack that is grouped by client is laid out."""
+    heads_together: bool = False
+    """Whether the heads of clients that are grouped can be called at once."""
 
     def passes(self, jobs: Sequence[FitJob], load: Callable[[FitJob], float], dropout: float) -> Iterator[list[FitJob]]:
         """Jobs in order, cut where a pass is full; what needs a pass of its own has one."""
@@ -110,25 +123,50 @@ class PackedForward:
         """The logits of all models, from one pass over one pack."""
         numbers = [number for number, batch in enumerate(batches) if len(batch)]
         present = [starts[number] for number in numbers]
-        packed = pack(tokens, [batches[number] for number in numbers], self.device)
+        parts = [additions(start, self.spec) for start in present] if self.spec.kind != "dense" else []
+        chosen = [batches[number] for number in numbers]
+        grouped = self._is_grouped(parts)
+        if grouped:
+            packed = pack_by_client(tokens, chosen, self.device, self.size)
+            order = cast("ClientOrder", packed.order)
+            added: Mapping[str, Addition] = grouped_additions(parts, self.spec.shapes, self.spec.scale, order)
+        else:
+            packed = pack(tokens, chosen, self.device)
+            added = self._additions(parts, packed.member, dropout)
         replaced = self.base.moved(present[0], self.spec) if self.spec.kind == "dense" else {}
-        # with dropout a map that makes queries and keys alike would draw twice: such layers run once, for all tokens
+        # With dropout a map that makes queries and keys alike would draw twice: such layers run once, for all tokens.
         encoder = self.encoder.whole if dropout else self.encoder
-        below = self.trunk.below(tokens, packed.examples) if self.trunk is not None else None
-        hidden = encoder.hidden(packed, replaced, self._additions(present, packed.member, dropout), below)
-        for number, start, rows in zip(numbers, present, packed.rows, strict=True):
-            values = {**replaced, **self.base.head_values(start)}
-            yield number, at_least_single(self.encoder.logits(hidden.index_select(0, rows), values))
+        below = self._below(tokens, packed)
+        hidden = encoder.hidden(packed, replaced, added, below)
+        values = [{**replaced, **self.base.head_values(start)} for start in present]
+        states = [hidden.index_select(0, rows) for rows in packed.rows]
+        if grouped and self.heads_together:
+            for number, logits in zip(numbers, logits_together(self.encoder, states, values), strict=True):
+                yield number, at_least_single(logits)
+            return
+        for number, head, some in zip(numbers, values, states, strict=True):
+            yield number, at_least_single(self.encoder.logits(some, head))
 
-    def _additions(self, starts: Sequence[Start], member: Tensor, dropout: float) -> Mapping[str, Addition]:
+    def _below(self, tokens: Tokens, packed: Pack) -> Below | None:
+        """What the layers below the adapted ones give for a pack, if that is known."""
+        below = self.trunk.below(tokens, packed.examples) if self.trunk is not None else None
+        padding = 0 if below is None else packed.ids.shape[1] - below.states.shape[1]
+        if below is None or not padding:
+            return below
+        return replace(below, states=functional.pad(below.states, (0, 0, 0, padding)))
+
+    def _is_grouped(self, clients: Sequence[Parts]) -> bool:
+        """Whether tokens lie client by client: where the slots of all clients would cost too much beside each other."""
+        shapes = self.spec.shapes
+        return len(clients) > 1 and only_pairs(clients) and masked_share(clients, shapes) > self.masked_share
+
+    def _additions(self, clients: Sequence[Parts], member: Tensor, dropout: float) -> Mapping[str, Addition]:
         """By map, what everyone's adapters add; a dense adapter adds nothing, it replaces parameters."""
-        if self.spec.kind == "dense":
-            return {}
-        parts, scale = [additions(start, self.spec) for start in starts], self.spec.scale
-        if len(parts) == 1:
-            return {module: addition(pairs, scale, dropout) for module, pairs in parts[0].items()}
-        others = _Others(member)
-        return {module: _together([of[module] for of in parts], scale, others) for module in self.spec.shapes}
+        scale, others = self.spec.scale, _Others(member)
+        if len(clients) == 1:
+            return {module: addition(pairs, scale, dropout) for module, pairs in clients[0].items()}
+        modules = self.spec.shapes if clients else ()
+        return {module: _together([of[module] for of in clients], scale, others) for module in modules}
 
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """As many examples at a time as have so many tokens together, at least one."""

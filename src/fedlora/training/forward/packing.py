@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.training.batches import padded
-from fedlora.training.current_pass import Addition, Below, Group, Pass, PassEnded, Read, Reads, running
+from fedlora.training.current_pass import Addition, Below, ClientOrder, Group, Pass, PassEnded, Read, Reads, running
 from fedlora.training.forward.attention import ATTENTION, register
 from fedlora.training.forward.layers import Layers
 from fedlora.training.maps import encoder_of
@@ -47,6 +47,8 @@ class Pack:
     """Of each token, whose it is."""
     rows: tuple[Tensor, ...]
     """Of each member, which sequences of the pack it gave, in the order in which it gave them."""
+    order: ClientOrder | None = None
+    """Of a pack whose tokens lie client by client, see `client_order.py`; None: they lie by length."""
 
 
 def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
@@ -128,7 +130,7 @@ class PackedEncoder:
         """
         tokens = pack.firsts if self._reads == "first" else pack.lasts
         read = Read(self._reads, tokens, self.last_layer == "placed") if self.last_layer != "whole" else None
-        hidden = self._run(pack, values, Pass(additions or {}, pack.groups, read=read, below=below))
+        hidden = self._run(pack, values, Pass(additions or {}, pack.groups, pack.order, read=read, below=below))
         return hidden if self.last_layer == "read" else hidden.index_select(0, tokens)
 
     def states(self, pack: Pack, layer: int) -> Tensor:
@@ -138,7 +140,7 @@ class PackedEncoder:
             pack: the sequences.
             layer: the number of the first layer that is not computed.
         """
-        return self._run(pack, {}, Pass({}, pack.groups, until=layer))
+        return self._run(pack, {}, Pass({}, pack.groups, pack.order, until=layer))
 
     def layer_of(self, name: str) -> int | None:
         """In which of the repeated layers a module or parameter of the model lies; None: in none.
