@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from fedlora.app.build import build, cores
+from fedlora.app.build import build
+from fedlora.app.clients import cores
 from fedlora.app.config import read_config
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Order, Reply
