@@ -25,18 +25,6 @@ def padded(tokens: Tokens, examples: Indices, padding: int, device: str = "cpu")
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
-def pieces_by_tokens(tokens: Tokens, examples: Indices, most: int) -> Iterator[Indices]:
-    """Examples in order, as many at a time as have at most so many tokens together, at least one."""
-    first, count = 0, 0
-    for place, length in enumerate(tokens.lengths[examples].tolist()):
-        if place > first and count + length > most:
-            yield examples[first:place]
-            first, count = place, 0
-        count += length
-    if first < len(examples):
-        yield examples[first:]
-
-
 def step_count(examples: int, size: int, duration: Duration) -> int:
     """How many batches a fit on so many examples has."""
     per_epoch = math.ceil(examples / size)

@@ -17,7 +17,6 @@ from torch.nn import functional
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
-from fedlora.training.batches import pieces_by_tokens
 from fedlora.training.current_pass import Addition, Below, ClientOrder, current
 from fedlora.training.forward import Forward
 from fedlora.training.forward.client_order import Size, as_it_is, pack_by_client
@@ -170,7 +169,14 @@ class PackedForward:
 
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """As many examples at a time as have so many tokens together, at least one."""
-        return pieces_by_tokens(tokens, examples, _SCORED_TOKENS)
+        first, count = 0, 0
+        for place, length in enumerate(tokens.lengths[examples].tolist()):
+            if place > first and count + length > _SCORED_TOKENS:
+                yield examples[first:place]
+                first, count = place, 0
+            count += length
+        if first < len(examples):
+            yield examples[first:]
 
     def prepare(self, tokens: Tokens) -> None:
         """Make what the layers below the adapted ones give, once."""

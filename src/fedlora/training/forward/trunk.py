@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlora.core.adapter import AdapterSpec
-from fedlora.training.batches import pieces_by_tokens
 from fedlora.training.cache import made_once, make_room
 from fedlora.training.current_pass import Below
 from fedlora.training.forward.packing import PackedEncoder, agree, pack, some_tokens
@@ -36,8 +35,8 @@ from fedlora.training.tokens import Tokens
 _CACHE = "trunk"
 _FORM = 1
 """Of the files; another one is another entry of the cache."""
-_TOKENS = 2048
-"""Tokens of a pass."""
+_TOKENS = 512
+"""Tokens of a pass, about."""
 _NUMPY = {torch.float32: "<f4", torch.float64: "<f8", torch.bfloat16: "<i2", torch.float16: "<f2"}
 """The types of states on disk; numpy has no bfloat16, so its bits stand for it."""
 _NAMES = {"id2label", "label2id", "problem_type", "transformers_version", "architectures", "dtype"}
@@ -193,16 +192,17 @@ class Trunk:
         return found
 
     def _computed(self, tokens: Tokens) -> Iterator[tuple[Indices, NDArray[Any]]]:
-        """Some examples at a time with their states end to end.
+        """Some examples of one length at a time with their states end to end.
 
-        On a CPU every core takes packs of its own and computes each alone, so that the bits do not depend on how many
-        cores there are.
+        An example's bits depend neither on its company nor on how many cores there are: a pass of one length has always
+        the same shape, and on a CPU every core takes passes of its own and computes each alone. So a site's examples
+        have there what they have in a simulation.
         """
         self._announce(
             f"computing what lies below layer {self.layer}, the lowest adapted one, for {len(tokens):,} examples, "
             f"once; this takes about as long as scoring them."
         )
-        pieces = pieces_by_tokens(tokens, numpy.argsort(tokens.lengths, kind="stable"), _TOKENS)
+        pieces = _of_one_length(tokens)
         work = partial(self._of_piece, tokens)
         if torch.device(self._device).type != "cpu":
             yield from ((piece, work(piece)) for piece in pieces)
@@ -213,10 +213,23 @@ class Trunk:
                 yield from zip(some, pool.map(work, some), strict=True)
 
     def _of_piece(self, tokens: Tokens, examples: Indices) -> NDArray[Any]:
-        """The states of examples of ascending length, end to end."""
+        """The states of examples of one length, end to end."""
+        length = int(tokens.lengths[examples[0]])
+        count = max(1, _TOKENS // length)
+        filled = numpy.concatenate([examples, numpy.repeat(examples[-1:], count - len(examples))])
         with torch.inference_mode():
-            states = self._encoder.states(pack(tokens, [examples], self._device), self.layer).cpu().contiguous()
+            states = self._encoder.states(pack(tokens, [filled], self._device), self.layer)
+            states = states[: len(examples) * length].cpu().contiguous()
         return states.view(torch.int16).numpy() if self._dtype == torch.bfloat16 else states.numpy()
+
+
+def _of_one_length(tokens: Tokens) -> Iterator[Indices]:
+    """All examples, in pieces of one length and at most so many tokens as a pass has."""
+    order = numpy.argsort(tokens.lengths, kind="stable")
+    lengths, firsts = numpy.unique(tokens.lengths[order], return_index=True)
+    for length, group in zip(lengths.tolist(), numpy.split(order, firsts[1:]), strict=True):
+        size = max(1, _TOKENS // length)
+        yield from (group[first : first + size] for first in range(0, len(group), size))
 
 
 def _lowest_layer(base: Base, spec: AdapterSpec, encoder: PackedEncoder) -> int:
