@@ -119,6 +119,15 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return encoder if isinstance(encoder, nn.Module) else model
 
 
+def owner_of_layers(model: nn.Module) -> nn.Module:
+    """The module that runs the repeated layers: the one that owns the outermost list of them."""
+    encoder = encoder_of(model)
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.ModuleList):
+            return encoder.get_submodule(name.rpartition(".")[0])
+    raise ValueError("this model has no repeated layers")
+
+
 def _ends_with(name: str, target: str) -> bool:
     words, end = name.split("."), target.split(".")
     return words[-len(end) :] == end

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fedlora.training.batches import padded
 from fedlora.training.current_pass import Addition, Group, Pass, current, running
 from fedlora.training.forward.attention import ATTENTION, register
-from fedlora.training.maps import encoder_of
+from fedlora.training.maps import encoder_of, owner_of_layers
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
@@ -88,7 +88,7 @@ class PackedEncoder:
     def __init__(self, model: nn.Module, reads: Reads = "first") -> None:
         register()
         self._model, self._encoder = model, encoder_of(model)
-        self._layers = _Layers.of(_owner_of_layers(model))
+        self._layers = _Layers.of(owner_of_layers(model))
         self._offset = _first_position(model)
         self._reads = reads
         config: Any = self._encoder.config
@@ -219,15 +219,6 @@ def _padded_scores(model: Any, tokens: Tokens, padding: int) -> Tensor:
     with torch.inference_mode():
         scores: Tensor = model(input_ids=ids, attention_mask=mask).logits
     return scores
-
-
-def _owner_of_layers(model: nn.Module) -> nn.Module:
-    """The module that runs the repeated layers: the one that owns the outermost list of them."""
-    encoder = encoder_of(model)
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.ModuleList):
-            return encoder.get_submodule(name.rpartition(".")[0])
-    raise ValueError("this model has no repeated layers")
 
 
 def _first_position(model: nn.Module) -> int:
