@@ -5,7 +5,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,9 @@ _NAMED: Mapping[object, Dtype] = {"float32": "float32", "bfloat16": "bfloat16"}
 _RUNS = (CONFIG, f"*/*/{CONFIG}", f"*/*/*/{CONFIG}")
 """Where a folder has configs of runs: its own, those of a comparison, those of its trials."""
 
-_say = partial(print, file=sys.stderr, flush=True)
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def with_dtype(
