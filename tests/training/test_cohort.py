@@ -132,14 +132,15 @@ def test_the_same_losses_in_less_precision(dtype):
         assert left.loss == pytest.approx(right.loss, rel=1e-4 if dtype == torch.float32 else 3e-2)
 
 
-def test_a_client_whose_loss_is_lost_harms_nobody():
-    """One client starts from numbers that overflow; the others' answers are those without it."""
+@pytest.mark.parametrize("number", [1e38, torch.inf])
+def test_a_client_whose_loss_is_lost_harms_nobody(number):
+    """One client starts from numbers that overflow, or are none; the others' answers are those without it."""
     base = base_of("bert", torch.float32)
     spec = base.spec(3, 2.0, head="frozen")
     _, packed = trainers(base, spec, TrainSettings(steps=3, batch_size=4, lr=1e-3), uneven(), tokens_a_pass=10**6)
     start = Start(fresh_adapter(spec, 3, 1))
     mad = replace(
-        start, adapter=start.adapter.with_side("output", {m: t + 1e38 for m, t in start.adapter.output.items()})
+        start, adapter=start.adapter.with_side("output", {m: t + number for m, t in start.adapter.output.items()})
     )
     answers = packed.fit([FitJob(f"c{k}", 1, Fit(mad if k == 1 else start, BOTH)) for k in range(4)])
     assert isinstance(answers[1], Failure)

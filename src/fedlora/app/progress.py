@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fedlora.app.build import Simulation, build
 from fedlora.app.config import Config
 from fedlora.app.dry_run import dry_run, told
+from fedlora.app.dtype import with_dtype
 from fedlora.app.duration import time_left
 from fedlora.app.run import Run
 from fedlora.core.rounds import Client, Failure, Order, Reply
@@ -76,7 +77,7 @@ def run_with_progress(
 ) -> None:
     """Build, run and tell. Errors are the caller's."""
     console = new_console()
-    simulation = _opened(config, workers, console)
+    simulation = _opened(with_dtype(config, folder), workers, console)
     if console.is_terminal:
         _with_bars(simulation, folder, resume, console, follow)
     else:
@@ -88,7 +89,7 @@ def run_with_progress(
 def dry_run_with_progress(config: Config, workers: int | None = None) -> None:
     """Tell what a run would cost. Errors are the caller's."""
     console = new_console()
-    simulation = _opened(config, workers, console)
+    simulation = _opened(with_dtype(config), workers, console)
     with console.status("counting what the run would send") if console.is_terminal else nullcontext():
         lines = told(dry_run(simulation, workers))
     for line in [*lines, "a dry run: nothing was written"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from fedlora.app.build import Experiment, Simulation, build, load
 from fedlora.app.config import Config, resolved
+from fedlora.app.dtype import with_dtype
 from fedlora.app.frames import clients_frame, history_frame
 from fedlora.app.handed import BaseModel, Data, handed
 from fedlora.app.keys import Keys
@@ -216,8 +217,10 @@ def run(
         UserError: with one sentence about what does not fit.
     """
     given = handed(config, data, base, tokenizer, keys)
-    resources = load(given.config, given.dataset, given.model)
-    return Run(build(given.config, resources, workers), Path(out) if out is not None else None, resume)
+    folder = Path(out) if out is not None else None
+    whole = with_dtype(given.config, folder, given.model)
+    resources = load(whole, given.dataset, given.model)
+    return Run(build(whole, resources, workers), folder, resume)
 
 
 def _open(experiment: Experiment, folder: Path, resume: bool) -> Journal:

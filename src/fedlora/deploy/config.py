@@ -170,6 +170,10 @@ def require_deployable(config: Config, name: str) -> None:
     """
     if not config.data.labels:
         raise ConfigError(f"{name}: data.labels is not set; sites see only their own: list all labels, in order.")
+    if config.model.dtype == "auto":
+        raise ConfigError(
+            f"{name}: model.dtype is 'auto', and all members need the same type: set it to float32 or bfloat16."
+        )
     if config.clients.ranks is not None:
         raise ConfigError(
             f"{name}: clients.ranks is set, but a site says its own rank: leave it out, and set adapter.rank to the "

@@ -119,6 +119,18 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return encoder if isinstance(encoder, nn.Module) else model
 
 
+def repeated_layers(encoder: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
+    """The module that runs an encoder's repeated layers, and these: the outermost list of modules.
+
+    Raises:
+        ValueError: it has none.
+    """
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.ModuleList):
+            return encoder.get_submodule(name.rpartition(".")[0]), module
+    raise ValueError("this model has no repeated layers")
+
+
 def _ends_with(name: str, target: str) -> bool:
     words, end = name.split("."), target.split(".")
     return words[-len(end) :] == end

@@ -71,8 +71,10 @@ class ModelSettings:
     """What the model is trained for; classify: one label for each text."""
     max_length: Annotated[int, Range(at_least=1, at_most=100_000)] = 128
     """Longer texts are cut after this many tokens."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of the base's weights."""
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Data type of the base's weights; norms, attention on a CPU, head, adapters and losses are in float32 either way.
+    auto: the faster one on this machine, which is measured before a run and written into its config; a deployment names
+    the type."""
 
 
 @dataclass(frozen=True)

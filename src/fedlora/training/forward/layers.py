@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.training.current_pass import KeysTaken, LastLayer, Pass, PassEnded, Read, current, running
+from fedlora.training.maps import repeated_layers
 
 
 class Layers:
@@ -35,7 +36,7 @@ class Layers:
         Raises:
             ValueError: it has no repeated layers.
         """
-        owner, layers = _owner_of_layers(encoder)
+        owner, layers = repeated_layers(encoder)
         found = vars(owner).get("forward")
         if not isinstance(found, Layers):
             found = Layers(owner.forward, layers)
@@ -130,11 +131,3 @@ def _output(state: Tensor) -> Any:
     from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
     return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=state)
-
-
-def _owner_of_layers(encoder: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
-    """The module that runs the repeated layers, and these: the outermost list of modules."""
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.ModuleList):
-            return encoder.get_submodule(name.rpartition(".")[0]), module
-    raise ValueError("this model has no repeated layers")
