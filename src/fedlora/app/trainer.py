@@ -41,6 +41,7 @@ def new_trainer(
     train: Tokens,
     test: Tokens,
     owned: Mapping[str, Owned],
+    unseen: Mapping[str, Owned] | None = None,
 ) -> ModelTrainer:
     """What trains and scores, as the config says; who owns nothing can have it score a test set alone."""
     return ModelTrainer(
@@ -50,6 +51,7 @@ def new_trainer(
         train=train,
         test=test,
         owned=owned,
+        unseen=unseen,
         seed=config.run.seed,
         rounds=config.run.rounds,
     )

@@ -50,6 +50,7 @@ CONFIG = {
     "adapter": {"head": str},
 }
 _NUMBERS = Each(dict, _NUMBER)
+_SPREAD = dict.fromkeys(("mean", "weighted_mean", "worst_tenth", "count"), _NUMBER)
 
 
 def require_shape(path: Path, tree: Any, shape: Any, what: str = "it") -> Any:
@@ -77,6 +78,9 @@ def require_scores(path: Path, line: Mapping[str, Any], what: str) -> None:
     for part in ("global", "personal"):
         if line[part] is not None:
             require_shape(path, line[part], _NUMBERS, f"{what}, {part}")
+    for part in ("over_clients", "unseen_clients"):
+        if part in line:
+            require_shape(path, line[part], Each(dict, _SPREAD), f"{what}, {part}")
 
 
 def damaged(path: Path, what: str) -> RunFolderError:
