@@ -67,6 +67,11 @@ def handed(
     if isinstance(data, Mapping) and not hasattr(data, "num_rows"):  # a DatasetDict is a mapping, too
         return Handed(changed_config(made, {"data": data}), None, model)
     settings = made.data
+    if made.split.test_by is not None:
+        raise ConfigError(
+            f"split.test_by is {made.split.test_by!r}, but the examples were handed over in Python, where a test set "
+            f"is cut off at once: write them to a file and hand over its path, or leave split.test_by out."
+        )
     if not isinstance(data, Dataset):
         column = made.split.column if made.split.kind == "natural" else None
         columns = Columns(settings.text, settings.label, column)

@@ -154,6 +154,15 @@ def opening(simulation: Simulation) -> list[str]:
         lines.append("The data are generated; the numbers say nothing about real text.")
     if split.empty:
         lines.append(f"left out, without any training example: {', '.join(split.empty)}")
+    if split.small:
+        lines.append(
+            f"left out, with fewer than {config.split.min_examples} examples: {counted(len(split.small), 'client')}"
+        )
+    if split.unseen:
+        count = sum(len(owned.test) for owned in split.unseen.values())
+        lines.append(
+            f"never trained, scored as newcomers: {counted(len(split.unseen), 'client')} with {count} examples"
+        )
     if split.unused:
         lines.append(f"{split.unused} training examples belong to no client in this split and are not used")
     return lines

@@ -42,6 +42,7 @@ def new_trainer(
     train: Tokens,
     test: Tokens,
     owned: Mapping[str, Owned],
+    unseen: Mapping[str, Owned] | None = None,
     device: str | None = None,
 ) -> ModelTrainer:
     """What trains and scores, as the config says; who owns nothing can have it score a test set alone.
@@ -54,6 +55,7 @@ def new_trainer(
         train: all training examples.
         test: the server's test set.
         owned: which of them are whose.
+        unseen: those of clients that never train.
         device: where the base is; None: on the first of run.device.
     """
     return ModelTrainer(
@@ -70,6 +72,7 @@ def new_trainer(
         train=train,
         test=test,
         owned=owned,
+        unseen=unseen,
         seed=config.run.seed,
         rounds=config.run.rounds,
     )

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import numpy
 
 from fedlora.app.base import load_named_base
-from fedlora.app.build import Resources, Simulation, build, encode, load_dataset
+from fedlora.app.build import Resources, Simulation, build, encode
 from fedlora.app.config import Config, RunSettings, read_config
+from fedlora.app.dataset import load_dataset
 from fedlora.app.paths import path_or_name
 from fedlora.app.sections import checked, read_tree, tree_of
 from fedlora.core.rounds import Client
@@ -25,7 +26,7 @@ from fedlora.federation.wire import MOST_NAME
 from fedlora.training.data import Dataset
 from fedlora.training.model import Base
 from fedlora.training.peft_files import WEIGHTS
-from fedlora.training.settings import DataSettings, SplitSettings
+from fedlora.training.settings import OF_NATURAL, DataSettings, SplitSettings
 from fedlora.training.split import Split, split
 
 _NOT_SHARED = {"train": {"micro_batch", "tokens_a_pass", "trunk_cache_gb"}, "model": {"base"}, "adapter": {"start"}}
@@ -179,6 +180,10 @@ def require_deployable(config: Config, name: str) -> None:
             f"{name}: clients.ranks is set, but a site says its own rank: leave it out, and set adapter.rank to the "
             f"largest."
         )
+    for key in OF_NATURAL:
+        value = getattr(config.split, key)
+        if value:
+            raise ConfigError(f"{name}: split.{key} is {value!r}, which only a simulation can do: leave it out.")
     if config.split.permuted:
         raise ConfigError(f"{name}: split.permuted is true, which only a simulation can do: leave it out.")
 

@@ -39,6 +39,7 @@ CONFIG: Shape = {
     "adapter": {"head": str},
 }
 _NUMBERS = Each(dict, _NUMBER)
+_SPREAD: Shape = dict.fromkeys(("mean", "weighted_mean", "worst_tenth", "count"), _NUMBER)
 
 
 def require_scores(path: Path, line: Mapping[str, Any], what: str) -> None:
@@ -46,3 +47,6 @@ def require_scores(path: Path, line: Mapping[str, Any], what: str) -> None:
     for part in ("global", "personal"):
         if line[part] is not None:
             require_shape(path, line[part], _NUMBERS, f"{what}, {part}")
+    for part in ("over_clients", "unseen_clients"):
+        if part in line:
+            require_shape(path, line[part], Each(dict, _SPREAD), f"{what}, {part}")

@@ -64,8 +64,10 @@ def _of_tokens(tokens: Tokens) -> str:
 
 def _of_split(split: Split) -> str:
     digest = hashlib.sha256()
-    for client, part in sorted(split.clients.items()):
-        digest.update(f"{client!r}\n".encode())
+    named = [(f"{client!r}\n", part) for client, part in sorted(split.clients.items())]
+    named += [(f"unseen {client!r}\n", part) for client, part in sorted(split.unseen.items())]
+    for name, part in named:
+        digest.update(name.encode())
         for numbers in (part.train, part.validation, part.test, part.label_permutation):
             _add(digest, numbers if numbers is not None else numpy.zeros(0, dtype=numpy.int64))
     return digest.hexdigest()

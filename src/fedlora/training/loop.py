@@ -2,7 +2,7 @@
 """The only loop that trains and the only one that scores, whatever the task and whatever the forward pass."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedlora.core.adapter import AdapterSpec, Start, Tensors, on_device, without_idle_slots
 from fedlora.core.metrics import Score, Scoring
-from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob, TestPart
+from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob, ScorePart
 from fedlora.core.seeds import stream_seed
 from fedlora.training.batches import batches, step_count
 from fedlora.training.client_fit import ClientFit, rate_factor
@@ -39,6 +39,7 @@ class ModelTrainer:
         train: all training examples.
         test: the server's test set.
         owned: which of them are whose; who owns nothing can be scored on the test set alone.
+        unseen: clients that never train, see `Split.unseen`.
         seed: of the run.
         rounds: of the run, for the schedule.
     """
@@ -52,12 +53,13 @@ class ModelTrainer:
         train: Tokens,
         test: Tokens,
         owned: Mapping[str, Owned],
+        unseen: Mapping[str, Owned] | None = None,
         seed: int,
         rounds: int,
     ) -> None:
         self._forward, self._task, self._settings = forward, task, settings
         self._train, self._test = train, test
-        self._owned = owned
+        self._owned, self._unseen = owned, unseen or {}
         self._seed, self._rounds = seed, rounds
         self._fit_portions = Portions(settings.micro_batch, "train.micro_batch")
         self._score_portions = Portions(None, "the batch of a score")
@@ -109,8 +111,8 @@ class ModelTrainer:
     def parts_of(self, job: ScoreJob) -> dict[str | None, int]:
         """On how many examples a job is scored, by whose they are; None: nobody's."""
         if job.client is not None:
-            return {job.client: len(self._part(job.client, job.part))}
-        return {client: len(part) for client, part in server_parts(self._owned, job.part, len(self._test))}
+            return {job.client: len(self._part(job.client, job.part)[0])}
+        return {client: len(part) for client, part in self._server_parts(job.part)}
 
     def _load(self, job: FitJob) -> float:
         """How many tokens a batch of a job has, about."""
@@ -184,18 +186,17 @@ class ModelTrainer:
         start = without_idle_slots(replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head)))
         model, start = model_digest(start), on_device(start, self._forward.device)
         if job.client is not None:
-            score, counted = self._count(
-                job.part, self._part(job.client, job.part), start, (self._owned[job.client], None)
-            )
+            examples, client = self._part(job.client, job.part)
+            score, counted = self._count(job.part, examples, start, (client, None))
             self._scored.keep(job.client, job.part, model, counted)
             return score
         score = Score(0)
-        for client, examples in server_parts(self._owned, job.part, len(self._test)):
-            known = self._scored.find(client, job.part, model)
+        for name, examples in self._server_parts(job.part):
+            known = self._scored.find(name, job.part, model)
             score += self._count(job.part, examples, start, (None,))[0] if known is None else known
         return score
 
-    def _count(self, part: TestPart, examples: Indices, start: Start, views: Sequence[Owned | None]) -> list[Score]:
+    def _count(self, part: ScorePart, examples: Indices, start: Start, views: Sequence[Owned | None]) -> list[Score]:
         """The score of a model on some examples of a part, from one pass, as each of some clients or the server (None)
         counts it."""
         tokens, device = self._test if part == "test" else self._train, self._forward.device
@@ -214,10 +215,15 @@ class ModelTrainer:
         pieces = [examples[first : first + size] for first in range(0, len(examples), size)]
         return torch.cat([logits for piece in pieces for _, logits in self._forward.logits(tokens, [start], [piece])])
 
-    def _part(self, client: str, part: TestPart) -> Indices:
-        """The examples of a client that a score is of."""
-        owned = self._owned[client]
-        return owned.validation if part == "validation" else owned.test
+    def _part(self, client: str, part: ScorePart) -> tuple[Indices, Owned]:
+        """The examples of a client that a score is of, and who the client is."""
+        owned = self._unseen[client] if part == "unseen" else self._owned[client]
+        return (owned.validation if part == "validation" else owned.test), owned
+
+    def _server_parts(self, part: ScorePart) -> Iterator[tuple[str | None, Indices]]:
+        """The server's set of a part; of unseen clients it has none."""
+        if part != "unseen":
+            yield from server_parts(self._owned, part, len(self._test))
 
 
 def _stream(job: FitJob) -> tuple[str, int, str]:

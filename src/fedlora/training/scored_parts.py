@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy
 
 from fedlora.core.metrics import Score
-from fedlora.core.rounds import TestPart
+from fedlora.core.rounds import ScorePart, TestPart
 from fedlora.training.split import Indices, Owned
 
 
@@ -23,9 +23,9 @@ class ScoredParts:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, TestPart], tuple[bytes, Score]] = {}
+        self._known: dict[tuple[str, ScorePart], tuple[bytes, Score]] = {}
 
-    def keep(self, client: str, part: TestPart, model: bytes, score: Score) -> None:
+    def keep(self, client: str, part: ScorePart, model: bytes, score: Score) -> None:
         """Take down a score in place of the one before it.
 
         Args:
@@ -36,7 +36,7 @@ class ScoredParts:
         """
         self._known[client, part] = (model, score)
 
-    def find(self, client: str | None, part: TestPart, model: bytes) -> Score | None:
+    def find(self, client: str | None, part: ScorePart, model: bytes) -> Score | None:
         """The score of a client's part, if it was this very model's; None otherwise, and for the rest (client None)."""
         known = self._known.get((client, part)) if client is not None else None
         return known[1] if known is not None and known[0] == model else None
