@@ -121,10 +121,10 @@ def main(config, data, base, out):
         apart(ROOT, cache, "first use", *given)  # for `trunk`; what counts is timed below, in empty caches
         told = {way: [] for way in WAYS if way != "flower" or find_spec("ray")}
         for turn in range(work["turns"]):
-            for way in told:
+            for way, runs in told.items():
                 place = cache if way != "first use" else Path(folder) / f"empty {turn}"
-                told[way].append(apart(before if way.startswith("before") else ROOT, place, way, *given))
-                print(way, told[way][-1], flush=True)
+                runs.append(apart(before if way.startswith("before") else ROOT, place, way, *given))
+                print(way, runs[-1], flush=True)
         rates.append(apart(ROOT, cache, "matrix", *given)["gflops"])
     found["matrix_gflops"] = rates
     found["ways"] = {way: summed(runs) for way, runs in told.items()}

@@ -49,7 +49,9 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
     In a last layer that is computed for the read tokens alone there is one query a sequence, and keys and values are
     those that the layer's first call has left.
     """
-    groups, last_layer = current().groups, current().last
+    now = current()
+    groups = now.groups
+    last_layer = now.last if now.last is not None and now.last.under_way else None
     if groups is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -74,7 +76,7 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
         if mask is not None and causal:
             mask = mask.tril()
         if last_layer is not None:
-            mask = _row(mask, last_layer.read.side, length, causal, q.device)
+            mask = _row(mask, last_layer.side, length, causal, q.device)
         attended = functional.scaled_dot_product_attention(
             q_group,
             k_group,

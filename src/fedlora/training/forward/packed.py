@@ -17,8 +17,9 @@ from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
 from fedlora.training.current_pass import Addition, current
 from fedlora.training.forward import Forward
-from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
+from fedlora.training.forward.packing import PackedEncoder, pack
 from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.forward.trial import packed_encoder
 from fedlora.training.forward.trunk import Trunk, new_trunk
 from fedlora.training.maps import addition
 from fedlora.training.model import Base, at_least_single
