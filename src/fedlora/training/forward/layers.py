@@ -118,11 +118,11 @@ class _IdleMap:
     """Wraps the `forward` of a map of the last layer: where nobody asks for what it gives, that is zeros."""
 
     def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
-        self._module, self._forward = module, forward
+        self._module, self._forward, self._width = module, forward, map_shape(module)[0]
 
     def __call__(self, x: Tensor) -> Any:
         if current().skips(self._module):
-            return x.new_zeros(()).expand(*x.shape[:-1], map_shape(self._module)[0])
+            return x.new_zeros(()).expand(*x.shape[:-1], self._width)
         return self._forward(x)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_IdleMap":
