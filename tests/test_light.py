@@ -31,7 +31,7 @@ def test_the_benchmark_on_a_card_needs_no_application(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "out.json").read_text())
     assert (told["failed"], told["left_out"]) == ({}, [])
-    assert all(0.0 <= difference < 1e-4 for difference in told["loss_difference_float32"].values())
+    assert all(0.0 <= difference < 1e-5 for difference in told["loss_difference_float32"].values())
     for name in ("RoBERTa-base", "LLaMA 1B"):
         assert {way for way, steps in told[name]["cohort"].items() if "3" in steps} == {"masked", "grouped"}
         assert set(told[name]) == {"cohort", "peft", "attention_ms", "factors_ms"}
@@ -39,7 +39,7 @@ def test_the_benchmark_on_a_card_needs_no_application(tmp_path):
 
 
 def test_the_benchmark_sees_a_wrong_product(tmp_path):
-    """The planted fault: the first client's last token meets the second one's factors; only grouped factors are wrong."""
+    """The planted fault: the first client's last token meets the second one's factors."""
     script = tmp_path / "faulty.py"
     script.write_text(
         "import sys; sys.path.insert(0, 'benchmarks')\n"
@@ -48,12 +48,11 @@ def test_the_benchmark_sees_a_wrong_product(tmp_path):
         "usual = grouped._ends\n"
         "grouped._ends = lambda order, rows: (ends := usual(order, rows).clone()).index_add_("
         "0, gpu.torch.tensor([0]), gpu.torch.tensor([-1], dtype=ends.dtype))\n"
-        "print([gpu.agreement(gpu_models.roberta(True), 'cpu', way) for way in ('masked', 'grouped')])\n"
+        "print(gpu.agreement(gpu_models.roberta(True), 'cpu', 'grouped'))\n"
     )
     done = without(ABSENT, script)
     assert done.returncode == 0, done.stderr
-    masked, wrong = json.loads(done.stdout.splitlines()[-1])
-    assert masked < 1e-4 < 1e-3 < wrong
+    assert float(done.stdout.splitlines()[-1]) > 1e-4
 
 
 def test_the_tests_for_a_card_can_be_collected_there():
