@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy
 
-from fedlora.app.build import cores
+from fedlora.app.clients import cores
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Client, Order
 from fedlora.federation.executor import Inline, Threads

@@ -19,12 +19,13 @@ from pathlib import Path
 from fedlora.app.build import build, load
 from fedlora.app.config import make_config
 from fedlora.app.progress import quiet_libraries
-from fedlora.core.payload import from_bytes, to_bytes
+from fedlora.core.payload import to_bytes
 from fedlora.core.seeds import numpy_stream
 from fedlora.deploy.connection import Arrival
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site
 from fedlora.federation.frame import decode_frame
+from fedlora.federation.journal import read_checkpoint
 
 SITES, SHARE = 20, 1 / 3
 HARMS = ("lost", "late", "twice", "damaged")
@@ -106,7 +107,7 @@ def run(config, resources, harms, folder):
         pass
     summary = json.loads((out / "summary.json").read_text())
     newest = sorted((out / "checkpoints").glob("*.payload"))[-1]
-    state = to_bytes({key: own for key, own in from_bytes(newest.read_bytes()).items() if key != "run"})
+    state = to_bytes({key: own for key, own in read_checkpoint(newest).items() if key != "run"})
     told = [json.loads(line)["what"] for line in (out / "deliveries.jsonl").read_text().splitlines()]
     clients = [json.loads(line) for line in (out / "clients.jsonl").read_text().splitlines()]
     statuses = Counter("refused: damaged" if "damaged" in own["status"] else own["status"] for own in clients)

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from fedlora.app.build import build, cores
+from fedlora.app.build import build
+from fedlora.app.clients import cores
 from fedlora.app.config import read_config
 from fedlora.app.progress import quiet_libraries
 from fedlora.core.rounds import Order, Reply
@@ -38,6 +39,8 @@ def problem(name, data, base, examples=None):
         f"train.lr={LR}",
     ]
     words += [f"method.name={work['method']}"]
+    if "dtype" in work:
+        words.append(f"model.dtype={work['dtype']}")
     if "targets" in work:
         words.append(f"adapter.targets={json.dumps(work['targets'])}")
     return build(read_config(None, words)), work
@@ -94,7 +97,9 @@ def peft(simulation, work):
     spec, dataset, tokens = simulation.spec, simulation.dataset, simulation.trainer._train
     start = simulation.federation.method.init(spec, 0).adapter
     rank = next(iter(start.ranks().values()))
-    model = AutoModelForSequenceClassification.from_pretrained(sys.argv[4], num_labels=len(dataset.labels)).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        sys.argv[4], num_labels=len(dataset.labels), dtype=getattr(torch, work.get("dtype", "float32"))
+    ).eval()
     config = LoraConfig(
         task_type="SEQ_CLS",
         r=rank,
@@ -187,7 +192,7 @@ def matrix(simulation):
                 for c, own in owned.items())  # fmt: skip
     rows = sum(int(tokens.lengths[own.train].sum()) for own in owned.values()) // steps
     weights = [own.detach() for own in encoder_weights(simulation)]
-    inputs = {own.shape[1]: torch.randn(rows, own.shape[1]) for own in weights}
+    inputs = {own.shape[1]: torch.randn(rows, own.shape[1]).to(own.dtype) for own in weights}
 
     def products(_):
         for own in weights:

@@ -113,6 +113,7 @@ def method_page(name):
     lines = [MADE, f"# {name}", "", told.pop("summary"), ""]
     for heading, text in told.items():
         lines += [f"**{heading}.** {text[:1].upper()}{text[1:]}", ""]
+    lines += [f"**A newcomer.** A client that never trained (`split.unseen`) is scored with {own['newcomer']}.", ""]
     traffic = measured("traffic")["bytes of one client and round"].get(name)
     if traffic is not None:
         told = [f"{size(traffic[when][way])} {way} {words}" for when, words in WHEN.items() for way in ("up", "down")]

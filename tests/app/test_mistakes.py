@@ -34,6 +34,32 @@ MISTAKES = [
     ({"split": {"clients": 1000}}, "split.clients is 1000, but there are only 200 training examples"),
     ({"split": {"kind": "natural", "column": "site"}}, "no column 'site'"),
     ({"split": {"kind": "natural"}}, "set split.column"),
+    (
+        {"split": {"kind": "natural", "column": "ward", "unseen": 3}},
+        "split.unseen is 3, but there are 3 clients: hold out fewer, so that somebody trains",
+    ),
+    (
+        {"split": {"kind": "natural", "column": "ward", "unseen": 0.9}},
+        "split.unseen is 0.9, which is 3, but there are 3 clients: hold out fewer",
+    ),
+    ({"split": {"kind": "natural", "column": "ward", "unseen": 1.5}}, "split.unseen is 1.5; input should be"),
+    (
+        {"split": {"kind": "natural", "column": "ward", "min_examples": 68}},
+        "split.min_examples is 68, but no client has so many examples: 'ward/0' has the most, 67. Lower it",
+    ),
+    ({"split": {"kind": "natural", "column": "ward", "test_by": "time"}}, "split.test_by is 'time'; input should be"),
+    (
+        {"split": {"kind": "natural", "column": "ward", "test_by": "order"}, "data": {"test_examples": 5}},
+        "data.test_examples is 5, but split.test_by is 'order'",
+    ),
+    (
+        {"split": {"kind": "natural", "column": "ward", "test_by": "order"}, "data": {"test_share": 0.001}},
+        "data.test_share is 0.001 of each client's examples, of which 'ward/0' has the most, 67: nobody gets a test",
+    ),
+    (
+        {"split": {"kind": "iid", "unseen": 1}},
+        "split.unseen is 1, which is for natural clients, but split.kind is 'iid': leave it out, or set",
+    ),
     ({"model": {"base": "/nowhere"}}, "model.base is '/nowhere', which cannot be loaded"),
     ({"train": {"epochs": 1, "steps": 2}}, "train.epochs and train.steps are both given"),
 ]
@@ -63,7 +89,21 @@ def empty_folder(folder):
     return {"model": {"base": str(folder)}}
 
 
+def one_owner(path):
+    """All examples of one speaker."""
+    tree = rows(path, GOOD, GOOD)
+    train = path / "train.jsonl"
+    named = [json.dumps({**json.loads(line), "who": "Joey"}) for line in train.read_text().splitlines()]
+    train.write_text("\n".join(named) + "\n")
+    return {**tree, "split": {"kind": "natural", "column": "who"}}
+
+
 PREPARED = [
+    (
+        lambda at: one_owner(at / "d"),
+        "split.kind is 'natural', but the column 'who' (split.column) names one client, 'Joey', for all 12 training "
+        "examples; expected at least two",
+    ),
     (lambda at: rows(at / "d", [], GOOD), "the train part has no examples"),
     (lambda at: rows(at / "d", [("where is it", "find")] * 9, GOOD), "has a single label, 'find'; at least two"),
     (

@@ -12,9 +12,9 @@ from fedlora.errors import ConfigError
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """Two folders with a `base`, a config file in the first, the second one the working directory."""
-    for name in ("file", "work"):
+    for name in ("file", "place"):
         (tmp_path / name / "base").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "place")
     return tmp_path
 
 
@@ -28,7 +28,7 @@ def written(here, text):
     [
         ("base", "file/base"),
         ("./base", "file/base"),
-        ("../work/base", "work/base"),
+        ("../place/base", "place/base"),
         ("./nowhere", "file/nowhere"),
         ("generated", None),
         ("sentence-transformers/all-MiniLM-L6-v2", None),
@@ -52,8 +52,8 @@ def test_each_path_is_seen_from_where_it_was_written(here):
     text += '[deploy]\nsites = 2\ntest = "t.jsonl"\n[[stage]]\nname = "st.py:S"\n[[stage]]\nname = "clip"\n'
     path = written(here, text)
     config = read_config(path, ["data.path=b", "model.base=base"])
-    assert config.data.path == str(here / "work" / "b")
-    assert config.model.base == str(here / "work" / "base")
+    assert config.data.path == str(here / "place" / "b")
+    assert config.model.base == str(here / "place" / "base")
     assert config.adapter.start == str(here / "file" / "s")
     assert config.method.name == f"{here / 'file' / 'm.py'}:M"
     assert [stage.name for stage in config.stage] == [f"{here / 'file' / 'st.py'}:S", "clip"]
@@ -70,7 +70,7 @@ def test_a_hubs_dataset_keeps_its_name(here):
 
 
 def test_mappings_are_seen_from_the_working_directory(here):
-    assert make_config({"model": {"base": "base"}}).model.base == str(here / "work" / "base")
+    assert make_config({"model": {"base": "base"}}).model.base == str(here / "place" / "base")
 
 
 def test_a_table_of_stages_is_not_changed_by_key(here):

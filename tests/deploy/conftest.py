@@ -188,10 +188,10 @@ def state_bytes(server):
 
 def journal_state(folder):
     """The newest checkpoint, without the identity of its run."""
-    from fedlora.core.payload import from_bytes
+    from fedlora.federation.journal import read_checkpoint
 
     newest = sorted((folder / "checkpoints").glob("*.payload"))[-1]
-    return to_bytes({key: value for key, value in from_bytes(newest.read_bytes()).items() if key != "run"})
+    return to_bytes({key: value for key, value in read_checkpoint(newest).items() if key != "run"})
 
 
 def lines(path):

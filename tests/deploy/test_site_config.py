@@ -49,6 +49,7 @@ def test_mistakes(world, call, site, data, sentence):
     ("section", "sentence"),
     [
         ({"data": {}}, "data.labels is not set"),
+        ({"model": {"dtype": "auto"}}, "model.dtype is 'auto', and all members need the same"),
         ({"clients": {"ranks": [1, 2]}}, "clients.ranks is set, but a site says its own rank"),
         ({"split": {"permuted": True}}, "split.permuted is true, which only a simulation can do"),
     ],

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlora.federation.files import append_lines, file_name, read_lines, write_json
+from fedlora.federation.files import append_lines, file_name, write_json
+from fedlora.run_files import read_lines
 
 HALVES = st.sampled_from("\ud800\udbff\udc00\udfff")
 ANY_TEXT = st.lists(st.characters() | HALVES, max_size=20).map("".join)

@@ -163,7 +163,7 @@ def test_a_folder_without_a_run(tmp_path):
         read_runs([tmp_path])
     write_run(tmp_path / "a", "fedit", 0, [0.2])
     (tmp_path / "a" / "split.json").unlink()
-    with pytest.raises(RunFolderError, match="no whole run folder"):
+    with pytest.raises(RunFolderError, match="cannot be read"):
         read_runs([tmp_path])
 
 

@@ -70,8 +70,10 @@ def test_grouped_masked_and_padded_agree_in_float64(kind, size):
     forward = fastest_forward(base, spec)
     starts = clients(base, spec, torch.float64, merged=True)
     found = scores_and_slopes(replace(forward, masked_share=ALWAYS, size=size), starts)
-    agree(found, scores_and_slopes(replace(forward, masked_share=NEVER), starts), 1e-10)
-    agree(found, scores_and_slopes(PaddedForward(base, spec), starts), 1e-10)
+    # some norms compute in float32 whatever the model's type
+    tolerance = 1e-6 if kind in {"llama", "qwen2", "mistral"} else 1e-10
+    agree(found, scores_and_slopes(replace(forward, masked_share=NEVER), starts), tolerance)
+    agree(found, scores_and_slopes(PaddedForward(base, spec), starts), tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
@@ -87,7 +89,7 @@ def test_torchs_grouped_product_gives_what_masked_slots_give(dtype, tolerance):
 
 
 def test_torchs_grouped_product_is_what_computes(monkeypatch):
-    """Two for every map of the two layers; where it does not take the numbers, one product for each client."""
+    """Two for every map each time that it runs; where it does not take the numbers, one product for each client."""
     base = base_of("bert")
     spec, calls = base.spec(3, 2.0, head="shared"), []
     forward, starts = replace(fastest_forward(base, spec), masked_share=ALWAYS), clients(base, spec, torch.float32)
@@ -102,7 +104,9 @@ def test_torchs_grouped_product_is_what_computes(monkeypatch):
     expected = scores_and_slopes(forward, starts)
     lengths = TOKENS.lengths
     ends = numpy.cumsum([lengths[batch].sum() for batch in BATCHES if len(batch)]).tolist()
-    assert [ends] * (2 * len(base.shapes)) == [own for own in calls if own != [7, 24]]
+    sequences = numpy.cumsum([len(batch) for batch in BATCHES if len(batch)]).tolist()
+    # six maps of the first layer; query, key and value of the last one, and then all its maps for the read tokens
+    assert [own for own in calls if own != [7, 24]] == [ends] * (2 * 9) + [sequences] * (2 * 6)
     monkeypatch.setattr(grouped, "_works", lambda device, dtype: False)
     agree(expected, scores_and_slopes(forward, starts), 1e-5)
 

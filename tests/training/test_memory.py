@@ -110,7 +110,7 @@ def test_other_errors_are_themselves():
 
 def test_a_base_that_does_not_fit_says_what_would(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"0" * 4000)
-    monkeypatch.setattr(memory, "_available", lambda: 3000)
+    monkeypatch.setattr(memory, "available", lambda: 3000)
     with pytest.raises(ModelError, match=r"choose a base of at most .* GB, or set model\.dtype"):
         require_room(tmp_path, 4)
     require_room(tmp_path, 2)

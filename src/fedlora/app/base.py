@@ -7,36 +7,50 @@ from functools import partial
 
 import torch
 
+from fedlora.app.clients import on_cpu
 from fedlora.app.config import Config
 from fedlora.app.devices import require_usable
 from fedlora.core.payload import type_of_wire
 from fedlora.errors import ConfigError
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base
-from fedlora.training.handed import PYTHON, LoadedModel, handed_base
+from fedlora.training.loaded_model import PYTHON, LoadedModel, handed_base
 from fedlora.training.model import Base, load_base
+from fedlora.training.precision import raise_norms
 
 
 def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel | None = None) -> Base:
     """The base that [model] names, or that the caller has, on its device, with the maps of [adapter]."""
-    name = config.model.base
+    name, dtype = config.model.base, config.model.dtype
+    if dtype == "auto":
+        raise ConfigError(
+            "model.dtype is 'auto', which is answered where one machine runs everything; all members of a deployment "
+            "need the same: set it to float32 or bfloat16."
+        )
     if name == PYTHON and loaded is None:
         raise ConfigError(
             "model.base is 'python': the model was handed over in Python, so hand it over again, or name its folder."
         )
-    if name == GENERATED and loaded is None:
-        name = str(generated_base(before=_announce_generated_base))
-    make = partial(load_base, name) if loaded is None else partial(handed_base, loaded)
+    make = partial(load_base, place_of_base(config)) if loaded is None else partial(handed_base, loaded)
     base = make(
         labels,
         targets=config.adapter.targets,
         layers=config.adapter.layers,
-        dtype=type_of_wire[config.model.dtype],
+        dtype=type_of_wire[dtype],
         seed=config.run.seed,
     )
     require_usable(config)
     base.model.to(torch.device(config.run.devices[0]))
+    if on_cpu(config):
+        raise_norms(base.model)
     return base
+
+
+def place_of_base(config: Config) -> str:
+    """The folder or hub name of the base that [model] names; the generated one is made where it is not there yet."""
+    if config.model.base == GENERATED:
+        return str(generated_base(before=_announce_generated_base))
+    return config.model.base
 
 
 def _announce_generated_base() -> None:

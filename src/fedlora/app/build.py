@@ -9,6 +9,7 @@ from pathlib import Path
 from fedlora.app.base import load_named_base
 from fedlora.app.clients import local_transport
 from fedlora.app.config import Config, require_validation
+from fedlora.app.dataset import deal, load_dataset
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
 from fedlora.app.trainer import make_task, new_trainer
@@ -20,18 +21,17 @@ from fedlora.core.rounds import Client
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import ConfigError, ModelError
 from fedlora.federation.client_states import ClientStates, HeldClientStates
-from fedlora.federation.server import Federation, Plan
+from fedlora.federation.server import Federation, Plan, Told
 from fedlora.federation.transport import Transport
 from fedlora.methods.base import Method
-from fedlora.training.data import Columns, Dataset, Texts, from_files, from_hub, take_some
+from fedlora.training.data import Dataset, Texts
 from fedlora.training.digests import example_digests
-from fedlora.training.generated import generated_dataset
-from fedlora.training.handed import PYTHON, LoadedModel
+from fedlora.training.loaded_model import LoadedModel
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base
 from fedlora.training.peft_files import read_peft, read_projection
 from fedlora.training.readable import require_length, require_readable
-from fedlora.training.split import Split, centralized, split
+from fedlora.training.split import Split, centralized
 from fedlora.training.tokens import Tokens
 
 
@@ -112,7 +112,7 @@ def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | N
         UserError: with one sentence about what is wrong.
     """
     dataset = dataset or load_dataset(config)
-    dealt = deal(config, dataset)
+    dataset, dealt = deal(config, dataset)
     base = load_named_base(config, dataset.labels, loaded)
     fingerprint = base.tokenizer_fingerprint
     train, test = (encode(config, base, part, fingerprint) for part in (dataset.train, dataset.test))
@@ -159,10 +159,10 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     dealt = centralized(loaded.split) if facts.centralized else loaded.split
     ranks = client_ranks(config, len(dealt.clients), method)
     spec = adapter_spec(config, loaded.base, max(ranks), method)
-    parts = {"train": loaded.train, "test": loaded.test}
+    tokens = {"train": loaded.train, "test": loaded.test}
     bases = [loaded.base, *loaded.others]
     trainer, *others = (
-        new_trainer(config, base, spec, method, **parts, owned=dealt.clients, device=device)
+        new_trainer(config, base, spec, method, **tokens, owned=dealt.clients, unseen=dealt.unseen, device=device)
         for base, device in zip(bases, config.run.devices, strict=True)
     )
     sizes = {name: len(part.train) for name, part in dealt.clients.items()}
@@ -176,7 +176,9 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
         config=config,
         base=loaded.base,
         spec=spec,
-        federation=Federation(pipeline, spec, connect(client_states), plan_of(config), trainer),
+        federation=Federation(
+            pipeline, spec, connect(client_states), plan_of(config), trainer, unseen=tuple(dealt.unseen)
+        ),
         head=trainer.head,
         split=dealt,
         digests=loaded.digests,
@@ -191,31 +193,8 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
 def plan_of(config: Config) -> Plan:
     """How long, with whom, and how often to look."""
     quorum = config.deploy.quorum if config.deploy else 1
-    return Plan(config.run.rounds, config.run.seed, config.clients, config.evaluate, quorum)
-
-
-def load_dataset(config: Config) -> Dataset:
-    """The examples that [data] names."""
-    data, seed = config.data, config.run.seed
-    group = config.split.column if config.split.kind == "natural" else None
-    columns = Columns(data.text, data.label, group)
-    if data.source == PYTHON:
-        raise ConfigError("data.source is 'python': the examples were handed over in Python, so hand them over again.")
-    if data.source == "generated":
-        dataset = generated_dataset(seed=seed)
-    elif data.path is None:
-        raise ConfigError(f"data.source is {data.source!r}, but data.path is not set: say where the data are.")
-    elif data.source == "files":
-        labels = tuple(data.labels) if data.labels else None
-        dataset = from_files(Path(data.path), columns, data.test_share, seed, labels)
-    else:
-        dataset = from_hub(data.path, columns, data.labels)
-    return take_some(dataset, data.train_examples, data.test_examples, seed)
-
-
-def deal(config: Config, dataset: Dataset) -> Split:
-    """Who owns which example."""
-    return split(dataset.train, dataset.test, config.split, config.run.seed)
+    told: Told = "every metric" if config.split.kind == "natural" else "headline"
+    return Plan(config.run.rounds, config.run.seed, config.clients, config.evaluate, quorum, told)
 
 
 def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> AdapterSpec:

@@ -20,13 +20,13 @@ from fedlora.app.pages import has_page, write_page
 from fedlora.app.paths import class_name, short_class_name
 from fedlora.app.run import Run, is_finished
 from fedlora.errors import ConfigError, FedloraError
-from fedlora.federation.files import read_object
 from fedlora.federation.journal import SUMMARY
 from fedlora.federation.record import RoundRecord
 from fedlora.federation.same_run import CONFIG, ENVIRONMENT, require_same_config, require_same_inputs
 from fedlora.federation.settings import EvaluateSettings
+from fedlora.run_files import read_object
 from fedlora.training.data import Dataset
-from fedlora.training.handed import LoadedModel
+from fedlora.training.loaded_model import LoadedModel
 
 TRIALS = "rates"
 """The folder of a comparison that holds the trials of learning rates."""

@@ -11,13 +11,14 @@ from rich.console import Console
 from fedlora.app.compare import Entry, best_rates, compare
 from fedlora.app.duration import time_left
 from fedlora.app.pages import write_page
+from fedlora.app.paths import short_class_name
 from fedlora.app.progress import line_of, new_console
 from fedlora.errors import FedloraError
-from fedlora.federation.files import read_lines
 from fedlora.federation.same_run import ROUNDS
 from fedlora.report.plain import plain_table
 from fedlora.report.read import group, read_runs
 from fedlora.report.tables import rows
+from fedlora.run_files import read_lines
 
 
 def compare_with_progress(runs: Sequence[Entry], folder: Path, workers: int | None = None) -> list[str]:
@@ -39,7 +40,7 @@ def try_rates(runs: Sequence[Entry], workers: int | None = None) -> dict[str, fl
     console.print("trying learning rates on the validation part")
     run_entries(runs, console, workers)
     rates = best_rates(runs)
-    told = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
+    told = ", ".join(f"{short_class_name(method)} {rate:g}" for method, rate in rates.items())
     console.print(f"learning rates chosen on the validation part: {told}")
     return rates
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from fedlora.app.compare import Entry, best_rates, entries, trials
 from fedlora.app.compare import compare as steps
 from fedlora.app.config import Config
+from fedlora.app.dtype import with_dtype
 from fedlora.app.frames import table_frame
 from fedlora.app.handed import BaseModel, Data, Handed, handed
 from fedlora.app.keys import Keys
@@ -86,11 +87,12 @@ def compare(
         raise ConfigError(f'methods is {methods!r}; expected a list of names, such as ["lora-a2", "fedit"].')
     given = handed(config, data, base, tokenizer, keys)
     folder = Path(out) if out is not None else Path("runs") / f"{given.config.run.name}-compared"
-    runs = entries(given.config, methods, seeds, folder)
+    whole = with_dtype(given.config, folder, given.model)
+    runs = entries(whole, methods, seeds, folder)
     if rates:
-        tried = trials(given.config, methods, rates, rate_rounds, folder)
+        tried = trials(whole, methods, rates, rate_rounds, folder)
         _run(tried, given, workers)
-        runs = entries(given.config, methods, seeds, folder, best_rates(tried))
+        runs = entries(whole, methods, seeds, folder, best_rates(tried))
     failed = _run(runs, given, workers)
     finished = [entry.folder for entry in runs if entry.finished]
     page = write_page(finished, folder) if finished else None

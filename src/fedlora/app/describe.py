@@ -27,6 +27,7 @@ def describe(kind: type[Method]) -> dict[str, Any]:
         "mixed_ranks": facts.mixed_ranks,
         "exact": facts.exact,
         "private_sides": sorted(facts.private_sides),
+        "newcomer": facts.newcomer,
         "kinds": sorted(facts.kinds),
         "consumes": facts.consumes,
         "centralized": facts.centralized,
@@ -74,7 +75,7 @@ def print_methods() -> None:
         facts = [
             "mixed ranks" if entry["mixed_ranks"] else "one rank",
             {"none": "no global model"}.get(entry["exact"], f"exact: {entry['exact']}"),
-            *([f"stays with the client: {private} side"] if private else []),
+            *([f"stays with the client: {private} side", f"a newcomer gets {entry['newcomer']}"] if private else []),
         ]
         console.print(f"[bold]{entry['name']:10}[/] {'; '.join(facts)}")
         console.print(Padding(entry["summary"], (0, 0, 0, 11)))

@@ -42,7 +42,7 @@ class RoundCost:
     steps: int
     """Optimiser steps."""
     scored: int
-    """Examples on which models are scored."""
+    """Examples that pass through a model to be scored."""
     trained: tuple[int, int]
     """The fewest and the most numbers that one client trains."""
 
@@ -133,7 +133,6 @@ def _rounds(simulation: Simulation, seed: int, workers: int | None) -> Iterator[
     for _, record in federate(federation, begin(federation, simulation.head)):
         taking_part = [client for client in record.clients if client.outcome == "accepted"]
         trained = [untrained.moved[client.client, record.round] for client in taking_part]
-        scores = [client.score for client in record.clients] + [record.global_score]
         yield RoundCost(
             clients=len(taking_part),
             bytes_up=record.traffic.up,
@@ -141,9 +140,10 @@ def _rounds(simulation: Simulation, seed: int, workers: int | None) -> Iterator[
             most_up=transport.most_up,
             parameters_up=record.parameters_up,
             steps=record.steps,
-            scored=sum(score.examples for score in scores if score is not None),
+            scored=sum(untrained.passed),
             trained=(min(trained, default=0), max(trained, default=0)),
         )
+        untrained.passed.clear()
 
 
 def _connect(simulation: Simulation, trainer: Trainer, workers: int | None) -> Transport:
@@ -179,7 +179,7 @@ def _time_steps(simulation: Simulation, steps: int, workers: int | None) -> tupl
 def _time_score(simulation: Simulation) -> float:
     """Seconds to score an example, on the smallest test part that there is."""
     jobs = [ScoreJob(client, _start(simulation)) for client in simulation.split.clients]
-    sizes = [(simulation.trainer.examples_of(job), job) for job in jobs]
+    sizes = [(sum(simulation.trainer.parts_of(job).values()), job) for job in jobs]
     size, job = min(((size, job) for size, job in sizes if size), key=lambda pair: pair[0], default=(0, None))
     if job is None:
         return 0.0

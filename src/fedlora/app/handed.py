@@ -12,7 +12,7 @@ from fedlora.app.paths import is_path
 from fedlora.core.payload import type_of_wire
 from fedlora.errors import ConfigError
 from fedlora.training.data import Columns, Dataset, take_some
-from fedlora.training.handed import PYTHON, LoadedModel, from_table, is_model
+from fedlora.training.loaded_model import PYTHON, LoadedModel, from_table, is_model
 
 if TYPE_CHECKING:
     import datasets
@@ -67,6 +67,11 @@ def handed(
     if isinstance(data, Mapping) and not hasattr(data, "num_rows"):  # a DatasetDict is a mapping, too
         return Handed(changed_config(made, {"data": data}), None, model)
     settings = made.data
+    if made.split.test_by is not None:
+        raise ConfigError(
+            f"split.test_by is {made.split.test_by!r}, but the examples were handed over in Python, where a test set "
+            f"is cut off at once: write them to a file and hand over its path, or leave split.test_by out."
+        )
     if not isinstance(data, Dataset):
         column = made.split.column if made.split.kind == "natural" else None
         columns = Columns(settings.text, settings.label, column)

@@ -11,10 +11,10 @@ from fedlora.app.frames import clients_frame, history_frame
 from fedlora.app.predict import Answer, predict
 from fedlora.app.run import is_finished
 from fedlora.errors import RunFolderError
-from fedlora.federation.files import read_lines, read_object
 from fedlora.federation.journal import SUMMARY
 from fedlora.federation.same_run import CLIENTS, CONFIG, ENVIRONMENT, ROUNDS
 from fedlora.report.page import write_report
+from fedlora.run_files import read_lines, read_object
 
 if TYPE_CHECKING:
     import pandas

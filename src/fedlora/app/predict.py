@@ -12,9 +12,9 @@ from fedlora.app.config import Config, changed_config, make_config
 from fedlora.app.trainer import make_task
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, on_device
 from fedlora.errors import ModelError, RunFolderError
-from fedlora.federation.files import read_object, read_toml
 from fedlora.federation.journal import client_folder
 from fedlora.federation.same_run import CONFIG
+from fedlora.run_files import read_object, read_toml
 from fedlora.training.model import Base, load_base
 from fedlora.training.peft_files import read_peft, read_projection
 from fedlora.training.readable import longest

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from fedlora.app.build import Simulation, build
 from fedlora.app.config import Config
 from fedlora.app.dry_run import dry_run, told
+from fedlora.app.dtype import with_dtype
 from fedlora.app.duration import time_left
 from fedlora.app.run import Run
 from fedlora.core.rounds import Client, Failure, Order, Reply
@@ -25,6 +26,7 @@ from fedlora.federation.transport import Transport
 from fedlora.report.ending import ending
 from fedlora.report.tables import counted, size
 from fedlora.training.forward.packed import PaddedInstead
+from fedlora.training.forward.trunk import NoTrunk
 from fedlora.training.memory import SmallerPortions
 
 
@@ -42,7 +44,7 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for said in (SmallerPortions, PaddedInstead):
+    for said in (SmallerPortions, PaddedInstead, NoTrunk):
         warnings.simplefilter("always", said)
     warnings.showwarning = lambda message, *_: print(f"fedlora: {message}", file=sys.stderr)
 
@@ -75,7 +77,7 @@ def run_with_progress(
 ) -> None:
     """Build, run and tell. Errors are the caller's."""
     console = new_console()
-    simulation = _opened(config, workers, console)
+    simulation = _opened(with_dtype(config, folder), workers, console)
     if console.is_terminal:
         _with_bars(simulation, folder, resume, console, follow)
     else:
@@ -87,7 +89,7 @@ def run_with_progress(
 def dry_run_with_progress(config: Config, workers: int | None = None) -> None:
     """Tell what a run would cost. Errors are the caller's."""
     console = new_console()
-    simulation = _opened(config, workers, console)
+    simulation = _opened(with_dtype(config), workers, console)
     with console.status("counting what the run would send") if console.is_terminal else nullcontext():
         lines = told(dry_run(simulation, workers))
     for line in [*lines, "a dry run: nothing was written"]:
@@ -152,6 +154,15 @@ def opening(simulation: Simulation) -> list[str]:
         lines.append("The data are generated; the numbers say nothing about real text.")
     if split.empty:
         lines.append(f"left out, without any training example: {', '.join(split.empty)}")
+    if split.small:
+        lines.append(
+            f"left out, with fewer than {config.split.min_examples} examples: {counted(len(split.small), 'client')}"
+        )
+    if split.unseen:
+        count = sum(len(owned.test) for owned in split.unseen.values())
+        lines.append(
+            f"never trained, scored as newcomers: {counted(len(split.unseen), 'client')} with {count} examples"
+        )
     if split.unused:
         lines.append(f"{split.unused} training examples belong to no client in this split and are not used")
     return lines

@@ -21,6 +21,7 @@ from fedlora.federation.journal import client_folder
 from fedlora.federation.same_run import ENVIRONMENT, SPLIT
 from fedlora.federation.server import Server, global_model
 from fedlora.training.peft_files import fits_peft, write_model, write_peft
+from fedlora.training.split import Split
 
 MODEL_FOLDERS = ("adapter", "model")
 """Where a model is kept: as an adapter, or as a whole model."""
@@ -48,16 +49,20 @@ def ownership(experiment: Experiment) -> dict[str, object]:
 
     Sites do not tell, so of a deployment it names nobody.
     """
-    clients = {}
+    clients, unseen = {}, {}
     if isinstance(experiment, Simulation):
         for client, owned in experiment.split.clients.items():
             counts = experiment.dataset.label_counts(owned.train)
             clients[client] = {"labels": counts, "validation": len(owned.validation), "test": len(owned.test)}
+        for client, owned in experiment.split.unseen.items():
+            unseen[client] = {"labels": experiment.dataset.label_counts(owned.test)}
     return {
         **inputs(experiment.config, experiment.base, experiment.digests)[SPLIT],
         "clients": clients,
         "left_out_clients": list(experiment.split.empty),
         "unused_examples": experiment.split.unused,
+        **({"unseen": unseen} if unseen else {}),
+        **_natural(experiment.split),
     }
 
 
@@ -65,6 +70,7 @@ def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> di
     """The contents of `summary.json`, from the lines of `rounds.jsonl`."""
     config, federation = experiment.config, experiment.federation
     last: Mapping[str, Any] = next((line for line in reversed(rounds) if line["personal"]), {})
+    spreads = {key: last[key] for key in ("over_clients", "unseen_clients") if key in last}
     sums = [
         "bytes_up",
         "bytes_down",
@@ -92,7 +98,14 @@ def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> di
         "clients": len(federation.transport.roster()),
         "left_out_clients": list(experiment.split.empty),
         "unused_examples": experiment.split.unused,
+        **spreads,
+        **_natural(experiment.split),
     }
+
+
+def _natural(split: Split) -> dict[str, object]:
+    """What is told of natural clients alone, and only where there is such."""
+    return {"small_clients": len(split.small)} if split.small else {}
 
 
 def export_adapters(experiment: Experiment, server: Server, folder: Path, summary: Mapping[str, object]) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run: its rounds one by one, its folder, and going on with it."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from fedlora.app.build import Experiment, Simulation, build, load
 from fedlora.app.config import Config, resolved
+from fedlora.app.dtype import with_dtype
 from fedlora.app.frames import clients_frame, history_frame
 from fedlora.app.handed import BaseModel, Data, handed
 from fedlora.app.keys import Keys
@@ -27,13 +27,13 @@ from fedlora.app.results import (
 )
 from fedlora.core.adapter import Start
 from fedlora.core.rounds import Client
-from fedlora.errors import RunFolderError, UserError
-from fedlora.federation.files import read_lines
+from fedlora.errors import UserError
 from fedlora.federation.journal import CLIENT_MODELS, SUMMARY, Journal
 from fedlora.federation.record import RoundRecord, client_line, round_line
 from fedlora.federation.same_run import CLIENTS, ENVIRONMENT, SPLIT
 from fedlora.federation.server import Server, begin, federate, global_model
 from fedlora.report.page import write_report
+from fedlora.run_files import read_lines, read_object
 
 if TYPE_CHECKING:
     import pandas
@@ -217,8 +217,10 @@ def run(
         UserError: with one sentence about what does not fit.
     """
     given = handed(config, data, base, tokenizer, keys)
-    resources = load(given.config, given.dataset, given.model)
-    return Run(build(given.config, resources, workers), Path(out) if out is not None else None, resume)
+    folder = Path(out) if out is not None else None
+    whole = with_dtype(given.config, folder, given.model)
+    resources = load(whole, given.dataset, given.model)
+    return Run(build(whole, resources, workers), folder, resume)
 
 
 def _open(experiment: Experiment, folder: Path, resume: bool) -> Journal:
@@ -234,7 +236,4 @@ def is_finished(folder: Path, rounds: int = 1) -> bool:
         RunFolderError: its summary is damaged.
     """
     path = folder / SUMMARY
-    try:
-        return path.is_file() and json.loads(path.read_bytes())["rounds"] >= rounds
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{path} is damaged: delete it, and go on with --resume to have it made again.") from error
+    return path.is_file() and bool(read_object(path, {"rounds": int})["rounds"] >= rounds)

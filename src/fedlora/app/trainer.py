@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task and the trainer that a config asks for."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -41,6 +42,7 @@ def new_trainer(
     train: Tokens,
     test: Tokens,
     owned: Mapping[str, Owned],
+    unseen: Mapping[str, Owned] | None = None,
     device: str | None = None,
 ) -> ModelTrainer:
     """What trains and scores, as the config says; who owns nothing can have it score a test set alone.
@@ -53,18 +55,31 @@ def new_trainer(
         train: all training examples.
         test: the server's test set.
         owned: which of them are whose.
+        unseen: those of clients that never train.
         device: where the base is; None: on the first of run.device.
     """
     return ModelTrainer(
-        fastest_forward(base, spec, device or config.run.devices[0], config.train.tokens_a_pass),
+        fastest_forward(
+            base,
+            spec,
+            device or config.run.devices[0],
+            tokens_a_pass=config.train.tokens_a_pass,
+            trunk_cache_gb=config.train.trunk_cache_gb,
+            announce=_announce,
+        ),
         make_task(config, base.labels),
         train_settings(config, method),
         train=train,
         test=test,
         owned=owned,
+        unseen=unseen,
         seed=config.run.seed,
         rounds=config.run.rounds,
     )
+
+
+def _announce(what: str) -> None:
+    print(f"fedlora: {what}", file=sys.stderr, flush=True)
 
 
 def train_settings(config: Config, method: Method) -> TrainSettings:

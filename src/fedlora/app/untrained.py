@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Tensors
+from fedlora.core.adapter import SIDES, Adapter, AdapterSpec, Tensors, without_idle_slots
 from fedlora.core.kinds import Side, slot_axis
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.rounds import Duration, Failure, Fit, FitJob, Fitted, ScoreJob
 from fedlora.core.seeds import torch_stream
+from fedlora.training.digests import model_digest
 from fedlora.training.loop import ModelTrainer
 
 _CHANGE = 1e-3
@@ -56,6 +57,10 @@ class Untrained(_StandIn):
     seed: int
     moved: dict[tuple[str, int], int] = field(default_factory=dict)
     """(client, round) -> how many numbers moved in its last fit."""
+    passed: list[int] = field(default_factory=list)
+    """Of each score, the examples that a trainer would have passed through the model for it."""
+    scored: dict[str | None, bytes] = field(default_factory=dict)
+    """Client -> the digest of the model that was scored on its part last."""
 
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Change at random what would train."""
@@ -94,7 +99,11 @@ class Untrained(_StandIn):
         return Fitted(replace(fit.start, adapter=trained), self.trainer.steps_of(job), 1.0, gradient)
 
     def _score(self, job: ScoreJob) -> Score:
-        examples = self.trainer.examples_of(job)
+        parts, model = self.trainer.parts_of(job), model_digest(without_idle_slots(job.start))
+        self.passed.append(sum(n for client, n in parts.items() if job.client or self.scored.get(client) != model))
+        if job.client is not None:
+            self.scored[job.client] = model
+        examples = sum(parts.values())
         share = float(torch.rand((), generator=torch_stream(self.seed, "unscored", job.client or "")))
         within = {name: (low, min(high, low + 1)) for name, (low, high) in self.scoring.sums.items()}
         return Score(examples, {name: examples * (low + share * (high - low)) for name, (low, high) in within.items()})

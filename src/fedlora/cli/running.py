@@ -76,6 +76,7 @@ def compare(
     from fedlora.app.compare import entries, trials
     from fedlora.app.compare_progress import compare_with_progress, try_rates
     from fedlora.app.config import read_config
+    from fedlora.app.dtype import with_dtype
     from fedlora.app.progress import quiet_libraries
 
     settings = read_config(config, override or [])
@@ -83,8 +84,9 @@ def compare(
     names = _words(methods)
     if not names:
         raise UserError("--methods names no method: give some, such as lora-a2,fedit,local.")
-    runs = entries(settings, names, seeds, folder)
     quiet_libraries()
+    settings = with_dtype(settings, folder)
+    runs = entries(settings, names, seeds, folder)
     with interruptible("the same command goes on"):
         if rates:
             chosen = try_rates(trials(settings, names, _numbers(rates), rate_rounds, folder), workers)

@@ -156,6 +156,22 @@ def additions(start: Start, spec: AdapterSpec) -> dict[str, list[LowRank | Tenso
     return result
 
 
+def without_idle_slots(start: Start) -> Start:
+    """The same model without the slots of a LoRA adapter that add nothing: zeros on one side, finite numbers on the
+    other. Clients that were sent one model may have drawn such slots differently."""
+    adapter = start.adapter
+    if adapter.kind != "lora":
+        return start
+    inputs, outputs = dict(adapter.input), dict(adapter.output)
+    for module, A in adapter.input.items():
+        B = adapter.output[module]
+        finite = A.isfinite().all(dim=1) & B.isfinite().all(dim=0)
+        adds = (A.any(dim=1) & B.any(dim=0)) | ~finite
+        if not bool(adds.all()):
+            inputs[module], outputs[module] = A[adds], B[:, adds]
+    return replace(start, adapter=replace(adapter, input=inputs, output=outputs))
+
+
 def effective(start: Start, spec: AdapterSpec) -> dict[str, Tensor]:
     """s (merged update + B A) of every module, (d_out, d_in) in float64: what the model computes beyond W0."""
     result = {}

@@ -20,6 +20,8 @@ from fedlora.core.penalties import Penalty
 from fedlora.core.schema import ReplySchema
 
 TestPart = Literal["test", "validation"]
+ScorePart = TestPart | Literal["unseen"]
+"""What a model may be scored on; unseen: all examples of a client that never trains."""
 FailureKind = Literal["error", "diverged", "state lost", "refused", "no answer"]
 """Why a client gave no update.
 
@@ -181,7 +183,7 @@ class ScoreJob:
 
     client: str | None
     start: Start
-    part: TestPart = "test"
+    part: ScorePart = "test"
 
 
 class Trainer(Protocol):

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import numpy
 
 from fedlora.app.base import load_named_base
-from fedlora.app.build import Resources, Simulation, build, encode, load_dataset
+from fedlora.app.build import Resources, Simulation, build, encode
 from fedlora.app.config import Config, RunSettings, read_config
+from fedlora.app.dataset import load_dataset
 from fedlora.app.paths import path_or_name
 from fedlora.app.sections import checked, read_tree, tree_of
 from fedlora.core.rounds import Client
@@ -25,10 +26,10 @@ from fedlora.federation.wire import MOST_NAME
 from fedlora.training.data import Dataset
 from fedlora.training.model import Base
 from fedlora.training.peft_files import WEIGHTS
-from fedlora.training.settings import DataSettings, SplitSettings
+from fedlora.training.settings import OF_NATURAL, DataSettings, SplitSettings
 from fedlora.training.split import Split, split
 
-_NOT_SHARED = {"train": {"micro_batch", "tokens_a_pass"}, "model": {"base"}, "adapter": {"start"}}
+_NOT_SHARED = {"train": {"micro_batch", "tokens_a_pass", "trunk_cache_gb"}, "model": {"base"}, "adapter": {"start"}}
 """Keys of shared sections in which machines may differ, or that are compared by content."""
 
 _LONGEST = 60
@@ -170,11 +171,19 @@ def require_deployable(config: Config, name: str) -> None:
     """
     if not config.data.labels:
         raise ConfigError(f"{name}: data.labels is not set; sites see only their own: list all labels, in order.")
+    if config.model.dtype == "auto":
+        raise ConfigError(
+            f"{name}: model.dtype is 'auto', and all members need the same type: set it to float32 or bfloat16."
+        )
     if config.clients.ranks is not None:
         raise ConfigError(
             f"{name}: clients.ranks is set, but a site says its own rank: leave it out, and set adapter.rank to the "
             f"largest."
         )
+    for key in OF_NATURAL:
+        value = getattr(config.split, key)
+        if value:
+            raise ConfigError(f"{name}: split.{key} is {value!r}, which only a simulation can do: leave it out.")
     if config.split.permuted:
         raise ConfigError(f"{name}: split.permuted is true, which only a simulation can do: leave it out.")
 

@@ -77,6 +77,7 @@ class Site:
         self._evaluated: dict[str, tuple[int, str]] = {}
         """Run -> the last round that this site was scored in, and a digest of what was scored."""
         self._worker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        simulation.trainer.prepare()  # before the server waits for an answer
 
     def answer(self, data: bytes) -> bytes:
         """The answer to a message; may be called from many threads, and serves one message at a time."""

@@ -10,12 +10,13 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from fedlora.core.payload import Payload, Tree, branch, from_bytes, tensors_at, to_bytes
 from fedlora.core.rounds import ClientState
 from fedlora.errors import PayloadError, RunFolderError
-from fedlora.federation.files import file_name, read_object, write_whole
+from fedlora.federation.files import file_name, write_whole
+from fedlora.run_files import read_object
 
 _CACHED = 8
 """Decoded blobs kept at hand. Clients share blobs, so a few serve a whole round."""
@@ -183,16 +184,6 @@ class StoredClientStates:
 
 def _blob_name(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    try:
-        index = json.loads(path.read_bytes())
-        if isinstance(index, dict) and isinstance(index.get("kept"), dict):
-            return index
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path) from error
-    raise _damaged(path)
 
 
 def _damaged(path: Path) -> RunFolderError:

@@ -4,13 +4,10 @@
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import Any
 from urllib.parse import quote
 
 from fedlora.errors import RunFolderError
@@ -22,9 +19,6 @@ except ImportError:  # Windows
 
 PART = ".part"
 """The ending of a file that is being written. What a kill leaves of it is removed on resume."""
-_MISSING = object()
-
-
 _LONGEST_NAME = 150
 """Characters of a file's name before its endings: file systems take 255 bytes."""
 
@@ -85,82 +79,6 @@ def encoded_lines(*lines: Mapping[str, object]) -> bytes:
 def _encoded(text: str) -> bytes:
     """JSON as UTF-8, which has no half of a surrogate pair: that becomes its escape, which JSON reads as the same."""
     return text.encode(errors="backslashreplace")
-
-
-Shape = Mapping[str, type | UnionType]
-"""The keys that a JSON object must have, and of what type their values are."""
-_ANY: Shape = {}
-
-
-def read_lines(path: Path, shape: Shape = _ANY) -> list[dict[str, Any]]:
-    """Every whole line of a JSON lines file; a last line without its end is left out.
-
-    Raises:
-        RunFolderError: a line is damaged.
-    """
-    if not path.exists():
-        return []
-    whole, _, _ = _bytes(path).rpartition(b"\n")
-    return [parsed(path, line, shape, f"line {number}") for number, line in enumerate(whole.splitlines(), start=1)]
-
-
-def read_object(path: Path, shape: Shape = _ANY) -> dict[str, Any]:
-    """The object that a JSON file of a run folder holds.
-
-    Raises:
-        RunFolderError: it cannot be read, or is damaged.
-    """
-    return parsed(path, _bytes(path), shape, "it")
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tree of a TOML file of a run folder.
-
-    Raises:
-        RunFolderError: it cannot be read, or is damaged.
-    """
-    try:
-        return tomllib.loads(_bytes(path).decode())
-    except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply; ValueError: all else
-        raise damaged(path, "it is no TOML") from error
-
-
-def parsed(path: Path, data: bytes, shape: Shape, what: str) -> dict[str, Any]:
-    """A JSON object of a run folder, with every way in which it can be damaged told as one.
-
-    Args:
-        path: of the file.
-        data: all of it, or one of its lines.
-        shape: what the object must have at least.
-        what: what `data` is, for the sentence.
-
-    Raises:
-        RunFolderError: it is no JSON object, or not of the shape.
-    """
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, f"{what} is no JSON") from error
-    if not isinstance(tree, dict):
-        raise damaged(path, f"{what} is no JSON object")
-    for key, kind in shape.items():
-        if not isinstance(tree.get(key, _MISSING), kind):
-            raise damaged(path, f"{what} says nothing usable under {key!r}")
-    return tree
-
-
-def damaged(path: Path, what: str) -> RunFolderError:
-    """The error about a file of a run folder that is not as it was written."""
-    return RunFolderError(
-        f"{path} is damaged ({what}): put it back from a copy, or start the run anew with another --out."
-    )
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise damaged(path, f"it cannot be read: {error.strerror}") from error
 
 
 @contextmanager

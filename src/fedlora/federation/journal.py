@@ -17,11 +17,8 @@ from fedlora.federation.client_states import StoredClientStates
 from fedlora.federation.files import (
     PART,
     append_lines,
-    damaged,
     file_name,
     hold,
-    parsed,
-    read_lines,
     write_json,
     write_whole,
 )
@@ -37,11 +34,14 @@ from fedlora.federation.same_run import (
     require_same_inputs,
 )
 from fedlora.federation.server import Server
+from fedlora.run_files import damaged, parsed, read_lines
 
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 CLIENT_STATES = "client_states"
 CLIENT_MODELS = "clients"
+_DIGEST_BYTES = 32
+"""At the end of a checkpoint: the SHA-256 of all before it."""
 _KEPT = 2
 """Checkpoints kept: the newest, and one to fall back on."""
 
@@ -112,7 +112,7 @@ class Journal:
             if finished != list(range(1, len(finished) + 1)):
                 raise damaged(folder / ROUNDS, "its rounds are not numbered from 1 on")
             last = _checkpoint_before(folder, finished[-1]) if finished else None
-            server = _read_checkpoint(last) if last else None
+            server = _server_in(last) if last else None
             if config != _read_config(folder):
                 write_whole(folder / CONFIG, config.encode())
             until = server.round if server else 0
@@ -129,9 +129,8 @@ class Journal:
         Raises:
             RunFolderError: the disk is full, or the folder cannot be written.
         """
-        payload = server.to_payload()
-        tree = {"run": {"config": self._identity, "sha256": _digest(payload)}, **payload}
-        write_whole(self.folder / CHECKPOINTS / f"server-{server.round:06d}.payload", to_bytes(tree))
+        data = to_bytes({"run": {"config": self._identity}, **server.to_payload()})
+        write_whole(self.folder / CHECKPOINTS / f"server-{server.round:06d}.payload", data + _digest(data))
         append_lines(self.folder / CLIENTS, *(client_line(client, record.scoring) for client in record.clients))
         append_lines(self.folder / TIMINGS, timing_line(record))
         append_lines(self.folder / ROUNDS, round_line(record))
@@ -183,15 +182,11 @@ def _checkpoint_before(folder: Path, round: int) -> Path:
     return there[-1]
 
 
-def _read_checkpoint(path: Path) -> Server:
+def _server_in(path: Path) -> Server:
     try:
-        tree = from_bytes(path.read_bytes())
-        seal = branch(tree, "run")
-        payload = {key: value for key, value in tree.items() if key != "run"}
-        if seal.get("sha256") != _digest(payload):
-            raise PayloadError("its contents are not what was written")
-        same_run = seal.get("config") == identity(_read_config(path.parents[1]))
-        server = Server.from_payload(payload)
+        tree = read_checkpoint(path)
+        same_run = branch(tree, "run").get("config") == identity(_read_config(path.parents[1]))
+        server = Server.from_payload({key: value for key, value in tree.items() if key != "run"})
     except PayloadError as error:
         raise RunFolderError(
             f"The checkpoint {path} is damaged: delete it, and --resume goes on from the round before."
@@ -201,9 +196,21 @@ def _read_checkpoint(path: Path) -> Server:
     return server
 
 
-def _digest(payload: Payload) -> str:
-    """Of a payload's bytes. A flipped bit in a checkpoint's tensors would otherwise be trained on."""
-    return hashlib.sha256(to_bytes(payload)).hexdigest()
+def read_checkpoint(path: Path) -> Payload:
+    """The server and, under `run`, whose it is.
+
+    Raises:
+        PayloadError: it is not what was written. A flipped bit in a tensor would otherwise be trained on.
+    """
+    whole = path.read_bytes()
+    data, digest = whole[:-_DIGEST_BYTES], whole[-_DIGEST_BYTES:]
+    if digest != _digest(data):
+        raise PayloadError("its contents are not what was written")
+    return from_bytes(data)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _cut(path: Path, until: int) -> None:

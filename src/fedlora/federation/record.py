@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a round leaves behind: records of clients and of the round, and the scores that they add up to."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload
 from fedlora.core.rounds import Client, Traffic
+from fedlora.federation.over_clients import Spread, spread, spread_lines
 
 Outcome = Literal["accepted", "idle", "failed"]
 """What became of a client in a round: its update counts, it was only scored, or it sent nothing that counts."""
@@ -90,19 +90,17 @@ class Personal:
 
 def personal(scores: Sequence[Score | None], scoring: Scoring) -> Personal | None:
     """Sum up the scores of all clients; None where no client has a test part."""
-    told = [score for score in scores if score is not None and scoring.headline.of(score) is not None]
-    if not told:
-        return None
     headline = scoring.headline
-    values = sorted(value for score in told if (value := headline.of(score)) is not None)
-    mean = sum(values) / len(values)
-    worst = (values if headline.higher_is_better else values[::-1])[: math.ceil(len(values) / 10)]
+    of_headline = spread(scores, headline)
+    if of_headline is None:
+        return None
+    told = [score for score in scores if score is not None and headline.of(score) is not None]
     whole = scoring.values(sum(told, Score(0)))
     return Personal(
-        mean=mean,
+        mean=of_headline.mean,
         weighted_mean=whole.pop(headline.name),
-        standard_deviation=math.sqrt(sum((value - mean) ** 2 for value in values) / len(values)),
-        worst_tenth=sum(worst) / len(worst),
+        standard_deviation=of_headline.standard_deviation,
+        worst_tenth=of_headline.worst_tenth,
         count=len(told),
         empty=len(scores) - len(told),
         others=whole,
@@ -121,6 +119,10 @@ class RoundRecord:
     """The metrics of the run's task."""
     global_score: Score | None = None
     personal: Personal | None = None
+    over_clients: Mapping[str, Spread] = field(default_factory=dict)
+    """By metric, the spread of the clients' scores, where clients are natural ones."""
+    unseen: Mapping[str, Spread] = field(default_factory=dict)
+    """By metric, the spread of the scores of clients that never train."""
     evaluation_bytes: int = 0
     """Traffic of evaluation, which is measurement and no part of a method's cost."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -212,7 +214,14 @@ def round_line(record: RoundRecord) -> dict[str, object]:
         "parameters_up": record.parameters_up,
         "steps": record.steps,
         "evaluation_bytes": record.evaluation_bytes,
+        **{name: spread_lines(told) for name, told in spreads_of(record).items()},
     }
+
+
+def spreads_of(record: RoundRecord) -> dict[str, Mapping[str, Spread]]:
+    """The spreads that a round tells, by the names that they have in records."""
+    named = {"over_clients": record.over_clients, "unseen_clients": record.unseen}
+    return {name: told for name, told in named.items() if told}
 
 
 ROUND_LINE: Mapping[str, type | UnionType] = {

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.errors import RunFolderError
-from fedlora.federation.files import encoded_lines, read_lines, read_object, read_toml, write_whole
+from fedlora.federation.files import encoded_lines, write_whole
+from fedlora.run_files import read_lines, read_object, read_toml
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"

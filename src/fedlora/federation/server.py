@@ -16,7 +16,10 @@ from fedlora.core.metrics import Score
 from fedlora.core.payload import Payload, branch, cast_floats, integer_at
 from fedlora.core.rounds import Client, Failure, Order, Reply, ScoreJob, Trainer
 from fedlora.core.schema import ReplySchema, TensorSpec, UploadSchema
+from fedlora.federation.client import personal_model
 from fedlora.federation.collect import Collector
+from fedlora.federation.isolate import score_each
+from fedlora.federation.over_clients import Spread, spreads
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.record import ClientRecord, RoundRecord, blank_record, personal
 from fedlora.federation.sampling import drops_out, participants
@@ -25,6 +28,8 @@ from fedlora.federation.transport import Transport, join_head
 from fedlora.federation.validate import validate_reply
 from fedlora.methods.base import Method, State
 
+Told = Literal["headline", "every metric"]
+"""Whose spread over clients is told: of the headline metric, or of every metric."""
 _SCORED_AT_A_TIME = 500
 """Clients whose evaluation is under way together: what each is sent is in client state until it has answered."""
 
@@ -39,6 +44,7 @@ class Plan:
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     quorum: int = 1
     """A round fails where fewer clients take part; 0: a round may come to nothing."""
+    told: Told = "headline"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +58,8 @@ class Federation:
     plan: Plan
     scorer: Trainer
     """Scores the global model on the server's test set, where it has one, and knows the task's metrics."""
+    unseen: tuple[str, ...] = ()
+    """Clients that never train; the scorer has their examples."""
 
     @property
     def method(self) -> Method:
@@ -212,6 +220,8 @@ def _evaluate(federation: Federation, server: Server, record: RoundRecord) -> Ro
         clients=clients,
         personal=personal([scores.get(client.id) for client in roster], record.scoring),
         global_score=_global_score(federation, server, scores),
+        over_clients=spreads(list(scores.values()), record.scoring) if federation.plan.told == "every metric" else {},
+        unseen=_unseen(federation, server, record),
         evaluation_bytes=sum(sent.values()),
     )
 
@@ -229,6 +239,28 @@ def _global_score(federation: Federation, server: Server, scores: Mapping[str, S
         return None
     (score,) = federation.scorer.score([ScoreJob(None, model, federation.plan.evaluate.part)])
     return None if isinstance(score, Failure) or not score.examples else score
+
+
+def _unseen(federation: Federation, server: Server, record: RoundRecord) -> dict[str, Spread]:
+    """How clients score that never train. Choices on a validation part must not see them."""
+    if not federation.unseen or federation.plan.evaluate.part != "test":
+        return {}
+    model = newcomer_model(federation, server)
+    jobs = [ScoreJob(client, model, "unseen") for client in federation.unseen]
+    answers = score_each(federation.scorer, jobs, [record.round] * len(jobs))
+    return spreads([None if isinstance(answer, Failure) else answer for answer in answers], record.scoring)
+
+
+def newcomer_model(federation: Federation, server: Server) -> Start:
+    """What a client has that never trained: the global model, or where clients keep a part to themselves, what the
+    server sends at first contact, with that part as every client begins with it."""
+    model = global_model(federation, server)
+    if model is not None:
+        return model
+    newcomer = Client("newcomer", 1, federation.spec.rank)
+    newcomer = replace(newcomer, rank=federation.method.rank(server.state, newcomer))
+    order = _order(federation, server, newcomer, "evaluate")
+    return personal_model(order, None, federation.pipeline, federation.spec)
 
 
 def global_model(federation: Federation, server: Server) -> Start | None:

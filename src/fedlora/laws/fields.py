@@ -124,11 +124,11 @@ def _changes_nothing(
 
 def _world(pipeline: Pipeline, number: int) -> World:
     """One federation of three clients that all take part; another one for each number."""
-    kinds, nobody = sorted(pipeline.facts.kinds), frozenset[tuple[int, int]]()
+    kinds = sorted(pipeline.facts.kinds)
     kind = kinds[number % len(kinds)]
     ranks = (1, 2, 3) if pipeline.facts.mixed_ranks and kind == "lora" else (2, 2, 2)
     head = _HEADS[number % len(_HEADS)]
-    return World(((5, 4), (4, 6)), ranks, (3, 5, 4), 4, nobody, nobody, 1.0, head, "float32", number, kind)
+    return World(((5, 4), (4, 6)), ranks, (3, 5, 4), 4, head=head, seed=number, kind=kind)
 
 
 def _seen(pipeline: Pipeline, world: World) -> bytes:

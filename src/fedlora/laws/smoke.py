@@ -84,10 +84,7 @@ def _told(error: Exception, file: str) -> str:
 
 def _world(pipeline: Pipeline, kind: Any) -> World:
     mixed = pipeline.facts.mixed_ranks and kind == "lora"
-    nobody: frozenset[tuple[int, int]] = frozenset()
-    return World(
-        ((5, 4), (4, 6)), (1, 3) if mixed else (2, 2), (3, 5), 3, nobody, nobody, 1.0, "shared", "float32", 0, kind
-    )
+    return World(((5, 4), (4, 6)), (1, 3) if mixed else (2, 2), (3, 5), 3, kind=kind)
 
 
 def public_functions(kind: type) -> list[str]:

@@ -34,14 +34,14 @@ class World:
     examples: tuple[int, ...]
     """Of each client."""
     rounds: int
-    absent: frozenset[tuple[int, int]]
+    absent: frozenset[tuple[int, int]] = frozenset()
     """(round, client number): not reached."""
-    lost: frozenset[tuple[int, int]]
+    lost: frozenset[tuple[int, int]] = frozenset()
     """(round, client number): did the work, but the reply got lost."""
-    scale: float
-    head: HeadMode
-    wire: str
-    seed: int
+    scale: float = 1.0
+    head: HeadMode = "shared"
+    wire: str = "float32"
+    seed: int = 0
     kind: Kind = "lora"
 
     @property

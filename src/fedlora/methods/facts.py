@@ -55,6 +55,16 @@ class Facts:
     lr_b_ratio: float = 1.0
     """How much faster B learns than A where the config does not say."""
 
+    @property
+    def newcomer(self) -> str:
+        """In words: the model of a client that never took part. A private head is the base's there."""
+        if not self.private_sides:
+            return "the global model"
+        if self.private_sides == BOTH:
+            return "the model that the run began with"
+        kept, shared = ("input", "output") if "input" in self.private_sides else ("output", "input")
+        return f"the averaged {shared} side, with the {kept} side as every client began"
+
     def head_mode(self, spec: AdapterSpec) -> HeadMode:
         """What becomes of the head. Where nothing is shared, a shared head is not either."""
         return "private" if spec.head == "shared" and self.private_sides == BOTH else spec.head

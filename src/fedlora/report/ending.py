@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What came of a run, in a few lines: its scores, its page, its adapters."""
 
-import json
 from pathlib import Path
 
 from fedlora.report.page import HTML
 from fedlora.report.task import read_task
+from fedlora.run_files import Shape, read_object
+
+_SUMMARY: Shape = {"global": dict | None, "personal": dict | None}
 
 
 def ending(folder: Path) -> list[str]:
@@ -13,9 +15,13 @@ def ending(folder: Path) -> list[str]:
 
     Args:
         folder: of the run.
+
+    Raises:
+        RunFolderError: its summary is damaged.
     """
     summary, environment = (
-        json.loads((folder / name).read_text(encoding="utf-8")) for name in ("summary.json", "environment.json")
+        read_object(folder / name, shape)
+        for name, shape in (("summary.json", _SUMMARY), ("environment.json", {"task": dict}))
     )
     headline = read_task(environment).headline
     scores = []

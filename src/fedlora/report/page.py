@@ -9,6 +9,7 @@ import jinja2
 
 from fedlora.errors import FedloraError, ReportError
 from fedlora.report.gallery import gallery
+from fedlora.report.over_clients import client_markdown, client_table
 from fedlora.report.read import Group, RunData, group, read_runs
 from fedlora.report.remarks import remarks
 from fedlora.report.scores import score_table
@@ -38,7 +39,7 @@ def write_report(paths: Sequence[Path], folder: Path, reload: int | None = None)
         table = rows(group(runs))
         texts = {
             HTML: page(runs, folder, reload),
-            MARKDOWN: markdown(table),
+            MARKDOWN: markdown(table) + client_markdown(group(runs)),
             CSV: comma_separated(table),
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +101,7 @@ def page(runs: Sequence[RunData], folder: Path, reload: int | None = None) -> st
             reload=reload,
             remarks=remarks(runs, groups),
             table=score_table(table),
+            clients=client_table(groups),
             figures=gallery(groups),
             commands=[_command(run, folder) for run in runs],
             machine=_machine(first),

@@ -4,7 +4,6 @@
 All text of a run comes in here, and is made fit for pages and figures here.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any
 
 from fedlora.errors import RunFolderError
 from fedlora.report import shapes
-from fedlora.report.shapes import damaged
 from fedlora.report.task import TaskInfo, read_task
 from fedlora.report.text import read_json, visible_tree
+from fedlora.run_files import damaged, read_lines, read_object, read_toml, require_shape
 
 Line = Mapping[str, Any]
 
+CONFIG = "config.toml"
 _MOST_KEYS = 3
 """So many differing keys still fit into a name."""
 
@@ -104,7 +104,7 @@ def _has_round(folder: Path) -> bool:
 
 def _is_trial(folder: Path) -> bool:
     """Whether a run was made to choose something, on validation examples."""
-    evaluate = _config(folder).get("evaluate")
+    evaluate = read_toml(folder / CONFIG).get("evaluate")
     return isinstance(evaluate, dict) and evaluate.get("part") == "validation"
 
 
@@ -146,59 +146,28 @@ def _keys(run: RunData) -> dict[str, Any]:
 
 def _read(folder: Path) -> RunData:
     about = folder / "environment.json"
-    environment = _object(about, shapes.ENVIRONMENT)
+    environment = read_object(about, shapes.ENVIRONMENT, read_json)
     try:
         task = read_task(environment)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(about, "it describes no task") from error
-    rounds = _lines(folder / "rounds.jsonl", shapes.ROUND)
+    rounds = read_lines(folder / "rounds.jsonl", shapes.ROUND, read_json)
     for number, line in enumerate(rounds, start=1):
         shapes.require_scores(folder / "rounds.jsonl", line, f"line {number}")
-    clients = _lines(folder / "clients.jsonl", shapes.CLIENT)
+    clients = read_lines(folder / "clients.jsonl", shapes.CLIENT, read_json)
     missing = {line["round"] for line in rounds} - {line["round"] for line in clients}
     if missing:
         raise damaged(folder / "clients.jsonl", f"it has no client of round {min(missing)}")
+    config = read_toml(folder / CONFIG)
+    require_shape(folder / CONFIG, config, shapes.CONFIG)
     return RunData(
         folder=folder,
         label=folder.name,
-        config=visible_tree(shapes.require_shape(folder / "config.toml", _config(folder), shapes.CONFIG)),
+        config=visible_tree(config),
         rounds=rounds,
         clients=clients,
-        split=_object(folder / "split.json", shapes.SPLIT),
+        split=read_object(folder / "split.json", shapes.SPLIT, read_json),
         environment=environment,
         task=task,
         finished=(folder / "summary.json").is_file(),
     )
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.toml"
-    try:
-        return tomllib.loads(_bytes(path).decode())
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, "it is no TOML") from error
-
-
-def _object(path: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
-    return _parsed(path, _bytes(path), shape, "it")
-
-
-def _lines(path: Path, shape: Mapping[str, Any]) -> list[Line]:
-    whole, _, _ = _bytes(path).rpartition(b"\n")
-    return [_parsed(path, line, shape, f"line {number}") for number, line in enumerate(whole.splitlines(), start=1)]
-
-
-def _parsed(path: Path, data: bytes, shape: Mapping[str, Any], what: str) -> dict[str, Any]:
-    try:
-        tree = read_json(data)
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, f"{what} is no JSON") from error
-    found: dict[str, Any] = shapes.require_shape(path, tree, shape, what)
-    return found
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RunFolderError(f"{path.parent} is no whole run folder: {path.name}: {error.strerror}.") from error

@@ -98,10 +98,11 @@ def _cell(
     figure, metric = scores[name], metrics[name]
     if figure is None:
         return Cell(name, _NONE, is_score=True)
-    return Cell(name, metric.number(figure.mean), _interval(figure, metric), is_score=True)
+    return Cell(name, metric.number(figure.mean), interval(figure, metric), is_score=True)
 
 
-def _interval(figure: Figure, metric: MetricInfo) -> str:
+def interval(figure: Figure, metric: MetricInfo) -> str:
+    """The ends of the interval of a mean over seeds; empty for one seed."""
     if figure.spread is None:
         return ""
     half = half_width(figure.spread, figure.seeds)

@@ -101,7 +101,11 @@ def _last(run: RunData, part: str, key: str) -> float | None:
 
 
 def _over_seeds(runs: Sequence[RunData], part: str, key: str) -> Figure | None:
-    values = [value for run in runs if (value := _last(run, part, key)) is not None]
+    return figure_of([value for run in runs if (value := _last(run, part, key)) is not None])
+
+
+def figure_of(values: Sequence[float]) -> Figure | None:
+    """The mean and the spread of one number over runs; None without any."""
     if not values:
         return None
     return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))

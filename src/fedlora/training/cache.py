@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+_A_DAY = 86_400.0
 _DIGESTS = "sha256.json"
 """In each folder: the names and digests of its other files."""
 
@@ -23,7 +25,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     Raises:
         OSError: the cache cannot be written.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedlora" / name
+    folder = _home() / name
     if _is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +39,38 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def make_room(part: str, size: int, held: Collection[str]) -> None:
+    """Remove what has been unused for longest from a part of the cache, until it holds at most so many bytes.
+
+    What a process that was killed left half made goes after a day.
+
+    Args:
+        part: a folder of the cache whose folders are named by their contents; it may not be there.
+        size: bytes.
+        held: names of those that stay, whatever they take.
+    """
+    folders = [path for path in (_home() / part).glob("*") if path.is_dir()]
+    abandoned = [path for path in folders if path.name[0] == "." and _newest(path) < time.time() - _A_DAY]
+    whole = sorted((path for path in folders if path.name[0] != "."), key=lambda path: path.stat().st_mtime)
+    sizes = {path: sum(file.stat().st_size for file in path.glob("*")) for path in whole}
+    total, unused = sum(sizes.values()), [path for path in whole if path.name not in held]
+    for path in unused:
+        if total > size:
+            total -= sizes[path]
+            abandoned.append(path)
+    for path in abandoned:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _newest(folder: Path) -> float:
+    """When a folder or a file in it was last written."""
+    return max(path.stat().st_mtime for path in (folder, *folder.glob("*")))
+
+
+def _home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedlora"
 
 
 def _put(made: Path, folder: Path) -> None:

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One client's fit under way: its tensors as leaves, its optimiser, its batches and how far it has come."""
+"""One client's fit under way: its tensors, its optimiser, its batches and how far it has come."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import Adapter, Start, Tensors, on_device
+from fedlora.core.adapter import SIDES, Adapter, Start, Tensors, on_device
 from fedlora.core.kinds import Side
 from fedlora.core.penalties import penalty
-from fedlora.core.rounds import Failure, Fit, FitJob, Fitted
+from fedlora.core.rounds import Failure, FitJob, Fitted
+from fedlora.training.leaves import Leaves
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices, Owned
+
+Part = Literal["input", "output", "dense"]
+"""What has a learning rate of its own: the two sides and the dense parts."""
 
 
 def rate_factor(settings: TrainSettings, progress: float) -> float:
@@ -55,30 +60,39 @@ class ClientFit:
         self.job, self.client, self.plan = job, client, plan
         self.failure: Failure | None = None
         self._losses, self._seen = 0.0, 0
-        fit = job.fit
-        adapter = fit.start.adapter
-        A = {m: _leaf(t, "input" in fit.sides, device) for m, t in adapter.input.items()}
-        B = {m: _leaf(t, "output" in fit.sides, device) for m, t in adapter.output.items()}
-        dense = {name: _leaf(part, head_trains, device) for name, part in head.items()}
-        merged = on_device(Start(Adapter({}, {}), fit.start.merged), device).merged
-        self.start = Start(Adapter(A, B, dense, adapter.kind), merged)
-        self._head_trains = head_trains
-        dense_kind = adapter.kind == "dense"  # it has one side, which is no B
-        ratio = 1.0 if dense_kind else settings.lr_b_ratio or 1.0
+        fit, adapter = job.fit, job.fit.start.adapter
+        ratio = 1.0 if adapter.kind == "dense" else settings.lr_b_ratio or 1.0  # a dense one's one side is no B
+        trained: dict[Part, tuple[Tensors, float]] = {
+            "input": (adapter.input if "input" in fit.sides else {}, settings.lr),
+            "output": (adapter.output if "output" in fit.sides else {}, settings.lr * ratio),
+            "dense": (head if head_trains else {}, settings.lr),
+        }
+        self._leaves = {part: Leaves(tensors, device) for part, (tensors, _) in trained.items() if tensors}
+        whole = on_device(Start(adapter.with_dense(head), fit.start.merged), device)
+        now = {part: leaves.named for part, leaves in self._leaves.items()}
+        self.start = replace(
+            whole,
+            adapter=Adapter(
+                now.get("input", whole.adapter.input),
+                now.get("output", whole.adapter.output),
+                now.get("dense", whole.adapter.dense),
+                adapter.kind,
+            ),
+        )
+        for side, leaves in self._sides() if fit.mask else ():
+            leaves.hold({m: mask[:, None] if side == "input" else mask for m, mask in (fit.mask or {}).items()})
         groups = [
-            (A.values() if "input" in fit.sides else (), settings.lr),
-            (B.values() if "output" in fit.sides else (), settings.lr * ratio),
-            (dense.values() if head_trains else (), settings.lr),
+            {"params": [leaves.vector], "lr": trained[part][1], "initial": trained[part][1]}
+            for part, leaves in self._leaves.items()
         ]
-        parameters = [{"params": list(some), "lr": rate, "initial": rate} for some, rate in groups if list(some)]
-        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.SGD
-        self._optimizer = kind(parameters, weight_decay=settings.weight_decay) if parameters else None
-        self._held = list(_held(fit, A, B))
-        self._gradients: dict[tuple[Side, str], Tensor] = {}
+        self._optimizer = _optimizer(settings, groups, device) if groups else None
+        self._gradients: dict[Side, Tensor] = {}
         if fit.measure == "gradient":
-            sides: list[tuple[Side, Tensors]] = [("input", A), ("output", B)]
-            trained = ((side, m, t) for side, tensors in sides if side in fit.sides for m, t in tensors.items())
-            self._gradients = {(side, module): torch.zeros_like(tensor) for side, module, tensor in trained}
+            self._gradients = {side: torch.zeros_like(leaves.vector) for side, leaves in self._sides()}
+
+    def _sides(self) -> list[tuple[Side, Leaves]]:
+        """The sides that train."""
+        return [(side, self._leaves[side]) for side in SIDES if side in self._leaves]
 
     def is_active(self, step: int) -> bool:
         """Whether there is such a step for this client: it has the batch, and its loss has stayed finite."""
@@ -91,8 +105,8 @@ class ClientFit:
 
     def forget_gradient(self) -> None:
         """Start a gradient afresh."""
-        if self._optimizer is not None:
-            self._optimizer.zero_grad()
+        for leaves in self._leaves.values():
+            leaves.forget_gradient()
 
     def diverged(self, step: int, loss: float) -> None:
         """End the fit at a step whose loss is not finite."""
@@ -113,20 +127,16 @@ class ClientFit:
         self._losses, self._seen = self._losses + loss * count, self._seen + count
         if self._optimizer is None:
             return
-        for (side, module), total in self._gradients.items():
-            gradient = self.start.adapter.side(side)[module].grad
-            if gradient is not None:
-                total.add_(gradient)
+        for side, total in self._gradients.items():
+            total.add_(self._leaves[side].gradient())
         extra = penalty(self.job.fit.penalties, self.start.adapter, self.job.fit.start.adapter)
         if extra.requires_grad:
             extra.backward()  # type: ignore[no-untyped-call]
-        for parameter, moves, _ in self._held:
-            if parameter.grad is not None:
-                parameter.grad *= moves
+        for leaves in self._leaves.values():
+            leaves.ready_gradient()
         self._optimizer.step()
-        with torch.no_grad():
-            for parameter, moves, before in self._held:
-                parameter.copy_(torch.where(moves, parameter, before))
+        for leaves in self._leaves.values():
+            leaves.restore_held()
 
     def answer(self) -> Fitted | Failure:
         """What became of the fit, on the CPU."""
@@ -136,30 +146,20 @@ class ClientFit:
 
     def _mean_gradient(self) -> dict[Side, dict[str, Tensor]]:
         """The loss's gradient averaged over the steps; empty where it was not asked for."""
-        means: dict[Side, dict[str, Tensor]] = {}
-        for (side, module), total in self._gradients.items():
-            means.setdefault(side, {})[module] = total.detach().cpu() / max(len(self.plan), 1)
-        return means
+        steps = max(len(self.plan), 1)
+        return {side: self._leaves[side].cut(total / steps) for side, total in self._gradients.items()}
 
     def _result(self) -> Start:
-        """The tensors as they are now; the merged update is still where the request has it."""
-        now, asked = self.start.adapter, self.job.fit.start
-        dense = _on_cpu(now.dense) if self._head_trains else {}
-        return replace(asked, adapter=Adapter(_on_cpu(now.input), _on_cpu(now.output), dense, now.kind))
+        """The tensors as they are now; what did not train, and the merged update, are those of the request."""
+        now = {part: leaves.cut(leaves.vector) for part, leaves in self._leaves.items()}
+        asked = self.job.fit.start
+        adapter = asked.adapter
+        sides = now.get("input", adapter.input), now.get("output", adapter.output)
+        return replace(asked, adapter=Adapter(*sides, now.get("dense", {}), adapter.kind))
 
 
-def _held(fit: Fit, A: Tensors, B: Tensors) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(parameter, mask that meets its shape, value at the start) of every side with a mask."""
-    for module, mask in (fit.mask or {}).items():
-        if "input" in fit.sides:
-            yield A[module], mask.to(A[module].device)[:, None], A[module].detach().clone()
-        if "output" in fit.sides:
-            yield B[module], mask.to(B[module].device)[None, :], B[module].detach().clone()
-
-
-def _leaf(tensor: Tensor, trains: bool, device: str) -> Tensor:
-    return tensor.detach().to(device, copy=True).requires_grad_(trains)
-
-
-def _on_cpu(tensors: Tensors) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+def _optimizer(settings: TrainSettings, groups: list[dict[str, Any]], device: str) -> torch.optim.Optimizer:
+    """A fresh optimiser; fused, a step is one operation for each group."""
+    fused = torch.device(device).type in ("cpu", "cuda")
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.SGD
+    return kind(groups, weight_decay=settings.weight_decay, fused=fused)

@@ -5,13 +5,58 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 Addition = Callable[[Tensor], Tensor]
 """What a map's output gets, (..., d_out), given its input, (..., d_in)."""
 Group = tuple[int, int, int]
 """Sequences of one length in a pack: (first token, sequences, tokens of each)."""
+
+Reads = Literal["first", "last"]
+"""Which token of a sequence a head reads: encoders the first, decoders the last."""
+
+
+class KeysTaken(Exception):  # noqa: N818 (no error: it ends a call that has done its work)
+    """The last layer has come to its attention, and its keys and values are taken."""
+
+
+class PassEnded(Exception):  # noqa: N818 (likewise)
+    """The pass has come to the layer before which it ends."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """The tokens of a pack that the head reads."""
+
+    side: Reads
+    tokens: Tensor
+    """Of each sequence, the place of that token in the pack."""
+    placed: bool = False
+    """Whether the last layer's output has them in their places among all tokens, the others zero."""
+
+
+@dataclass(slots=True, eq=False)
+class LastLayer:
+    """A last layer under way that is computed for the read tokens alone: first its keys and values, then the rest."""
+
+    read: Read
+    keys: Tensor | None = None
+    """Of all tokens (1, heads, tokens, width), once they are taken."""
+    values: Tensor | None = None
+    """Likewise."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Below:
+    """What the layers below one give, known beforehand."""
+
+    layer: int
+    """The first layer that is computed."""
+    states: Tensor
+    """Its input, of a pack's tokens (1, tokens, width)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +75,10 @@ class ClientOrder:
     """Of each token in the order by length, its place in the pack."""
     from_length: Tensor
     """Of each token of the pack, its place in the order by length."""
+    sequences_to_length: Tensor
+    """Of each sequence in the order by length, its number in the pack."""
+    sequences_from_length: Tensor
+    """Of each sequence of the pack, its number in the order by length."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +95,29 @@ class Pass:
     """A last hidden state to take in place of running the layers."""
     hidden: Tensor | None = None
     """The last hidden state of a pack, once its layers have run."""
+    read: Read | None = None
+    """The tokens for which alone the last layer of a pack is computed; None: for all."""
+    last: LastLayer | None = None
+    """Within such a last layer: how far it has come."""
+    below: Below | None = None
+    """What takes the place of the layers below one, until that layer has taken it."""
+    until: int | None = None
+    """The layer before which the pass ends, with that layer's input as its hidden state."""
+    cast: tuple[Tensor, Tensor] | None = None
+    """The last input of a map that was cast, and the same in another type: query, key and value read one input."""
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Which tokens of the pack the layer under way computes; None: all."""
+        return None if self.last is None or self.last.keys is None else self.last.read.tokens
+
+    def in_type(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """An input of a map in a type, cast once for all maps in a row that read it."""
+        if x.dtype == dtype:
+            return x
+        if self.cast is None or self.cast[0] is not x or self.cast[1].dtype != dtype:
+            self.cast = x, x.to(dtype)
+        return self.cast[1]
 
 
 class _Current(threading.local):

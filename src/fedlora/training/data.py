@@ -102,6 +102,16 @@ def from_hub(name: str, columns: Columns, labels: Sequence[str] | None = None) -
     Raises:
         DataError: it cannot be reached, or lacks a part.
     """
+    named = hub_rows(name, columns.label, ("train", "test"))
+    return from_rows(named["train"], named["test"], columns, name, labels)
+
+
+def hub_rows(name: str, label: str, parts: Sequence[Part]) -> dict[Part, Rows]:
+    """Some parts of a dataset of the hub.
+
+    Raises:
+        DataError: it cannot be reached, or lacks a part.
+    """
     import datasets
 
     try:
@@ -112,11 +122,10 @@ def from_hub(name: str, columns: Columns, labels: Sequence[str] | None = None) -
             f"The dataset {name!r} could not be loaded from the hub ({type(error).__name__}): check the name and "
             f"the network, or put files on disk and set data.source = 'files' and data.path."
         ) from error
-    for part in ("train", "test"):
+    for part in parts:
         if part not in loaded:
             raise DataError(f"The dataset {name!r} has no part {part!r}, only {', '.join(loaded)}.")
-    named = {part: named_rows(loaded[part], columns.label) for part in ("train", "test")}
-    return from_rows(named["train"], named["test"], columns, name, labels)
+    return {part: named_rows(loaded[part], label) for part in parts}
 
 
 def named_rows(table: Any, column: str) -> Rows:

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tells the examples of one run from those of another: digests of token ids, labels and owners."""
+"""Digests: of a run's examples by token ids, labels and owners; of a model by its numbers."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from fedlora.core.adapter import Start
+from fedlora.core.lowrank import LowRank
 from fedlora.training.split import Split
 from fedlora.training.tokens import Tokens
 
@@ -26,6 +31,30 @@ def example_digests(train: Tokens, test: Tokens, split: Split) -> dict[str, str]
     return {"train": _of_tokens(train), "test": _of_tokens(test), "owners": _of_split(split)}
 
 
+def model_digest(start: Start) -> bytes:
+    """SHA-256 of a model's adapter, head and merged update: names, types, shapes and every bit of the numbers.
+
+    Models with one digest give the same logits on one base; two that differ in a single number have two.
+    """
+    digest = hashlib.sha256(start.adapter.kind.encode())
+    for name, tensor in _tensors(start):
+        digest.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(numbers.numpy().data)
+    return digest.digest()
+
+
+def _tensors(start: Start) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of a model, each under a name that no other has."""
+    adapter = start.adapter
+    for part, tensors in (("input", adapter.input), ("output", adapter.output), ("dense", adapter.dense)):
+        yield from ((f"{part} {name}", tensors[name]) for name in sorted(tensors))
+    for module in sorted(start.merged):
+        value = start.merged[module]
+        pair = {"A": value.A, "B": value.B} if isinstance(value, LowRank) else {"dense": value}
+        yield from ((f"merged {side} {module}", tensor) for side, tensor in pair.items())
+
+
 def _of_tokens(tokens: Tokens) -> str:
     digest = hashlib.sha256()
     for numbers in (tokens.ids, tokens.starts, tokens.labels):
@@ -35,8 +64,10 @@ def _of_tokens(tokens: Tokens) -> str:
 
 def _of_split(split: Split) -> str:
     digest = hashlib.sha256()
-    for client, part in sorted(split.clients.items()):
-        digest.update(f"{client!r}\n".encode())
+    named = [(f"{client!r}\n", part) for client, part in sorted(split.clients.items())]
+    named += [(f"unseen {client!r}\n", part) for client, part in sorted(split.unseen.items())]
+    for name, part in named:
+        digest.update(name.encode())
         for numbers in (part.train, part.validation, part.test, part.label_permutation):
             _add(digest, numbers if numbers is not None else numpy.zeros(0, dtype=numpy.int64))
     return digest.hexdigest()

@@ -2,7 +2,7 @@
 """The only loop that trains and the only one that scores, whatever the task and whatever the forward pass."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,14 +10,16 @@ import numpy
 import torch
 from torch import Tensor
 
-from fedlora.core.adapter import AdapterSpec, Start, Tensors, on_device
+from fedlora.core.adapter import AdapterSpec, Start, Tensors, on_device, without_idle_slots
 from fedlora.core.metrics import Score, Scoring
-from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob
+from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob, ScorePart
 from fedlora.core.seeds import stream_seed
 from fedlora.training.batches import batches, step_count
 from fedlora.training.client_fit import ClientFit, rate_factor
+from fedlora.training.digests import model_digest
 from fedlora.training.forward import Forward
 from fedlora.training.memory import Portions
+from fedlora.training.scored_parts import ScoredParts, server_parts
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices, Owned
 from fedlora.training.task import Task
@@ -37,6 +39,7 @@ class ModelTrainer:
         train: all training examples.
         test: the server's test set.
         owned: which of them are whose; who owns nothing can be scored on the test set alone.
+        unseen: clients that never train, see `Split.unseen`.
         seed: of the run.
         rounds: of the run, for the schedule.
     """
@@ -50,15 +53,17 @@ class ModelTrainer:
         train: Tokens,
         test: Tokens,
         owned: Mapping[str, Owned],
+        unseen: Mapping[str, Owned] | None = None,
         seed: int,
         rounds: int,
     ) -> None:
         self._forward, self._task, self._settings = forward, task, settings
         self._train, self._test = train, test
-        self._owned = owned
+        self._owned, self._unseen = owned, unseen or {}
         self._seed, self._rounds = seed, rounds
         self._fit_portions = Portions(settings.micro_batch, "train.micro_batch")
         self._score_portions = Portions(None, "the batch of a score")
+        self._scored = ScoredParts()
 
     @property
     def spec(self) -> AdapterSpec:
@@ -77,15 +82,25 @@ class ModelTrainer:
         given = start.dense if start is not None else {}
         return {name: given.get(name, resident).float() for name, resident in self._forward.base.head.items()}
 
+    def prepare(self) -> None:
+        """Do beforehand what takes a while and is done once: see `Forward.prepare`."""
+        for tokens in (self._train, self._test):
+            self._forward.prepare(tokens)
+
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Train each job on its client's own examples, as many in a pass as the forward takes."""
+        self._scored.forget()
         answers: list[Fitted | Failure] = []
         for together in self._forward.passes(jobs, self._load, self._settings.dropout):
             answers += self._fit_together(together)
         return answers
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[Score | Failure]:
-        """Score each job's model."""
+        """Score each job's model.
+
+        A client's part goes through the forward pass once: where the global model has the numbers of the client's, its
+        score takes what was counted then. It is cut into the same passes either way, so that bits do not depend on it.
+        """
         return [self._score(job) for job in jobs]
 
     def steps_of(self, job: FitJob) -> int:
@@ -93,9 +108,11 @@ class ModelTrainer:
         duration = job.fit.duration or self._settings.duration
         return step_count(len(self._owned[job.client].train), self._settings.batch_size, duration)
 
-    def examples_of(self, job: ScoreJob) -> int:
-        """On how many examples a job is scored."""
-        return len(self._part(job)[1])
+    def parts_of(self, job: ScoreJob) -> dict[str | None, int]:
+        """On how many examples a job is scored, by whose they are; None: nobody's."""
+        if job.client is not None:
+            return {job.client: len(self._part(job.client, job.part)[0])}
+        return {client: len(part) for client, part in self._server_parts(job.part)}
 
     def _load(self, job: FitJob) -> float:
         """How many tokens a batch of a job has, about."""
@@ -132,15 +149,15 @@ class ModelTrainer:
             fit.set_rate(rate_factor(self._settings, (fit.job.round - 1 + within) / self._rounds))
         largest = max(len(fit.plan[step]) for fit in fits)
         losses = self._fit_portions.run(largest, partial(self._gradients, fits, step))
-        lost = {place for place, loss in enumerate(losses) if not math.isfinite(loss)}
-        for place in lost:
-            fits[place].diverged(step, losses[place])
-        if lost:  # gradients are sums over all tokens of a pass: make those of the others without it
-            rest = [fit for place, fit in enumerate(fits) if place not in lost]
-            return self._advance(rest, step) if rest else None
+        if len(fits) > 1 and not all(map(math.isfinite, losses)):
+            for fit in fits:  # who of a pass is to blame, and everyone else's gradient, is seen without company
+                self._advance([fit], step)
+            return
         for fit, loss in zip(fits, losses, strict=True):
-            fit.step(step, loss)
-        return None
+            if math.isfinite(loss):
+                fit.step(step, loss)
+            else:
+                fit.diverged(step, loss)
 
     def _gradients(self, fits: Sequence[ClientFit], step: int, size: int) -> list[float]:
         """Make the gradients of everyone's mean loss, at most `size` examples of each at a time; returns the losses."""
@@ -165,33 +182,48 @@ class ModelTrainer:
         return losses
 
     def _score(self, job: ScoreJob) -> Score:
-        tokens, examples = self._part(job)
-        client = self._owned[job.client] if job.client is not None else None
-        order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
-        adapter, device = job.start.adapter, self._forward.device
-        start = on_device(replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head)), device)
+        adapter = job.start.adapter
+        start = without_idle_slots(replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head)))
+        model, start = model_digest(start), on_device(start, self._forward.device)
+        if job.client is not None:
+            examples, client = self._part(job.client, job.part)
+            score, counted = self._count(job.part, examples, start, (client, None))
+            self._scored.keep(job.client, job.part, model, counted)
+            return score
         score = Score(0)
+        for name, examples in self._server_parts(job.part):
+            known = self._scored.find(name, job.part, model)
+            score += self._count(job.part, examples, start, (None,))[0] if known is None else known
+        return score
+
+    def _count(self, part: ScorePart, examples: Indices, start: Start, views: Sequence[Owned | None]) -> list[Score]:
+        """The score of a model on some examples of a part, from one pass, as each of some clients or the server (None)
+        counts it."""
+        tokens, device = self._test if part == "test" else self._train, self._forward.device
+        order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
+        scores = [Score(0) for _ in views]
         with torch.inference_mode():
             for piece in self._forward.pieces(tokens, order):
                 logits = self._score_portions.run(len(piece), partial(self._logits, tokens, piece, start))
-                targets = self._task.targets(tokens, piece, client, device)
-                score += Score(len(piece), self._task.sums(logits, targets, client))
-        return score
+                for number, view in enumerate(views):
+                    targets = self._task.targets(tokens, piece, view, device)
+                    scores[number] += Score(len(piece), self._task.sums(logits, targets, view))
+        return scores
 
     def _logits(self, tokens: Tokens, examples: Indices, start: Start, size: int) -> Tensor:
         """The logits of some examples, `size` at a time."""
         pieces = [examples[first : first + size] for first in range(0, len(examples), size)]
         return torch.cat([logits for piece in pieces for _, logits in self._forward.logits(tokens, [start], [piece])])
 
-    def _part(self, job: ScoreJob) -> tuple[Tokens, Indices]:
-        """Where the examples of a score are, and which they are."""
-        if job.client is None and job.part == "test":
-            return self._test, numpy.arange(len(self._test))
-        if job.client is None:
-            nothing = numpy.arange(0)
-            return self._train, numpy.concatenate([nothing, *(client.validation for client in self._owned.values())])
-        client = self._owned[job.client]
-        return (self._train, client.validation) if job.part == "validation" else (self._test, client.test)
+    def _part(self, client: str, part: ScorePart) -> tuple[Indices, Owned]:
+        """The examples of a client that a score is of, and who the client is."""
+        owned = self._unseen[client] if part == "unseen" else self._owned[client]
+        return (owned.validation if part == "validation" else owned.test), owned
+
+    def _server_parts(self, part: ScorePart) -> Iterator[tuple[str | None, Indices]]:
+        """The server's set of a part; of unseen clients it has none."""
+        if part != "unseen":
+            yield from server_parts(self._owned, part, len(self._test))
 
 
 def _stream(job: FitJob) -> tuple[str, int, str]:

@@ -29,23 +29,45 @@ def adapt(name: str, module: nn.Module) -> None:
 def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> Addition:
     """s (merged update + B A) x of one map, for one client.
 
+    The scale meets the weights once a pass, and not what every token makes of them.
+
     Args:
         parts: the adapter, whose input may be dropped out, then what was merged.
         scale: s.
         dropout: probability.
     """
+    scaled = [(p.A, (scale * p.B).T.contiguous()) if isinstance(p, LowRank) else scale * p for p in parts]
 
     def added(x: Tensor) -> Tensor:
         total: Tensor | None = None
-        for number, part in enumerate(parts):
-            cast = x.to(part.A.dtype if isinstance(part, LowRank) else part.dtype)
+        for number, part in enumerate(scaled):
+            weight, columns = part if isinstance(part, tuple) else (part, None)
+            cast = current().in_type(x, weight.dtype)
             if dropout and number == 0:
                 cast = functional.dropout(cast, dropout)
-            product = (cast @ part.A.T) @ part.B.T if isinstance(part, LowRank) else cast @ part.T
+            product = cast @ weight.T if columns is None else low_rank(cast, weight, columns)
             total = product if total is None else total + product
-        return torch.zeros(()) if total is None else scale * total
+        return torch.zeros(()) if total is None else total
 
     return added
+
+
+def low_rank(x: Tensor, A: Tensor, columns: Tensor, foreign: Tensor | None = None) -> Tensor:
+    """B A x of every token of x (..., d_in), as (..., d_out).
+
+    In the one order of these products that is quick forward and backward: a long and narrow matrix is never the right
+    factor, whose rows are a few numbers each.
+
+    Args:
+        x: inputs.
+        A: (slots, d_in).
+        columns: the columns of B as rows, (slots, d_out), contiguous.
+        foreign: which products of slots and tokens (slots, tokens) are set to zero; None: none.
+    """
+    slots = A @ x.reshape(-1, x.shape[-1]).T
+    if foreign is not None:
+        slots = slots.masked_fill(foreign, 0.0)
+    return (slots.T @ columns).view(*x.shape[:-1], columns.shape[1])
 
 
 def find_maps(model: nn.Module, targets: Sequence[str] | None, layers: Sequence[int] | None) -> dict[str, nn.Module]:
@@ -95,6 +117,18 @@ def encoder_of(model: nn.Module) -> nn.Module:
     """The model without what stands above it."""
     encoder = getattr(model, "base_model", model)
     return encoder if isinstance(encoder, nn.Module) else model
+
+
+def repeated_layers(encoder: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
+    """The module that runs an encoder's repeated layers, and these: the outermost list of modules.
+
+    Raises:
+        ValueError: it has none.
+    """
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.ModuleList):
+            return encoder.get_submodule(name.rpartition(".")[0]), module
+    raise ValueError("this model has no repeated layers")
 
 
 def _ends_with(name: str, target: str) -> bool:

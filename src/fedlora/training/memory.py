@@ -70,7 +70,7 @@ def require_room(folder: Path, bytes_a_weight: int) -> None:
     Raises:
         ModelError: with what would fit.
     """
-    free = _available()
+    free = available()
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     needed = stored * bytes_a_weight // 4 if bytes_a_weight < 4 else stored
     if free is not None and needed > free:
@@ -80,7 +80,7 @@ def require_room(folder: Path, bytes_a_weight: int) -> None:
         )
 
 
-def _available() -> int | None:
+def available() -> int | None:
     """Free memory in bytes; None where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -22,6 +22,7 @@ from fedlora.training import hub
 from fedlora.training.current_pass import Pass, running
 from fedlora.training.maps import adapt, addition, encoder_of, find_maps, map_shape
 from fedlora.training.memory import require_room
+from fedlora.training.precision import raise_head
 from fedlora.training.quiet import quietly
 from fedlora.training.readable import require_tokenizer
 
@@ -132,7 +133,7 @@ def load_base(
         labels: label names in order.
         targets: which maps to adapt, by the end of their names; None: every linear map of the layers.
         layers: which layers; None: all.
-        dtype: of the base's weights.
+        dtype: of the base's weights; what stands behind the layers computes in float32 or better.
         seed: draws what the checkpoint lacks, above all the head.
 
     Raises:
@@ -229,6 +230,9 @@ def make_base(
     for map_name in maps:
         if any(key in lacking for key in (f"{map_name}.weight", f"{map_name}.bias")):
             raise ModelError(f"model.base {name!r} has no weights for {map_name}: this checkpoint is another model's.")
+    fingerprint = _fingerprint({key: parameter for key, parameter in named.items() if key not in head})
+    head_fingerprint = _fingerprint({key: parameter for key, parameter in head.items() if key not in lacking})
+    raise_head(model)  # behind the fingerprints, which tell of the checkpoint
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -237,8 +241,8 @@ def make_base(
         head={key: tensor.detach().clone() for key, tensor in head.items()},
         shapes={map_name: map_shape(module) for map_name, module in maps.items()},
         transposed=frozenset(map_name for map_name, module in maps.items() if not isinstance(module, nn.Linear)),
-        fingerprint=_fingerprint({key: parameter for key, parameter in named.items() if key not in head}),
-        head_fingerprint=_fingerprint({key: parameter for key, parameter in head.items() if key not in lacking}),
+        fingerprint=fingerprint,
+        head_fingerprint=head_fingerprint,
         tokenizer_fingerprint=_tokenizer_fingerprint(tokenizer),
         source=source,
     )

@@ -9,6 +9,8 @@ from fedlora.core.settings import AboveZero, Positive, Range, Share
 from fedlora.errors import ConfigError
 
 SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
+OF_NATURAL = ("min_examples", "max_examples", "test_by", "unseen")
+"""Keys of [split] that only natural clients have."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class DataSettings:
     labels: list[str] | None = None
     """All labels in order; by default those of the training examples, sorted."""
     test_share: Annotated[float, Range(above=0.0, below=1.0)] = 0.2
-    """Where the data are a single file: the share of its examples that becomes the test set."""
+    """Where the data are a single file: the share of its examples that becomes the test set. With split.test_by: the
+    share of each client's examples."""
     train_examples: Positive | None = None
     """Use only this many training examples, drawn at random by the seed."""
     test_examples: Positive | None = None
@@ -53,11 +56,30 @@ class SplitSettings:
     which keeps the clients' sizes similar."""
     column: str | None = None
     """natural: the column that names the client to whom an example belongs."""
+    min_examples: Positive | None = None
+    """natural: leave out clients with fewer examples."""
+    max_examples: Positive | None = None
+    """natural: use only this many examples of a client that has more, drawn at random by the seed."""
+    test_by: Literal["random", "order"] | None = None
+    """natural: cut each client's test part (data.test_share) out of its examples in the training part of the data, and
+    read no other test part; random: drawn by the seed; order: the last ones in the order of the data. By default the
+    data's test set is dealt to the clients by their labels."""
+    unseen: Annotated[int, Range(at_least=0)] | Share | None = None
+    """natural: clients that never train, drawn by the seed: a number of them (10) or a share (0.1). They are scored as
+    newcomers, on all their examples."""
     validation: Share = 0.0
     """Share of each client's training examples that is set apart for choices such as the learning rate."""
     permuted: bool = False
     """Give each client its own random permutation of the labels, so that the same text means another class at another
     client (concept shift)."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in OF_NATURAL if getattr(self, name)]
+        if given and self.kind != "natural":
+            raise ConfigError(
+                f"The config is wrong: split.{given[0]} is {getattr(self, given[0])!r}, which is for natural clients, "
+                f"but split.kind is {self.kind!r}: leave it out, or set split.kind = 'natural' and split.column."
+            )
 
 
 @dataclass(frozen=True)
@@ -71,8 +93,10 @@ class ModelSettings:
     """What the model is trained for; classify: one label for each text."""
     max_length: Annotated[int, Range(at_least=1, at_most=100_000)] = 128
     """Longer texts are cut after this many tokens."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of the base's weights."""
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Data type of the base's weights; norms, attention on a CPU, head, adapters and losses are in float32 either way.
+    auto: the faster one on this machine, which is measured before a run and written into its config; a deployment names
+    the type."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +114,9 @@ class TrainSettings:
     tokens_a_pass: Positive = 1024
     """Clients are trained in one forward pass until their batches together hold about this many tokens; a GPU does
     best with many more. Changes results by rounding only."""
+    trunk_cache_gb: Annotated[float, Range(at_least=0.0)] = 2.0
+    """With adapter.layers: gigabytes that may hold what the layers below the adapted ones give for each example; it is
+    computed once and read in all later passes and runs. 0: every pass computes it. Changes results by rounding only."""
     lr: AboveZero = 5e-4
     """Learning rate."""
     lr_b_ratio: AboveZero | None = None

@@ -2,7 +2,7 @@
 """Who owns which example: splits over clients, validation parts, and test parts that fit them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.errors import DataError
 from fedlora.training.data import Texts
-from fedlora.training.settings import SplitSettings
+from fedlora.training.natural import Natural, natural_clients
+from fedlora.training.settings import DataSettings, SplitSettings
 
 Indices = NDArray[numpy.int64]
 
@@ -39,29 +40,55 @@ class Split:
     """Clients that got no training example and are left out."""
     unused: int
     """Training examples that belong to nobody."""
+    unseen: Mapping[str, Owned] = field(default_factory=dict)
+    """Natural clients that never train, by client id: their `test` are numbers of training examples, and they own
+    nothing else."""
+    small: tuple[str, ...] = ()
+    """Natural clients that are left out because they have too few examples."""
+    test: Indices | None = None
+    """The training examples that are the test set, where it was cut out of the clients; None: the data's own."""
 
 
-def split(train: Texts, test: Texts, settings: SplitSettings, seed: int) -> Split:
-    """Deal training examples to clients, then test examples by the labels that they got.
+def split(
+    train: Texts, test: Texts, settings: SplitSettings, seed: int, test_share: float = DataSettings.test_share
+) -> Split:
+    """Deal training examples to clients, then test examples by the labels that they got, or cut them out of each.
+
+    Args:
+        train: the training set.
+        test: the test set; where test parts are cut out of the clients it is not looked at.
+        settings: how to deal.
+        seed: of every draw.
+        test_share: of each natural client's examples, where its test part is cut out of them.
 
     Raises:
         DataError: the split is impossible with these data.
     """
-    dealt = _partition(train, settings, seed)
+    natural = natural_clients(train, settings, test_share, seed) if settings.kind == "natural" else Natural({})
+    dealt = natural.training or _partition(train, settings, seed)
     owned = {client: _cut(indices, settings.validation, client, seed) for client, indices in dealt.items()}
     empty = tuple(sorted(client for client, (training, _) in owned.items() if not len(training)))
     present = {client: owned[client] for client in sorted(owned) if client not in empty}
     if not present:
         raise DataError(f"The {settings.kind} split leaves every client without training examples.")
-    tests = deal_tests({client: train.labels[training] for client, (training, _) in present.items()}, test.labels, seed)
+    chosen = None
+    if settings.test_by is None:
+        labels = {client: train.labels[training] for client, (training, _) in present.items()}
+        tests = deal_tests(labels, test.labels, seed)
+    else:
+        chosen = numpy.sort(numpy.concatenate([natural.test[client] for client in present]))
+        tests = {client: numpy.searchsorted(chosen, natural.test[client]) for client in present}
     count = 1 + int(train.labels.max())
     names = {
         client: numpy_stream(seed, "label names", client).permutation(count) if settings.permuted else None
-        for client in present
+        for client in (*present, *natural.unseen)
     }
     clients = {client: Owned(*parts, tests[client], names[client]) for client, parts in present.items()}
+    none = numpy.zeros(0, dtype=numpy.int64)
+    unseen = {client: Owned(none, none, part, names[client]) for client, part in natural.unseen.items()}
     used = sum(len(part.train) + len(part.validation) for part in clients.values())
-    return Split(clients, empty, unused=len(train) - used)
+    used += sum(len(part.test) for part in unseen.values()) + (0 if chosen is None else len(chosen))
+    return Split(clients, empty, len(train) - used, unseen, natural.small, chosen)
 
 
 def centralized(split: Split, name: str = "all") -> Split:
@@ -72,7 +99,7 @@ def centralized(split: Split, name: str = "all") -> Split:
         numpy.sort(numpy.concatenate([part.validation for part in all_clients])),
         numpy.sort(numpy.concatenate([part.test for part in all_clients])),
     )
-    return Split({name: merged}, split.empty, split.unused)
+    return replace(split, clients={name: merged})
 
 
 def _cut(indices: Indices, share: float, client: str, seed: int) -> tuple[Indices, Indices]:
@@ -121,8 +148,6 @@ def largest_remainder(counts: NDArray[numpy.int64], total: int) -> NDArray[numpy
 
 def _partition(train: Texts, settings: SplitSettings, seed: int) -> dict[str, Indices]:
     """Client -> indices of its examples, sorted."""
-    if settings.kind == "natural":
-        return _natural(train)
     if settings.clients > len(train):
         raise DataError(f"split.clients is {settings.clients}, but there are only {len(train)} training examples.")
     if settings.kind == "iid":
@@ -183,15 +208,6 @@ def _pairs(labels: Indices, clients: int) -> list[Indices]:
                 half.append(part)
         parts += [numpy.concatenate(half) for half in halves]
     return parts
-
-
-def _natural(train: Texts) -> dict[str, Indices]:
-    if train.groups is None:
-        raise DataError("split.kind is 'natural', but no column names the owner: set split.column.")
-    names, codes = numpy.unique(numpy.array(train.groups), return_inverse=True)
-    order = numpy.argsort(codes, kind="stable")
-    parts = numpy.split(order, numpy.cumsum(numpy.bincount(codes))[:-1])
-    return {str(name): part for name, part in zip(names, parts, strict=True)}
 
 
 def _named(parts: Sequence[Indices]) -> dict[str, Indices]:

@@ -26,6 +26,8 @@ class Tokens:
     starts: NDArray[numpy.int64]
     """Where each example begins in `ids`; one more than examples, the last is the end."""
     labels: NDArray[numpy.int64]
+    cached: bool = False
+    """Whether they lie in the cache on disk; only then may what is computed of them lie there."""
 
     def __repr__(self) -> str:
         return f"Tokens({len(self):,} texts)"
@@ -75,7 +77,7 @@ def tokenise_once(texts: Texts, tokenizer: Any, fingerprint: str, max_length: in
         ids = numpy.memmap(folder / "ids", dtype=numpy.int32, mode="r", shape=(int(starts[-1]),))
     except (OSError, ValueError):
         return tokenise(texts, tokenizer, max_length)
-    return Tokens(numpy.asarray(ids), starts, texts.labels)
+    return Tokens(numpy.asarray(ids), starts, texts.labels, cached=True)
 
 
 def _write(texts: Texts, tokenizer: Any, max_length: int, folder: Path) -> None:

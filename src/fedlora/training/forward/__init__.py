@@ -60,3 +60,7 @@ class Forward(Protocol):
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """Examples in order, cut into what one pass without gradients can take."""
         ...
+
+    def prepare(self, tokens: Tokens) -> None:
+        """Do now what would be done once, when examples of these are first asked for, and takes a while."""
+        ...

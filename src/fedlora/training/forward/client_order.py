@@ -8,6 +8,7 @@ token by token.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -65,11 +66,13 @@ def pack_by_client(tokens: Tokens, batches: Sequence[Indices], device: str, size
         torch.cat([firsts, torch.tensor([len(member)])]),
         torch.bincount(member).cumsum(0),
         torch.bincount(sequences).cumsum(0),
+        new_number,
+        by_client,
         *(new_number[rows] for rows in found.rows),
     ]
-    ids, positions, firsts, lasts, member, to_length, from_length, starts, token_ends, sequence_ends, *rows = _put(
-        arrays, device
-    )
+    put = iter(_put(arrays, device))
+    ids, positions, firsts, lasts, member, to_length, from_length, starts = islice(put, 8)
+    token_ends, sequence_ends, sequences_to_length, sequences_from_length, *rows = put
     order = ClientOrder(
         token_ends=token_ends.int(),
         sequence_ends=sequence_ends.int(),
@@ -77,8 +80,20 @@ def pack_by_client(tokens: Tokens, batches: Sequence[Indices], device: str, size
         longest=max(length for _, _, length in found.groups),
         to_length=to_length,
         from_length=from_length,
+        sequences_to_length=sequences_to_length,
+        sequences_from_length=sequences_from_length,
     )
-    return Pack(ids[None], positions[None], found.groups, firsts, lasts, member, tuple(rows), order)
+    return Pack(
+        ids=ids[None],
+        examples=found.examples[by_client[: len(found.examples)].numpy()],  # padding comes behind all members
+        positions=positions[None],
+        groups=found.groups,
+        firsts=firsts,
+        lasts=lasts,
+        member=member,
+        rows=tuple(rows),
+        order=order,
+    )
 
 
 def _padded(found: Pack, size: Size) -> Pack:

@@ -7,23 +7,25 @@ pack, and every adapted map adds to each token what its own client's factors mak
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
-from fedlora.training.current_pass import Addition, ClientOrder
+from fedlora.training.current_pass import Addition, Below, ClientOrder, current
 from fedlora.training.forward import Forward
 from fedlora.training.forward.client_order import Size, as_it_is, pack_by_client
 from fedlora.training.forward.grouped import MASKED_SHARE, Parts, grouped_additions, masked_share, only_pairs
 from fedlora.training.forward.heads import can_be_together, logits_together
-from fedlora.training.forward.packing import PackedEncoder, pack, packed_encoder
+from fedlora.training.forward.packing import Pack, PackedEncoder, pack, packed_encoder
 from fedlora.training.forward.padded import PaddedForward
-from fedlora.training.maps import addition
+from fedlora.training.forward.trunk import Trunk, new_trunk
+from fedlora.training.maps import addition, low_rank
 from fedlora.training.model import Base, at_least_single
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices
@@ -39,7 +41,13 @@ class PaddedInstead(UserWarning):
 
 
 def fastest_forward(
-    base: Base, spec: AdapterSpec, device: str = "cpu", tokens_a_pass: int = TrainSettings.tokens_a_pass
+    base: Base,
+    spec: AdapterSpec,
+    device: str = "cpu",
+    tokens_a_pass: int = TrainSettings.tokens_a_pass,
+    *,
+    trunk_cache_gb: float = TrainSettings.trunk_cache_gb,
+    announce: Callable[[str], None] | None = None,
 ) -> Forward:
     """The packed forward where the base's sequences can be packed, else, with a warning, the padded one.
 
@@ -48,11 +56,21 @@ def fastest_forward(
         spec: the adapter.
         device: where the base is.
         tokens_a_pass: clients share a pass while their batches hold about so many tokens together.
+        trunk_cache_gb: what may be kept of that which lies below the adapted layers, see `new_trunk`; 0: nothing.
+        announce: is told in a sentence what is about to take a while.
     """
     encoder = packed_encoder(base.model, base.padding)
     if encoder is not None:
         together = can_be_together(encoder, base)
-        return PackedForward(base, spec, encoder, device, tokens_a_pass, heads_together=together)
+        trunk = new_trunk(
+            base,
+            spec,
+            encoder,
+            device=device,
+            gigabytes=trunk_cache_gb,
+            announce=announce or (lambda _: None),
+        )
+        return PackedForward(base, spec, encoder, device, tokens_a_pass, trunk, heads_together=together)
     warnings.warn(
         f"Sequences of {base.name} cannot be packed: clients are trained one by one on padded batches.",
         PaddedInstead,
@@ -70,6 +88,8 @@ class PackedForward:
     encoder: PackedEncoder
     device: str = "cpu"
     tokens_a_pass: int = TrainSettings.tokens_a_pass
+    trunk: Trunk | None = None
+    """What the layers below the adapted ones give; None: every pass computes it."""
     masked_share: float = MASKED_SHARE
     """What the slots of all clients of a pass may cost, as a share of the base's products, before the tokens are
     grouped by client."""
@@ -114,15 +134,26 @@ class PackedForward:
             packed = pack(tokens, chosen, self.device)
             added = self._additions(parts, packed.member, dropout)
         replaced = self.base.moved(present[0], self.spec) if self.spec.kind == "dense" else {}
-        hidden = self.encoder.hidden(packed, replaced, added)
+        # With dropout a map that makes queries and keys alike would draw twice: such layers run once, for all tokens.
+        encoder = self.encoder.whole if dropout else self.encoder
+        below = self._below(tokens, packed)
+        hidden = encoder.hidden(packed, replaced, added, below)
         values = [{**replaced, **self.base.head_values(start)} for start in present]
+        states = [hidden.index_select(0, rows) for rows in packed.rows]
         if grouped and self.heads_together:
-            states = [hidden[rows] for rows in packed.rows]
             for number, logits in zip(numbers, logits_together(self.encoder, states, values), strict=True):
                 yield number, at_least_single(logits)
             return
-        for number, head, rows in zip(numbers, values, packed.rows, strict=True):
-            yield number, at_least_single(self.encoder.logits(hidden[rows], head))
+        for number, head, some in zip(numbers, values, states, strict=True):
+            yield number, at_least_single(self.encoder.logits(some, head))
+
+    def _below(self, tokens: Tokens, packed: Pack) -> Below | None:
+        """What the layers below the adapted ones give for a pack, if that is known."""
+        below = self.trunk.below(tokens, packed.examples) if self.trunk is not None else None
+        padding = 0 if below is None else packed.ids.shape[1] - below.states.shape[1]
+        if below is None or not padding:
+            return below
+        return replace(below, states=functional.pad(below.states, (0, 0, 0, padding)))
 
     def _is_grouped(self, clients: Sequence[Parts]) -> bool:
         """Whether tokens lie client by client: where the slots of all clients would cost too much beside each other."""
@@ -131,11 +162,11 @@ class PackedForward:
 
     def _additions(self, clients: Sequence[Parts], member: Tensor, dropout: float) -> Mapping[str, Addition]:
         """By map, what everyone's adapters add; a dense adapter adds nothing, it replaces parameters."""
-        scale = self.spec.scale
+        scale, others = self.spec.scale, _Others(member)
         if len(clients) == 1:
             return {module: addition(pairs, scale, dropout) for module, pairs in clients[0].items()}
         modules = self.spec.shapes if clients else ()
-        return {module: _together([of[module] for of in clients], scale, member) for module in modules}
+        return {module: _together([of[module] for of in clients], scale, others) for module in modules}
 
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """As many examples at a time as have so many tokens together, at least one."""
@@ -149,8 +180,32 @@ class PackedForward:
         if first < len(examples):
             yield examples[first:]
 
+    def prepare(self, tokens: Tokens) -> None:
+        """Make what the layers below the adapted ones give, once."""
+        if self.trunk is not None:
+            self.trunk.states(tokens)
 
-def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member: Tensor) -> Addition:
+
+class _Others:
+    """Which slots are not a token's: one mask for all maps whose slots lie alike.
+
+    Args:
+        member: of each token, whose it is.
+    """
+
+    def __init__(self, member: Tensor) -> None:
+        self._member = member
+        self._made: dict[tuple[tuple[int, int], ...], Tensor] = {}
+
+    def of(self, layout: tuple[tuple[int, int], ...]) -> Tensor:
+        """The mask (slots, tokens) of slots that lie side by side, given as (whose, how many)."""
+        if layout not in self._made:
+            slots = torch.tensor([number for number, count in layout for _ in range(count)], dtype=torch.long)
+            self._made[layout] = slots.to(self._member.device)[:, None] != self._member[None]
+        return self._made[layout]
+
+
+def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, others: _Others) -> Addition:
     """What several clients' pairs add to one map, each to its own tokens.
 
     All slots of all clients lie side by side; a token's products with slots of others are set to zero, not
@@ -159,15 +214,16 @@ def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, member:
     Args:
         parts: of each client, its pairs.
         scale: s.
-        member: of each token, whose it is.
+        others: which slots are not a token's.
     """
     pairs = [(number, part) for number, theirs in enumerate(parts) for part in theirs if isinstance(part, LowRank)]
     A = torch.cat([pair.A for _, pair in pairs])
-    B = torch.cat([pair.B for _, pair in pairs], dim=1)
-    slots = torch.cat([torch.full((pair.rank,), number) for number, pair in pairs]).to(member.device)
-    others = member[:, None] != slots[None]
+    columns = (scale * torch.cat([pair.B for _, pair in pairs], dim=1)).T.contiguous()
+    foreign = others.of(tuple((number, pair.rank) for number, pair in pairs))
 
     def added(x: Tensor) -> Tensor:
-        return scale * ((x.to(A.dtype) @ A.T).masked_fill(others, 0.0) @ B.T)
+        rows = current().rows
+        not_theirs = foreign if rows is None else foreign.index_select(1, rows)
+        return low_rank(current().in_type(x, A.dtype), A, columns, not_theirs)
 
     return added

@@ -6,9 +6,8 @@ positions. Every operation of an encoder but attention works on tokens one by on
 in `attention.py`.
 """
 
-import copy
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,14 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.training.batches import padded
-from fedlora.training.current_pass import Addition, ClientOrder, Group, Pass, current, running
+from fedlora.training.current_pass import Addition, Below, ClientOrder, Group, Pass, PassEnded, Read, Reads, running
 from fedlora.training.forward.attention import ATTENTION, register
+from fedlora.training.forward.layers import Layers
 from fedlora.training.maps import encoder_of
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
-Reads = Literal["first", "last"]
-"""Which token of a sequence a head reads: encoders the first, decoders the last."""
+LastLayer = Literal["whole", "read", "placed"]
+"""For which tokens the last layer is computed: for all, or, keys and values apart, for those that the head reads;
+placed: likewise, and put into their places in the pack, for a model that wants as many tokens as it was given."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +34,8 @@ class Pack:
 
     ids: Tensor
     """(1, tokens)."""
+    examples: Indices
+    """Of each sequence, which example it is."""
     positions: Tensor
     """(1, tokens): of each token, its place in its sequence."""
     groups: tuple[Group, ...]
@@ -73,7 +76,16 @@ def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
 
     rows = tuple(put(place[owners == number]) for number in range(len(batches)))
     member = put(numpy.repeat(owners[order], lengths))
-    return Pack(put(ids[None]), put(positions[None]), groups, put(starts), put(starts + lengths - 1), member, rows)
+    return Pack(
+        put(ids[None]),
+        examples[order],
+        put(positions[None]),
+        groups,
+        put(starts),
+        put(starts + lengths - 1),
+        member,
+        rows,
+    )
 
 
 class PackedEncoder:
@@ -85,19 +97,28 @@ class PackedEncoder:
     Args:
         model: a model for classification, on its device.
         reads: the token of a sequence that its head reads.
+        last_layer: for which tokens the last layer is computed.
     """
 
-    def __init__(self, model: nn.Module, reads: Reads = "first") -> None:
+    def __init__(self, model: nn.Module, reads: Reads = "first", last_layer: LastLayer = "whole") -> None:
         register()
         self._model, self._encoder = model, encoder_of(model)
-        self._layers = _Layers.of(_owner_of_layers(model))
+        self._layers = Layers.of(self._encoder)
         self._offset = _first_position(model)
         self._reads = reads
+        self.last_layer = last_layer
+        """For which tokens the last layer is computed."""
+        self.whole = self if last_layer == "whole" else PackedEncoder(model, reads)
+        """The encoder that computes it for all tokens."""
         config: Any = self._encoder.config
         config._attn_implementation = ATTENTION
 
     def hidden(
-        self, pack: Pack, values: Mapping[str, Tensor], additions: Mapping[str, Addition] | None = None
+        self,
+        pack: Pack,
+        values: Mapping[str, Tensor],
+        additions: Mapping[str, Addition] | None = None,
+        below: Below | None = None,
     ) -> Tensor:
         """The last hidden state of that token of every sequence that the head reads, (sequences, width).
 
@@ -105,11 +126,36 @@ class PackedEncoder:
             pack: the sequences.
             values: parameters of the whole model that take the place of the resident ones.
             additions: by map, what adapters add.
+            below: what the layers below one give; None: they are computed.
         """
+        tokens = pack.firsts if self._reads == "first" else pack.lasts
+        read = Read(self._reads, tokens, self.last_layer == "placed") if self.last_layer != "whole" else None
+        hidden = self._run(pack, values, Pass(additions or {}, pack.groups, pack.order, read=read, below=below))
+        return hidden if self.last_layer == "read" else hidden.index_select(0, tokens)
+
+    def states(self, pack: Pack, layer: int) -> Tensor:
+        """What the layers below one give without any adapter, (tokens, width).
+
+        Args:
+            pack: the sequences.
+            layer: the number of the first layer that is not computed.
+        """
+        return self._run(pack, {}, Pass({}, pack.groups, pack.order, until=layer))
+
+    def layer_of(self, name: str) -> int | None:
+        """In which of the repeated layers a module or parameter of the model lies; None: in none.
+
+        Args:
+            name: the full one in the model.
+        """
+        return self._layers.number_of(self._model, name)
+
+    def _run(self, pack: Pack, values: Mapping[str, Tensor], now: Pass) -> Tensor:
+        """The hidden state that a pass ends with, without its first axis."""
         inputs: dict[str, Any] = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
         if self._reads == "last":
             inputs["use_cache"] = False  # of keys and values, for writing text on
-        with running(Pass(additions or {}, pack.groups, pack.order)) as now:
+        with running(now), suppress(PassEnded):
             if values:
                 with self._layers.alone:  # parameters are put into the one model
                     torch.func.functional_call(self._encoder, self._of_encoder(values), args=(), kwargs=inputs)
@@ -117,7 +163,7 @@ class PackedEncoder:
                 self._encoder(**inputs)
         if now.hidden is None:
             raise RuntimeError("the model has not run its layers")
-        return now.hidden[0, pack.firsts if self._reads == "first" else pack.lasts]
+        return now.hidden.squeeze(0)
 
     def _of_encoder(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's parameters among the model's, by the names that the encoder has for them."""
@@ -142,70 +188,58 @@ class PackedEncoder:
         return logits
 
 
-class _Layers:
-    """Wraps the repeated layers' `forward`: records the last hidden state of a pack, or replays a given one."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.alone = threading.RLock()
-        """For what only one thread may do with the model at a time."""
-        self._forward = forward
-
-    @staticmethod
-    def of(module: nn.Module) -> "_Layers":
-        """The one of a module; it is put there the first time."""
-        found = vars(module).get("forward")
-        if not isinstance(found, _Layers):
-            found = _Layers(module.forward)
-            module.forward = found
-        return found
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        now = current()
-        if now.given is not None:
-            return _output(now.given)
-        output = self._forward(*args, **named)
-        if now.groups is not None:
-            now.hidden = output if isinstance(output, Tensor) else output[0]
-        return output
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Layers":
-        return _Layers(copy.deepcopy(self._forward, memo))
-
-
-def _output(state: Tensor) -> Any:
-    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-
-    return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=state)
-
-
 def packed_encoder(model: nn.Module, padding: int) -> PackedEncoder | None:
     """The model's encoder on packs; None where packs do not give the scores of padded batches.
 
-    That, and which token the head reads, is tried and not looked up: architectures are many.
+    That, which token the head reads, and whether the last layer can be computed for it alone, is tried and not looked
+    up: architectures are many.
     """
     parameter = next(model.parameters())
     config: Any = encoder_of(model).config
     usual: Any = getattr(config, "_attn_implementation", None)
-    tokens = _some_tokens(int(getattr(model.config, "vocab_size", 8)))
+    tokens = some_tokens(model)
     expected = _padded_scores(model, tokens, padding)
     packed = pack(tokens, [numpy.arange(len(tokens))], str(parameter.device))
-    tolerance = 1e-4 if parameter.dtype in (torch.float32, torch.float64) else 5e-2
     sides: tuple[Reads, ...] = ("first", "last")
     for reads in sides:
-        try:
-            encoder = PackedEncoder(model, reads)
-            with torch.inference_mode():
-                found = encoder.logits(encoder.hidden(packed, {}), {})[packed.rows[0]]
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+        found = _scores(model, packed, reads, "whole")
+        if found is None:
             break
-        if bool((expected - found).abs().max() <= tolerance * (1.0 + expected.abs().max())):
-            return encoder
+        if agree(found, expected):
+            return PackedEncoder(model, reads, _cheapest(model, packed, reads, found))
     config._attn_implementation = usual
     return None
 
 
-def _some_tokens(vocabulary: int) -> Tokens:
-    """Four sequences, two of one length."""
+def _cheapest(model: nn.Module, packed: Pack, reads: Reads, expected: Tensor) -> LastLayer:
+    """The cheapest form of the last layer that gives the scores that the whole one gives."""
+    forms: tuple[LastLayer, ...] = ("read", "placed")
+    for form in forms:
+        found = _scores(model, packed, reads, form)
+        if found is not None and agree(found, expected):
+            return form
+    return "whole"
+
+
+def _scores(model: nn.Module, packed: Pack, reads: Reads, last_layer: LastLayer) -> Tensor | None:
+    """The class scores of a pack; None where the model cannot make them so."""
+    try:
+        encoder = PackedEncoder(model, reads, last_layer)
+        with torch.inference_mode():
+            return encoder.logits(encoder.hidden(packed, {}), {})[packed.rows[0]]
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+        return None
+
+
+def agree(found: Tensor, expected: Tensor) -> bool:
+    """Whether two ways give the same scores, as far as their type can tell."""
+    tolerance = 1e-4 if found.dtype in (torch.float32, torch.float64) else 5e-2
+    return bool((expected - found).abs().max() <= tolerance * (1.0 + expected.abs().max()))
+
+
+def some_tokens(model: nn.Module) -> Tokens:
+    """Four sequences to try a model on, two of one length."""
+    vocabulary = int(getattr(model.config, "vocab_size", 8))
     lengths = (3, 4, 4, 7)
     draw = torch.Generator().manual_seed(0)
     top = min(vocabulary, 1000)
@@ -221,15 +255,6 @@ def _padded_scores(model: Any, tokens: Tokens, padding: int) -> Tensor:
     with torch.inference_mode():
         scores: Tensor = model(input_ids=ids, attention_mask=mask).logits
     return scores
-
-
-def _owner_of_layers(model: nn.Module) -> nn.Module:
-    """The module that runs the repeated layers: the one that owns the outermost list of them."""
-    encoder = encoder_of(model)
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.ModuleList):
-            return encoder.get_submodule(name.rpartition(".")[0])
-    raise ValueError("this model has no repeated layers")
 
 
 def _first_position(model: nn.Module) -> int:

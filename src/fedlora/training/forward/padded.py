@@ -42,3 +42,6 @@ class PaddedForward:
         """So many examples at a time."""
         for first in range(0, len(examples), _SCORED_AT_A_TIME):
             yield examples[first : first + _SCORED_AT_A_TIME]
+
+    def prepare(self, tokens: Tokens) -> None:
+        """Nothing: every pass computes everything."""

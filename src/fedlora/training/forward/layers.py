@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The repeated layers of a model as passes see them, whatever the architecture.
+
+Every layer's `forward` is wrapped, and so is that of the module that runs them. Outside packs they do what they did.
+On a pack a pass may take what layers give from elsewhere: from a recorded last hidden state, or, for the layers below
+one, from states that are known beforehand; and it may have the last layer computed for one token a sequence.
+"""
+
+import copy
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlora.training.current_pass import KeysTaken, LastLayer, Pass, PassEnded, Read, current, running
+from fedlora.training.maps import repeated_layers
+
+
+class Layers:
+    """Wraps the `forward` of the module that runs the repeated layers: records the last hidden state of a pack, or
+    replays a given one."""
+
+    def __init__(self, forward: Callable[..., Any], layers: nn.ModuleList) -> None:
+        self.alone = threading.RLock()
+        """For what only one thread may do with the model at a time."""
+        self._forward, self._layers = forward, layers
+
+    @staticmethod
+    def of(encoder: nn.Module) -> "Layers":
+        """Those of an encoder; they are wrapped the first time.
+
+        Raises:
+            ValueError: it has no repeated layers.
+        """
+        owner, layers = repeated_layers(encoder)
+        found = vars(owner).get("forward")
+        if not isinstance(found, Layers):
+            found = Layers(owner.forward, layers)
+            owner.forward = found
+            for number, layer in enumerate(layers):
+                layer.forward = _Layer(layer.forward, number, number == len(layers) - 1)
+        return found
+
+    def number_of(self, model: nn.Module, name: str) -> int | None:
+        """The number of the layer in which a module or parameter lies, by its full name in a model; None: in none."""
+        for prefix, module in model.named_modules():
+            if module is self._layers and name.startswith(f"{prefix}."):
+                return int(name.removeprefix(f"{prefix}.").partition(".")[0])
+        return None
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """What the module gives, or what the pass has in its place."""
+        now = current()
+        if now.given is not None:
+            return _output(now.given)
+        output = self._forward(*args, **named)
+        if now.groups is not None:
+            now.hidden = output if isinstance(output, Tensor) else output[0]
+        return output
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Layers":
+        return Layers(copy.deepcopy(self._forward, memo), copy.deepcopy(self._layers, memo))
+
+
+class _Layer:
+    """Wraps the `forward` of one of the repeated layers."""
+
+    def __init__(self, forward: Callable[..., Any], number: int, is_last: bool) -> None:
+        self._forward, self._number, self._is_last = forward, number, is_last
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        now = current()
+        if now.until == self._number:
+            now.hidden = _input(args, named)
+            raise PassEnded
+        if now.below is not None and self._number < now.below.layer:
+            return _input(args, named)
+        if now.below is not None and self._number == now.below.layer:
+            args, named = _with_input(now.below.states, args, named)
+            now.below = None  # a layer that is run more than once takes it the first time
+        if now.read is not None and self._is_last:
+            return self._of_read_tokens(now, now.read, args, named)
+        return self._forward(*args, **named)
+
+    def _of_read_tokens(self, now: Pass, read: Read, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """The layer's output for the read tokens (1, sequences, width): keys and values of all tokens in a first call,
+        which ends at the attention, then all the rest for those tokens."""
+        whole = _input(args, named)
+        tokens = whole.shape[1]
+        last = LastLayer(read)
+        with running(replace(now, last=last)):
+            with suppress(KeysTaken):
+                self._forward(*args, **named)
+            if last.keys is None:
+                raise RuntimeError("the last layer does not call the attention function")
+            args, named = _chosen((args, named), tokens, read.tokens)
+            output = self._forward(*args, **named)
+        return torch.zeros_like(whole).index_copy(1, read.tokens, output) if read.placed else output
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Layer":
+        return _Layer(copy.deepcopy(self._forward, memo), self._number, self._is_last)
+
+
+def _input(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
+    """The hidden states (1, tokens, width) among a layer's arguments."""
+    states: Tensor = args[0] if args else named["hidden_states"]
+    return states
+
+
+def _with_input(states: Tensor, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A layer's arguments with other hidden states."""
+    return ((states, *args[1:]), named) if args else (args, {**named, "hidden_states": states})
+
+
+def _chosen(value: Any, tokens: int, rows: Tensor) -> Any:
+    """Arguments of a layer for some tokens: of every tensor (1, tokens, ...) among them these rows."""
+    if isinstance(value, Tensor):
+        return value.index_select(1, rows) if value.shape[:2] == (1, tokens) else value
+    if isinstance(value, tuple):
+        return tuple(_chosen(part, tokens, rows) for part in value)
+    if isinstance(value, dict):
+        return {key: _chosen(part, tokens, rows) for key, part in value.items()}
+    return value
+
+
+def _output(state: Tensor) -> Any:
+    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+    return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=state)
