@@ -84,7 +84,7 @@ def attention_ways(tokens, owned, clients, base, device, dtype, repeats):
         "by length, there and back": brought_to_length,
         "padded": padded,
     }
-    if is_usable(q):
+    if is_usable(q, causal, None):
         ways["varlen"] = lambda: varlen(q, k, v, order, causal, None, None)
     slope = torch.ones(count, heads, width, device=device, dtype=dtype)
     return {

@@ -123,7 +123,7 @@ def test_attention_for_any_length_gives_what_attention_by_length_gives(causal, w
     shapes = [(packed.ids.shape[1], heads, 32) for heads in (4, shared, shared)]
     narrow = [torch.randn(shape, generator=draw).to(DEVICE, torch.bfloat16).requires_grad_() for shape in shapes]
     wide = [tensor.detach().float().requires_grad_() for tensor in narrow]
-    assert is_usable(narrow[0])
+    assert is_usable(narrow[0], causal, window)
     found = varlen(*narrow, order, causal, window, None)
     moved = (tensor.index_select(0, order.to_length) for tensor in wide)
     expected = by_length(*moved, packed.groups, causal, window, None).index_select(0, order.from_length)

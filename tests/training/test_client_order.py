@@ -191,22 +191,25 @@ def test_a_pack_by_client_holds_what_a_pack_by_length_holds():
     assert order.sequence_ends.tolist()[:3] == [3, 4, 8]
 
 
-def by_its_manual(query, key, value, starts, starts_k, longest, longest_k, *, scale, window_size, enable_gqa=False):
-    """What torch's documentation says that the kernel gives: (left, right) tokens besides itself, -1 for all."""
-    assert (starts.dtype, starts.tolist(), longest) == (torch.int32, starts_k.tolist(), longest_k)
+def by_its_manual(query, key, value, starts_q, starts, longest_q, longest, *, scale, window_size, enable_gqa=False):
+    """What torch's documentation says that the kernel gives: (left, right) tokens besides itself, -1 for all; the last
+    query of a sequence stands at its last key."""
+    assert starts_q.dtype == starts.dtype == torch.int32
+    assert starts_q[-1] == len(query)
     parts = []
-    for first, last in itertools.pairwise(starts.tolist()):
+    for (first_q, last_q), (first, last) in zip(
+        itertools.pairwise(starts_q.tolist()), itertools.pairwise(starts.tolist()), strict=True
+    ):
+        assert last_q - first_q <= longest_q
         assert last - first <= longest
-        q, k, v = (tensor[first:last].transpose(0, 1) for tensor in (query, key, value))
+        q = query[first_q:last_q].transpose(0, 1)
+        k, v = (tensor[first:last].transpose(0, 1) for tensor in (key, value))
         if enable_gqa:
             k, v = (tensor.repeat_interleave(q.shape[0] // k.shape[0], dim=0) for tensor in (k, v))
-        place = torch.arange(last - first)
-        behind = place[:, None] - place[None]
-        left, right = window_size
-        unseen = ((behind > left) if left >= 0 else torch.zeros_like(behind, dtype=torch.bool)) | (
-            (-behind > right) if right >= 0 else torch.zeros_like(behind, dtype=torch.bool)
-        )
+        behind = torch.arange(last - first)[q.shape[1] * -1 :, None] - torch.arange(last - first)[None]
+        left, right = (reach if reach >= 0 else longest for reach in window_size)
         products = (q @ k.transpose(1, 2)) * (scale or q.shape[-1] ** -0.5)
+        unseen = (behind > left) | (-behind > right)
         parts.append((products.masked_fill(unseen, float("-inf")).softmax(-1) @ v).transpose(0, 1))
     return torch.cat(parts)
 
@@ -229,14 +232,14 @@ def test_the_kernel_for_any_length_is_asked_for_the_same_attention(kind, takes, 
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     monkeypatch.setattr(varlen, "_parameters", lambda: frozenset(takes))
-    monkeypatch.setattr(attention, "is_usable", lambda q: True)
+    monkeypatch.setattr(attention, "is_usable", lambda q, *how: varlen.gives(*how))
     agree(scores_and_slopes(replace(forward, masked_share=ALWAYS), starts), expected, 1e-10)
     assert len(calls) == base.model.config.num_hidden_layers
 
 
 def test_a_cpu_does_without_the_kernel():
-    assert not varlen.is_usable(torch.ones(3, 2, 16, dtype=torch.bfloat16))
-    assert not varlen.is_usable(torch.ones(3, 2, 16))
+    assert not varlen.is_usable(torch.ones(3, 2, 16, dtype=torch.bfloat16), False, None)
+    assert not varlen.is_usable(torch.ones(3, 2, 16), False, None)
 
 
 def test_there_are_eight_sizes_between_a_number_and_its_double():
