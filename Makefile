@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test slow check docs site bench bench-gpu format clean
+.PHONY: help install demo deploy-demo test slow check docs site bench bench-gpu card format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -51,6 +51,9 @@ bench: install  ## time the trainers against Flower and stock PEFT (DATA=folder 
 
 bench-gpu: install  ## the cohort trainer on a GPU against stock PEFT, within 8 minutes
 	$(BIN)/python benchmarks/gpu.py $(OUT)/gpu.json cuda
+
+card:  ## on a machine with a GPU, from the source tree alone: the tests for it, then the benchmark (OUT=folder)
+	OUT=$(if $(filter command line environment,$(origin OUT)),$(OUT),build/card) PYTHON=$(PYTHON) sh benchmarks/card.sh
 
 docs: install  ## write what the docs take from the code
 	$(BIN)/python docs/generate.py

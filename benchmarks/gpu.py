@@ -1,186 +1,235 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cohort trainer on a GPU against a loop over clients with stock PEFT, in one run, within 8 minutes.
 
-    python benchmarks/gpu.py OUT.json [DEVICE] [small]
+    PYTHONPATH=src python3 benchmarks/gpu.py OUT.json [DEVICE] [small]
 
-RoBERTa-base's shape with random weights in bfloat16, 30 clients, batch 16 of 12 to 28 tokens, six maps a layer,
-rank 8, AdamW. Told: whether the cohort's float32 losses on the device are those of the plain trainer; examples a
-second of the loop and of the cohort at 1 to 30 clients a pass; the rate of a large bfloat16 matrix product timed
-beside them, and the share of it that the arithmetic of the work (4 FLOP a weight and token) comes to; peak memory.
+Two shapes with random weights in bfloat16, RoBERTa-base's and that of a LLaMA with 1B weights: 30 clients, batch 16
+of 12 to 28 tokens, every linear map of the layers, rank 8, AdamW. OUT.json is written after every measurement, so that
+what is known by then outlives a fault. In it:
+
+- what the device gives at most: large products, a large copy;
+- the largest difference of a client's loss between the cohort on the device and padded batches on the CPU, in float32;
+- milliseconds a step and examples a second of the loop and of the cohort at several numbers of clients a pass, factors
+  masked and grouped, with the rate that the arithmetic of the work (4 FLOP a weight and token) comes to; peak memory;
+- the ways of computing attention and factors, each alone;
+- where a step's time goes, kernel by kernel.
 
 It needs torch, transformers and peft, and of fedlora nothing above `training`.
-`small` shrinks the shape, so that the script itself can be tried on a CPU: those figures say nothing.
+`small` shrinks everything, so that the script itself can be tried on a CPU: those figures say nothing.
 """
 
 import json
 import platform
 import sys
 import time
+import traceback
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
-import numpy
+sys.path.insert(0, str(Path(__file__).parent))
+
 import torch
+from gpu_models import BATCH, RANK, jobs_of, llama, moved_jobs, new_trainer, roberta, some_tokens
+from gpu_ways import attention_ways, factor_ways, roofline, wait
 from torch.nn import functional
 
-from fedlora.core.adapter import BOTH, Start, fresh_adapter
-from fedlora.core.rounds import Fit, FitJob
 from fedlora.core.seeds import numpy_stream
 from fedlora.training.batches import padded
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.padded import PaddedForward
-from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import make_base
-from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Owned
-from fedlora.training.tasks.classification import Classification
-from fedlora.training.tokens import Tokens
 
-LABELS = tuple(f"label {number}" for number in range(77))
-LIMIT = 420.0
+LIMIT = 400.0
 """Seconds after which no further measurement begins."""
+ALL_IN_A_PASS = 10**9
+WAYS = {"masked": float("inf"), "grouped": 0.0}
+"""What the slots of all clients may cost, as a share of the base's products, before tokens are grouped by client."""
 
 
-class NoTokenizer:
-    """The texts are token ids already."""
+class Report:
+    """What is known so far, in a file."""
 
-    pad_token_id = 1
+    def __init__(self, out, device, small):
+        self.began, self.out, self.device, self.small = time.perf_counter(), Path(out), device, small
+        self.told = {"small": small, "environment": environment(device), "failed": {}, "left_out": []}
 
-    def get_vocab(self):
-        return {}
-
-
-def new_base(device, dtype, small):
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-    config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, num_labels=77, **(shape if small else {}))
-    torch.manual_seed(0)
-    model = RobertaForSequenceClassification(config).to(dtype).to(device)
-    return make_base(model, NoTokenizer(), "roberta-base shape, random", LABELS)
-
-
-def some_tokens(clients, each):
-    draw = numpy.random.default_rng(0)
-    lengths = draw.integers(12, 29, clients * each)
-    starts = numpy.concatenate([[0], numpy.cumsum(lengths)])
-    ids = draw.integers(5, 50_000, int(starts[-1])).astype(numpy.int32)
-    parts = numpy.arange(clients * each).reshape(clients, each)
-    owned = {f"c{number:02d}": Owned(own, own[:0], own[:0]) for number, own in enumerate(parts)}
-    return Tokens(ids, starts, draw.integers(0, 77, clients * each)), owned
-
-
-def new_trainer(forward, base, tokens, owned, device, steps, **others):
-    settings = TrainSettings(steps=steps, batch_size=16, lr=5e-4)
-    spec = base.spec(8, 2.0, head="shared")
-    return ModelTrainer(
-        forward(base, spec, device, **others), Classification(base.labels), settings,
-        train=tokens, test=tokens, owned=owned, seed=0, rounds=10,
-    )  # fmt: skip
+    def add(self, place, measure):
+        """Put what a measurement gives at a place of the report; an error is told there, and the others go on."""
+        where = " ".join(place)
+        if time.perf_counter() - self.began > LIMIT:
+            self.told["left_out"].append(where)
+            return
+        try:
+            found = measure()
+        except Exception as error:  # whatever a library or a driver says: the other measurements still count
+            traceback.print_exc()
+            self.told["failed"][where] = f"{type(error).__name__}: {error}"[:500]
+        else:
+            *above, last = place
+            node = self.told
+            for key in above:
+                node = node.setdefault(key, {})
+            node[last] = found
+            print(f"{time.perf_counter() - self.began:6.1f} s  {where}: {found}", flush=True)
+        self.told["seconds"] = time.perf_counter() - self.began
+        self.out.write_text(json.dumps(self.told, indent=1) + "\n", encoding="utf-8")
 
 
-def jobs_of(trainer, owned):
-    head = {name: own.float() for name, own in trainer.head.items()}
-    start = Start(fresh_adapter(trainer.spec, 8, 0).with_dense(head))
-    return [FitJob(client, 1, Fit(start, BOTH)) for client in owned]
+def environment(device):
+    import peft
+    import transformers
 
-
-def wait(device):
+    known = {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+             "peft": peft.__version__, "machine": platform.machine(), "device": device}  # fmt: skip
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+        card = torch.cuda.get_device_properties(device)
+        known |= {"device": card.name, "capability": f"{card.major}.{card.minor}", "memory": card.total_memory,
+                  "cuda": torch.version.cuda, "driver": driver()}  # fmt: skip
+    return known
 
 
-def timed(device, run):
-    wait(device)
-    started = time.perf_counter()
-    value = run()
-    wait(device)
-    return time.perf_counter() - started, value
+def driver():
+    try:
+        return Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
+    except OSError:
+        return None
 
 
-def agreement(device, small):
-    """The largest difference of a client's loss, cohort on the device against plain on the CPU, float32."""
-    tokens, owned = some_tokens(4, 48)
+def agreement(shape, device, way):
+    """The largest difference of a client's loss after a few steps, cohort on the device against padded on the CPU."""
+    steps = 3
+    tokens, owned = some_tokens(4, steps)
+    cpu = shape.base("cpu", torch.float32)
+    there = shape.base("cpu", torch.float32).copied_to(device)
     losses = []
-    for forward, where, others in ((PaddedForward, "cpu", {}), (fastest_forward, device, {"tokens_a_pass": 10**9})):
-        trainer = new_trainer(forward, new_base(where, torch.float32, small), tokens, owned, where, 5, **others)
-        losses.append([fitted.loss for fitted in trainer.fit(jobs_of(trainer, owned))])
+    for base, where in ((cpu, None), (there, device)):
+        spec = base.spec(RANK, 2.0, head="shared")
+        forward = PaddedForward(base, spec) if where is None else fastest_forward(base, spec, where, ALL_IN_A_PASS)
+        if where is not None:
+            forward = replace(forward, masked_share=WAYS[way])
+        trainer = new_trainer(forward, tokens, owned, steps)
+        losses.append([fitted.loss for fitted in trainer.fit(moved_jobs(trainer, owned))])
     return max(abs(one - other) for one, other in zip(*losses, strict=True))
 
 
-def peft_loop(base, tokens, owned, device, steps):
+def cohort(base, device, clients, together, way, few, many):
+    """A step of so many clients, `together` of them a pass: the time that more steps take more."""
+    share = ALL_IN_A_PASS if together == clients else (together + 0.5) * BATCH * 20
+    spec, taken = base.spec(RANK, 2.0, head="shared"), {}
+    forward = replace(fastest_forward(base, spec, device, share), masked_share=WAYS[way])
+    tokens, owned = some_tokens(clients, many)
+    cuda = torch.device(device).type == "cuda"
+    for steps in (few, few, many):  # the first one warms up
+        trainer = new_trainer(forward, tokens, owned, steps)
+        jobs = jobs_of(trainer, owned)
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        wait(device)
+        began = time.perf_counter()
+        answers = trainer.fit(jobs)
+        wait(device)
+        taken[steps] = time.perf_counter() - began
+    peak = torch.cuda.max_memory_allocated() if cuda else None
+    return told_of_step((taken[many] - taken[few]) / (many - few), base, tokens, clients, many) | {
+        "fit_seconds": taken[many], "steps": many, "peak_bytes": peak, "loss": answers[0].loss,
+    }  # fmt: skip
+
+
+def told_of_step(seconds, base, tokens, clients, steps):
+    weights = sum(d_out * d_in for d_out, d_in in base.shapes.values())
+    flop = 4 * weights * len(tokens.ids) / steps
+    return {
+        "step_ms": 1000 * seconds,
+        "examples_per_second": clients * BATCH / seconds,
+        "tflops": flop / seconds / 1e12,
+    }
+
+
+def peft_loop(base, device, clients, few, many):
+    """The same by a loop over clients with stock PEFT on padded batches."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=list(base.shapes),
-                        modules_to_save=["classifier"])  # fmt: skip
+    tokens, owned = some_tokens(clients, many)
+    config = LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=2 * RANK, target_modules=list(base.shapes))
     model = get_peft_model(base.model, config).eval()
-    trained = [own for own in model.parameters() if own.requires_grad]
-
-    def run():
-        for client, own in owned.items():
-            optimizer = torch.optim.AdamW(trained, lr=5e-4, weight_decay=0.0)
-            order = numpy_stream(0, "batches", 1, client, 0).permutation(own.train)
+    trained, taken = [weight for weight in model.parameters() if weight.requires_grad], {}
+    for steps in (few, few, many):
+        wait(device)
+        began = time.perf_counter()
+        for client, part in owned.items():
+            optimizer = torch.optim.AdamW(trained, lr=5e-4, weight_decay=0.0, fused=True)
+            order = numpy_stream(0, "batches", 1, client, 0).permutation(part.train)
             for step in range(steps):
-                batch = order[16 * step : 16 * step + 16]
+                batch = order[BATCH * step : BATCH * (step + 1)]
                 ids, mask = padded(tokens, batch, 1, device)
                 labels = torch.from_numpy(tokens.labels[batch]).to(device)
                 loss = functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits.float(), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+        wait(device)
+        taken[steps] = time.perf_counter() - began
+    return told_of_step((taken[many] - taken[few]) / (many - few), base, tokens, clients, many)
 
-    return run
+
+def kernels(base, device, clients, way):
+    """Of one step of all clients in a pass: kernels launched, their time, and which take most of it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    spec, cuda = base.spec(RANK, 2.0, head="shared"), torch.device(device).type == "cuda"
+    forward = replace(fastest_forward(base, spec, device, ALL_IN_A_PASS), masked_share=WAYS[way])
+    found = {}
+    for steps in (1, 1, 2):
+        tokens, owned = some_tokens(clients, steps)
+        trainer = new_trainer(forward, tokens, owned, steps)
+        jobs = jobs_of(trainer, owned)
+        with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as seen:
+            trainer.fit(jobs)
+            wait(device)
+        found[steps] = {event.key: (event.count, _microseconds(event, cuda)) for event in seen.key_averages()}
+    step = {key: [b - a for a, b in zip(found[1].get(key, (0, 0)), now, strict=True)] for key, now in found[2].items()}
+    launches = sum(count for key, (count, _) in step.items() if "LaunchKernel" in key)
+    slowest = sorted(step.items(), key=lambda item: -item[1][1])[:15]
+    total = sum(time_ for _, time_ in step.values())
+    waits = sum(count for key, (count, _) in step.items() if "Synchronize" in key)
+    return {"launches": launches, "waits": waits, "busy_ms": total / 1000,
+            "slowest": [[key, count, time_ / 1000] for key, (count, time_) in slowest]}  # fmt: skip
 
 
-def matrix_rate(device, dtype, small):
-    size = 256 if small else 8192
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    seconds, _ = timed(device, lambda: [a @ b for _ in range(20)])
-    return 20 * 2 * size**3 / seconds
+def _microseconds(event, cuda):
+    return getattr(event, "self_device_time_total", 0.0) if cuda else event.self_cpu_time_total
+
+
+def measure(report, shape, sizes, clients, few, many):
+    """All that is told of a shape."""
+    device, dtype, name = report.device, torch.bfloat16, shape.name
+    repeats = 2 if report.small else 10
+    base = shape.base(device, dtype)
+    tokens, owned = some_tokens(clients, 1)
+    for together in sizes:
+        for way in WAYS if together > 1 else ("masked",):
+            place = (name, "cohort", way, str(together))
+            report.add(place, lambda n=together, w=way: cohort(base, device, max(clients, n), n, w, few, many))
+    report.add((name, "peft"), lambda: peft_loop(shape.base(device, dtype), device, clients, few, many))
+    ways = (tokens, owned, clients, base, device, dtype, repeats)
+    report.add((name, "attention_ms"), lambda: attention_ways(*ways))
+    report.add((name, "factors_ms"), lambda: factor_ways(*ways))
+    for way in WAYS if not report.small else ():  # a profiler's own work would take most of a trial's time
+        report.add((name, "kernels", way), lambda w=way: kernels(base, device, clients, w))
 
 
 def main(out, device="cuda", *words):
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    began, small = time.perf_counter(), "small" in words
-    dtype, clients, steps = torch.bfloat16, 30, 4
-    tokens, owned = some_tokens(clients, 16 * steps)
-    gpu = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "no GPU: these figures say nothing"
-    told = {"device": gpu, "torch": torch.__version__, "machine": platform.machine(), "small": small, "cohort": {}}
-    told["loss_difference_float32"] = agreement(device, small)
-    told["matrix_tflops"] = matrix_rate(device, dtype, small) / 1e12
-    base = new_base(device, dtype, small)
-    weights = sum(own.numel() for own in base.model.base_model.encoder.parameters() if own.ndim == 2)
-    flop = 4 * weights * len(tokens.ids)
-    for together in (30, 8, 4, 1):
-        if time.perf_counter() - began > LIMIT:
-            break
-        share = 10**9 if together == clients else together * 16 * 20
-        trainer = new_trainer(fastest_forward, base, tokens, owned, device, steps, tokens_a_pass=share)
-        jobs = jobs_of(trainer, owned)
-        trainer.fit(jobs[:together])
-        if torch.device(device).type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        seconds, _ = timed(device, lambda trainer=trainer, jobs=jobs: trainer.fit(jobs))
-        peak = torch.cuda.max_memory_allocated() / 1e9 if torch.device(device).type == "cuda" else None
-        told["cohort"][together] = {
-            "seconds": seconds,
-            "examples_per_second": len(tokens) / seconds,
-            "share_of_matrix_rate": flop / seconds / 1e12 / told["matrix_tflops"],
-            "peak_gb": peak,
-        }
-        print(together, told["cohort"][together], flush=True)
-        Path(out).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    loop = peft_loop(new_base(device, dtype, small), tokens, owned, device, steps)
-    timed(device, loop)
-    seconds, _ = timed(device, loop)
-    told["peft"] = {"seconds": seconds, "examples_per_second": len(tokens) / seconds}
-    best = max(own["examples_per_second"] for own in told["cohort"].values())
-    told["times_peft"] = best / told["peft"]["examples_per_second"]
-    told["seconds_in_all"] = time.perf_counter() - began
-    Path(out).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(told, indent=1))
+    warnings.filterwarnings("ignore")
+    small = "small" in words
+    report = Report(out, device, small)
+    report.add(("limits",), lambda: roofline(device, small))
+    for way in WAYS:
+        report.add(("loss_difference_float32", way), lambda w=way: agreement(roberta(small), device, w))
+    sizes, clients = ((3, 1), 3) if small else ((30, 60, 15, 8, 4, 1), 30)
+    steps = (1, 2) if small else (2, 6)
+    measure(report, roberta(small), sizes, clients, *steps)
+    measure(report, llama(small), sizes[:1] if small else (30, 8, 1), clients, *steps)
+    print(json.dumps(report.told, indent=1))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import choosing
 import findings
 import gpu_estimate
+import gpu_results
 import privacy_facts
 import references
 import results
@@ -54,7 +55,11 @@ BLOCKS = {
         "memory": results.memory_table,
         "growth": speeds.memory_words,
     },
-    "docs/gpu.md": {"step": gpu_estimate.gpu_table, "room": gpu_estimate.gpu_memory_words},
+    "docs/gpu.md": {
+        "measured": gpu_results.gpu_measured,
+        "step": gpu_estimate.gpu_table,
+        "room": gpu_estimate.gpu_memory_words,
+    },
     "docs/deploy.md": {"losses": speeds.losses_words},
     "docs/privacy.md": {"methods": privacy_facts.privacy_table, "fuzz": results.fuzz_words},
 }

@@ -1,5 +1,6 @@
 """Tokens client by client, factors by grouped products: what the way by masked slots gives, and what padded batches give."""
 
+import itertools
 from dataclasses import replace
 
 import numpy
@@ -9,7 +10,7 @@ from tiny_models import DECODERS, ENCODERS, LABELS, some_tokens, tiny_model, tok
 
 from fedlora.core.adapter import Start, fresh_adapter
 from fedlora.core.lowrank import LowRank
-from fedlora.training.forward import client_order, grouped, heads, packed
+from fedlora.training.forward import attention, client_order, grouped, heads, packed, varlen
 from fedlora.training.forward.client_order import one_of_a_few, pack_by_client
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.packing import pack
@@ -188,6 +189,57 @@ def test_a_pack_by_client_holds_what_a_pack_by_length_holds():
             assert first in order.sequence_starts.tolist()
     assert order.token_ends.tolist()[:3] == numpy.cumsum([TOKENS.lengths[batch].sum() for batch in chosen]).tolist()
     assert order.sequence_ends.tolist()[:3] == [3, 4, 8]
+
+
+def by_its_manual(query, key, value, starts_q, starts, longest_q, longest, *, scale, window_size, enable_gqa=False):
+    """What torch's documentation says that the kernel gives: (left, right) tokens besides itself, -1 for all; the last
+    query of a sequence stands at its last key."""
+    assert starts_q.dtype == starts.dtype == torch.int32
+    assert starts_q[-1] == len(query)
+    parts = []
+    for (first_q, last_q), (first, last) in zip(
+        itertools.pairwise(starts_q.tolist()), itertools.pairwise(starts.tolist()), strict=True
+    ):
+        assert last_q - first_q <= longest_q
+        assert last - first <= longest
+        q = query[first_q:last_q].transpose(0, 1)
+        k, v = (tensor[first:last].transpose(0, 1) for tensor in (key, value))
+        if enable_gqa:
+            k, v = (tensor.repeat_interleave(q.shape[0] // k.shape[0], dim=0) for tensor in (k, v))
+        behind = torch.arange(last - first)[q.shape[1] * -1 :, None] - torch.arange(last - first)[None]
+        left, right = (reach if reach >= 0 else longest for reach in window_size)
+        products = (q @ k.transpose(1, 2)) * (scale or q.shape[-1] ** -0.5)
+        unseen = (behind > left) | (-behind > right)
+        parts.append((products.masked_fill(unseen, float("-inf")).softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "llama", "gpt2", "mistral"])
+@pytest.mark.parametrize(
+    "takes", [{"window_size", "scale", "enable_gqa"}, {"window_size", "scale"}], ids=["2.12", "2.11"]
+)
+def test_the_kernel_for_any_length_is_asked_for_the_same_attention(kind, takes, monkeypatch):
+    """With the kernel's manual in its place: windows, causal layers, several queries a key, of two versions of torch."""
+    base = base_of(kind, torch.float64)
+    spec, calls = base.spec(3, 2.0, head="shared"), []
+    forward, starts = fastest_forward(base, spec), clients(base, spec, torch.float64)
+    expected = scores_and_slopes(replace(forward, masked_share=NEVER), starts)
+
+    def kernel(*args, **options):
+        assert set(options) <= takes
+        calls.append(options)
+        return by_its_manual(*args, **options)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    monkeypatch.setattr(varlen, "_parameters", lambda: frozenset(takes))
+    monkeypatch.setattr(attention, "is_usable", lambda q, *how: varlen.gives(*how))
+    agree(scores_and_slopes(replace(forward, masked_share=ALWAYS), starts), expected, 1e-10)
+    assert len(calls) == base.model.config.num_hidden_layers
+
+
+def test_a_cpu_does_without_the_kernel():
+    assert not varlen.is_usable(torch.ones(3, 2, 16, dtype=torch.bfloat16), False, None)
+    assert not varlen.is_usable(torch.ones(3, 2, 16), False, None)
 
 
 def test_there_are_eight_sizes_between_a_number_and_its_double():

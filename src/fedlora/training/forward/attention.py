@@ -73,8 +73,8 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
     order, side = current().order, None if last_layer is None else last_layer.side
     if order is None:
         attended = by_length(q, k, v, groups, causal, sliding_window, scaling, side)
-    elif side is None and is_usable(q):
-        attended = varlen(q, k, v, order, causal, sliding_window, scaling)
+    elif is_usable(q, causal, sliding_window, side):
+        attended = varlen(q, k, v, order, causal, sliding_window, scaling, side)
     else:
         there, back = order.to_length, order.from_length
         k, v = k.index_select(0, there), v.index_select(0, there)

@@ -32,8 +32,9 @@ from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
-_SCORED_TOKENS = 2048
-"""Tokens of a pass that scores."""
+_SCORED_TOKENS = {"cuda": 16_384}
+"""Tokens of a pass that scores, by kind of device."""
+_SCORED_TOKENS_ELSEWHERE = 2048
 
 
 class PaddedInstead(UserWarning):
@@ -170,9 +171,10 @@ class PackedForward:
 
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """As many examples at a time as have so many tokens together, at least one."""
+        most = _SCORED_TOKENS.get(torch.device(self.device).type, _SCORED_TOKENS_ELSEWHERE)
         first, count = 0, 0
         for place, length in enumerate(tokens.lengths[examples].tolist()):
-            if place > first and count + length > _SCORED_TOKENS:
+            if place > first and count + length > most:
                 yield examples[first:place]
                 first, count = place, 0
             count += length

@@ -8,21 +8,33 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fedlora.training.current_pass import ClientOrder
+from fedlora.training.current_pass import ClientOrder, Reads
 
 _WIDEST = 256
 """The widest head that the kernel takes."""
 
 
-def is_usable(q: Tensor) -> bool:
-    """Whether the kernel takes such queries: half-width numbers on a CUDA device, heads a multiple of 8 wide."""
+def is_usable(q: Tensor, causal: bool, window: int | None, side: Reads | None = None) -> bool:
+    """Whether the kernel takes such queries, half-width numbers on a CUDA device, and gives such attention."""
     half = q.dtype in (torch.bfloat16, torch.float16)
     fits = q.shape[-1] % 8 == 0 and q.shape[-1] <= _WIDEST
-    return q.is_cuda and half and fits and "window_size" in _parameters()
+    return q.is_cuda and half and fits and "window_size" in _parameters() and gives(causal, window, side)
+
+
+def gives(causal: bool, window: int | None, side: Reads | None = None) -> bool:
+    """Whether the kernel gives such attention: a single query of a sequence it takes for that of the last token."""
+    return side != "first" or (window is None and not causal)
 
 
 def varlen(  # noqa: PLR0917
-    q: Tensor, k: Tensor, v: Tensor, order: ClientOrder, causal: bool, window: int | None, scale: float | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    order: ClientOrder,
+    causal: bool,
+    window: int | None,
+    scale: float | None,
+    side: Reads | None = None,
 ) -> Tensor:
     """Attention within every sequence of a pack in any order; the arguments are those of `attention.by_length`."""
     from torch.nn.attention.varlen import varlen_attn
@@ -35,7 +47,10 @@ def varlen(  # noqa: PLR0917
         else:
             k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     starts, longest = order.sequence_starts, order.longest
-    return cast("Tensor", varlen_attn(q, k, v, starts, starts, longest, longest, **options))
+    asked, most = (
+        (starts, longest) if side is None else (torch.arange(len(starts), dtype=torch.int32, device=q.device), 1)
+    )
+    return cast("Tensor", varlen_attn(q, k, v, asked, starts, most, longest, **options))
 
 
 @cache
