@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from fedlora.errors import DataError
 from fedlora.training.data import require_whole
@@ -54,7 +54,13 @@ _BY_COLUMNS: Final[Sequence[tuple[Format, tuple[str, ...]]]] = (
     ("question-answer", ("question", "answer")),
 )
 """The columns by which a format is found, the first that are all there."""
-_ROLES: Final[Mapping[str, Role]] = {"human": "user", "gpt": "assistant"} | {name: name for name in get_args(Role)}
+_ROLES: Final[Mapping[str, Role]] = {
+    "human": "user",
+    "gpt": "assistant",
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
 
 
 @dataclass(frozen=True, slots=True)
