@@ -35,6 +35,7 @@ THIRD_PARTIES = {
     "methods": {"torch"},
     "training": {
         "torch", "numpy", "safetensors", "transformers", "datasets", "peft", "tokenizers", "pyarrow",
+        "sacrebleu",
     },
     "federation": {"torch"},
     "laws": {"torch", "hypothesis"},
