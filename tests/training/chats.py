@@ -1,4 +1,4 @@
-"""Small tokenizers of three kinds, and chat templates in the style of six families of models."""
+"""Small tokenizers of three kinds, and chat templates in the style of seven families of models."""
 
 from functools import cache
 
@@ -26,6 +26,8 @@ TEMPLATES = {
     "+ ' [/INST]' }}{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}",
     "zephyr": "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
+    "phi-3": "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
     "plain": "{% for m in messages %}{% if m['role'] == 'user' %}{{ '### Instruction:\n' + m['content'] + '\n\n' }}"
     "{% else %}{{ '### Response:\n' + m['content'] + eos_token + '\n\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}",
@@ -44,6 +46,10 @@ MARKED = {
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}""",
+    "chatml, heading marked": "{% for m in messages %}{% if m['role'] == 'assistant' %}{% generation %}"
+    "{{ '<|im_start|>assistant\n' + m['content'] + '<|im_end|>\n' }}{% endgeneration %}"
+    "{% else %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "chatml, end unmarked": "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
     "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{% endgeneration %}"
     "{% else %}{{ m['content'] }}{% endif %}{{ '<|im_end|>' + '\n' }}{% endfor %}"
@@ -58,7 +64,7 @@ MARKED = {
 """With `{% generation %}`. In the last, earlier answers are rendered differently once others follow."""
 ENDS = {
     "chatml": "<|im_end|>", "llama-3": "<|eot_id|>", "gemma": "<end_of_turn>", "mistral": "</s>", "zephyr": "</s>",
-    "plain": "<|endoftext|>", "chatml, marked": "<|im_end|>", "chatml, end unmarked": "<|im_end|>",
+    "phi-3": "<|im_end|>", "plain": "<|endoftext|>", "chatml, heading marked": "<|im_end|>", "chatml, marked": "<|im_end|>", "chatml, end unmarked": "<|im_end|>",
     "thinking": "<|im_end|>",
 }  # fmt: skip
 _BOS = {"llama-3": "<|begin_of_text|>", "gemma": "<bos>", "mistral": "<s>"}

@@ -132,10 +132,15 @@ def _spans(messages: Sequence[Message], text: str, template: ChatTemplate, where
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
     if not answers:
         return []
-    if _MARK.search(template.source):
-        spans = _marked_spans(messages, text, template, where, answer_follows=True)
-    else:
-        spans = [_span_between(messages[: index + 1], text, template, where) for index in answers]
+    if not _MARK.search(template.source):
+        return [_span_between(messages[: index + 1], text, template, where) for index in answers]
+    spans = _marked_spans(messages, text, template, where, answer_follows=True)
+    if len(spans) == len(answers):  # some templates mark the heading too, which generation is given
+        befores = [_rendered(messages[:index], template, where, answer_follows=True) for index in answers]
+        spans = [
+            (max(begin, len(before)) if text.startswith(before) else begin, stop)
+            for (begin, stop), before in zip(spans, befores, strict=True)
+        ]
     return [(begin, _ended(text, begin, stop, template)) for begin, stop in spans]
 
 
@@ -159,6 +164,7 @@ def _span_between(messages: Sequence[Message], text: str, template: ChatTemplate
     """The last of some messages by rendering up to before and up to behind it."""
     before = _rendered(messages[:-1], template, where, answer_follows=True) if len(messages) > 1 else ""
     behind = _rendered(messages, template, where)
+    behind = behind[: _ended(behind, len(before), len(behind), template)]  # some end a whole text in their own way
     if not before or not (text.startswith(behind) and behind.startswith(before)):
         raise ModelError(
             f"The chat template of model.base {template.name!r} renders earlier messages differently where others "

@@ -87,7 +87,7 @@ def make_renderer(
     """
     chat = settings.style == "chat" or any(isinstance(example, Conversation | tuple) for example in examples)
     template = chat_template(tokenizer, name, settings.end) if chat else None
-    end = settings.end or tokenizer.eos_token
+    end = settings.end or tokenizer.eos_token or (None if template is None else template.end)
     if end is None:
         raise ModelError(
             f"The tokenizer of model.base {name!r} has no end-of-text token (eos_token), so that a model would never "
