@@ -56,11 +56,22 @@ def test_conversations_win_over_the_prompt_beside_them():
     assert only({"prompt": "Hello", "completion": "x", "messages": TALK}) == Conversation(TURNS)
 
 
+def without_their_input(**layout):
+    """The rows of an instruction table whose input is not in the prompt."""
+    rows = [{"instruction": "Rewrite.", "input": f"sentence {n}" if n % 3 else "", "output": "done"} for n in range(9)]
+    return [
+        row for row, one in zip(rows, read(*rows, **layout).examples, strict=True) if row["input"] not in one.prompt
+    ]
+
+
 def test_no_row_loses_its_input():
     """FlowerTune's general task trains on instruction and output alone: the model is asked to rewrite nothing."""
-    rows = [{"instruction": "Rewrite.", "input": f"sentence {n}" if n % 3 else "", "output": "done"} for n in range(9)]
-    lost = [row for row, example in zip(rows, read(*rows).examples, strict=True) if row["input"] not in example.prompt]
-    assert not lost
+    assert not without_their_input()
+
+
+def test_planted_a_reader_that_drops_the_input():
+    lost = without_their_input(format="prompt-completion", prompt="instruction", completion="output")
+    assert len(lost) == 6
 
 
 def test_columns_may_have_any_name():
