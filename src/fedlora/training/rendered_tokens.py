@@ -178,6 +178,7 @@ def _read(folder: Path, max_length: int) -> RenderedTokens:
         numpy.asarray(numpy.load(folder / f"{name}.npy", mmap_mode="r")) for name in ("ids", "supervised")
     )
     starts = array("starts")
-    tokens = Tokens(ids, starts, numpy.zeros(len(starts) - 1, dtype=numpy.int64), supervised, array("text_bytes"))
+    labels, text_bytes = numpy.zeros(len(starts) - 1, dtype=numpy.int64), array("text_bytes")
+    tokens = Tokens(ids, starts, labels, cached=True, supervised=supervised, text_bytes=text_bytes)
     ended = array("ended").astype(numpy.bool_)
     return RenderedTokens(tokens, array("kept"), array("answers"), array("lengths"), ended, max_length)
