@@ -234,7 +234,8 @@ def test_the_kernel_for_any_length_is_asked_for_the_same_attention(kind, takes, 
     monkeypatch.setattr(varlen, "_parameters", lambda: frozenset(takes))
     monkeypatch.setattr(attention, "is_usable", lambda q, *how: varlen.gives(*how))
     agree(scores_and_slopes(replace(forward, masked_share=ALWAYS), starts), expected, 1e-10)
-    assert len(calls) == base.model.config.num_hidden_layers
+    # Of ModernBERT's last layer, a local one, only the first token is asked, which the kernel would take for the last.
+    assert len(calls) == base.model.config.num_hidden_layers - (kind == "modernbert")
 
 
 def test_a_cpu_does_without_the_kernel():
