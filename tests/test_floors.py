@@ -36,6 +36,7 @@ THIRD_PARTIES = {
     "methods": {"torch"},
     "training": {
         "torch", "numpy", "safetensors", "transformers", "datasets", "peft", "tokenizers", "pyarrow",
+        "sacrebleu",
     },
     "federation": {"torch"},
     "laws": {"torch", "hypothesis"},

@@ -15,6 +15,7 @@ LABEL = re.compile(r"(^|_|\b)labels?($|_|\b)", re.IGNORECASE)
 
 KNOWS_METRICS = {
     "training/tasks": "the tasks themselves",
+    "training/metrics": "what the task of language modelling is scored by",
     "report/task.py": "what folders from before tasks described themselves had measured",
 }
 KNOWS_NO_LABEL = ("core", "methods", "federation", "laws", "training/loop.py", "training/client_fit.py",

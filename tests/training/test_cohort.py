@@ -21,8 +21,9 @@ from fedlora.methods.base import State
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.training.forward import attention, packing
 from fedlora.training.forward.packed import PaddedInstead, fastest_forward
-from fedlora.training.forward.packing import pack, packed_encoder
+from fedlora.training.forward.packing import pack
 from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.forward.trial import packed_encoder
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base
 from fedlora.training.peft_files import write_model

@@ -7,13 +7,15 @@ import numpy
 import pytest
 import torch
 from tiny_models import DECODERS, ENCODERS, LABELS, some_tokens, tiny_model, tokenizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedlora.core.adapter import Adapter, Start
 from fedlora.training.current_pass import Pass
 from fedlora.training.forward import attention
 from fedlora.training.forward.packed import PackedForward, fastest_forward
-from fedlora.training.forward.packing import packed_encoder
+from fedlora.training.forward.packing import pack
 from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.forward.trial import packed_encoder
 from fedlora.training.model import make_base
 
 FORMS = {
@@ -107,6 +109,36 @@ def test_behind_the_attention_it_computes_one_token_a_sequence(kind):
     hook.remove()
     examples = numpy.concatenate(BATCHES)
     assert seen == [len(examples), some_tokens().lengths[examples].sum()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "query"),
+    [("bert", "query"), ("distilbert", "q_lin"), ("llama", "q_proj"), ("qwen2", "q_proj"), ("gpt2", None)],
+)
+def test_queries_that_nobody_asks_for_are_not_made(kind, query):
+    """GPT-2 and ModernBERT make queries, keys and values in one map."""
+    base = base_of(kind)
+    packed = fastest_forward(base, base.spec(3, 2.0))
+    names = {module: name for name, module in base.model.named_modules()}
+    before_attention = [name for name in map(names.get, packed.encoder.idle) if name.endswith((str(query), "c_attn"))]
+    assert len(before_attention) == (query is not None)
+    others = [name for name in base.shapes if names[packed.encoder._layers._layers[-1]] in name]
+    assert not [name for name in map(names.get, packed.encoder.idle) if name.endswith(("key", "k_proj", "v_lin"))]
+    assert set(map(names.get, packed.encoder.idle)) <= set(others)
+
+
+def test_the_arithmetic_of_the_last_layer():
+    """Of a BERT layer's twelve units, d^2 multiplications a token, keys' and values' two are left of all tokens."""
+    base = base_of("bert")
+    tokens, encoder = some_tokens(), packed_encoder(base.model, base.padding)
+    packed, flop = pack(tokens, BATCHES, "cpu"), []
+    for form in (encoder.whole, encoder):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            form.hidden(packed, {})
+        flop.append(counter.get_flop_counts()["Global"][torch.ops.aten.addmm])
+    count, sequences = packed.ids.shape[1], len(packed.firsts)
+    units, keys_and_values = 4 * 32 * 32 + 2 * 32 * 48, 2 * 32 * 32
+    assert flop[0] - flop[1] == 2 * (units * count - keys_and_values * count - units * sequences)
 
 
 @pytest.mark.parametrize("reads", ["first", "last"])

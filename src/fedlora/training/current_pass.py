@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Addition = Callable[[Tensor], Tensor]
 """What a map's output gets, (..., d_out), given its input, (..., d_in)."""
@@ -27,22 +27,23 @@ class PassEnded(Exception):  # noqa: N818 (likewise)
     """The pass has come to the layer before which it ends."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Read:
-    """The tokens of a pack that the head reads."""
-
-    side: Reads
-    tokens: Tensor
-    """Of each sequence, the place of that token in the pack."""
-    placed: bool = False
-    """Whether the last layer's output has them in their places among all tokens, the others zero."""
-
-
 @dataclass(slots=True, eq=False)
 class LastLayer:
-    """A last layer under way that is computed for the read tokens alone: first its keys and values, then the rest."""
+    """A last layer that is computed for the read tokens alone.
 
-    read: Read
+    Keys and values of all tokens in a first call, which ends at the attention, then all the rest for those tokens.
+    """
+
+    side: Reads
+    """Which token of a sequence is read."""
+    tokens: Tensor
+    """Of each sequence, the place of that token in the pack."""
+    placed: bool
+    """Whether the output has them in their places among all tokens, the others zero."""
+    idle: frozenset[nn.Module] = frozenset()
+    """The maps whose output keys and values do not need."""
+    under_way: bool = False
+    """Whether the layer is being run."""
     keys: Tensor | None = None
     """Of all tokens (1, heads, tokens, width), once they are taken."""
     values: Tensor | None = None
@@ -95,10 +96,8 @@ class Pass:
     """A last hidden state to take in place of running the layers."""
     hidden: Tensor | None = None
     """The last hidden state of a pack, once its layers have run."""
-    read: Read | None = None
-    """The tokens for which alone the last layer of a pack is computed; None: for all."""
     last: LastLayer | None = None
-    """Within such a last layer: how far it has come."""
+    """The last layer of a pack, where it is computed for the read tokens alone; None: for all."""
     below: Below | None = None
     """What takes the place of the layers below one, until that layer has taken it."""
     until: int | None = None
@@ -109,7 +108,13 @@ class Pass:
     @property
     def rows(self) -> Tensor | None:
         """Which tokens of the pack the layer under way computes; None: all."""
-        return None if self.last is None or self.last.keys is None else self.last.read.tokens
+        last = self.last
+        return None if last is None or not last.under_way or last.keys is None else last.tokens
+
+    def skips(self, module: nn.Module) -> bool:
+        """Whether nobody asks for what a map would give now."""
+        last = self.last
+        return last is not None and last.under_way and last.keys is None and module in last.idle
 
     def in_type(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """An input of a map in a type, cast once for all maps in a row that read it."""

@@ -161,7 +161,7 @@ def from_rows(train: Rows, test: Rows, columns: Columns, origin: str, labels: Se
     found = sorted({str(row[columns.label]) for row in train})
     names = tuple(labels) if labels else tuple(found)
     for name in names:
-        _require_whole(name, f"data.labels: {name!r}")
+        require_whole(name, f"data.labels: {name!r}")
     if len(names) < 2:
         raise DataError(
             f"{origin}: the column {columns.label!r} has a single label, {names[0]!r}; at least two are needed."
@@ -258,7 +258,7 @@ def _require_column(rows: Rows, column: str, part: str, origin: str) -> None:
                 f"{origin}: row {number}{part} has a {type(row[column]).__name__} in the column {column!r}, expected "
                 f"text: name a column of plain texts or numbers, or unpack this one."
             )
-        _require_whole(str(row[column]), f"{origin}: row {number}{part}, column {column!r},")
+        require_whole(str(row[column]), f"{origin}: row {number}{part}, column {column!r},")
 
 
 def _require_names(rows: Rows, column: str, origin: str) -> None:
@@ -270,7 +270,7 @@ def _require_names(rows: Rows, column: str, origin: str) -> None:
             )
 
 
-def _require_whole(text: str, where: str) -> None:
+def require_whole(text: str, where: str) -> None:
     """JSON can name half of a surrogate pair, which no tokenizer reads and no file holds."""
     try:
         text.encode()

@@ -20,8 +20,9 @@ def adapt(name: str, module: nn.Module) -> None:
     """
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        added = current().additions.get(name)
-        return output if added is None else output + added(inputs[0]).to(output.dtype)
+        now = current()
+        added = now.additions.get(name)
+        return output if added is None or now.skips(module) else output + added(inputs[0]).to(output.dtype)
 
     module.register_forward_hook(add)
 

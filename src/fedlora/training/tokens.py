@@ -28,6 +28,10 @@ class Tokens:
     labels: NDArray[numpy.int64]
     cached: bool = False
     """Whether they lie in the cache on disk; only then may what is computed of them lie there."""
+    supervised: NDArray[numpy.bool_] | None = None
+    """Which of `ids` are to be predicted, where that is what the model learns; None: it learns the labels."""
+    text_bytes: NDArray[numpy.int64] | None = None
+    """UTF-8 bytes of each example's supervised text, where there are supervised tokens."""
 
     def __repr__(self) -> str:
         return f"Tokens({len(self):,} texts)"
@@ -42,6 +46,20 @@ class Tokens:
     def lengths(self) -> NDArray[numpy.int64]:
         """Tokens of each example."""
         return numpy.diff(self.starts)
+
+    def mask(self, index: int) -> NDArray[numpy.bool_]:
+        """Which tokens of an example are to be predicted; none where there is no such mask."""
+        if self.supervised is None:
+            return numpy.zeros(int(self.starts[index + 1] - self.starts[index]), dtype=numpy.bool_)
+        return self.supervised[self.starts[index] : self.starts[index + 1]]
+
+    @property
+    def supervised_lengths(self) -> NDArray[numpy.int64]:
+        """Tokens to be predicted of each example; zeros where there is no mask."""
+        if self.supervised is None:
+            return numpy.zeros(len(self), dtype=numpy.int64)
+        counts = numpy.concatenate([[0], numpy.cumsum(self.supervised, dtype=numpy.int64)])
+        return numpy.diff(counts[self.starts])
 
 
 def no_tokens() -> Tokens:

@@ -55,7 +55,9 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
     In a last layer that is computed for the read tokens alone there is one query a sequence, and keys and values are
     those that the layer's first call has left.
     """
-    groups, last_layer = current().groups, current().last
+    now = current()
+    groups = now.groups
+    last_layer = now.last if now.last is not None and now.last.under_way else None
     if groups is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -68,7 +70,7 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
         key, value = _taken(last_layer, key, value)
     q, k, v = (_computed(tensor.squeeze(0).transpose(0, 1)) for tensor in (query, key, value))  # (tokens, heads, width)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    order, side = current().order, None if last_layer is None else last_layer.read.side
+    order, side = current().order, None if last_layer is None else last_layer.side
     if order is None:
         attended = by_length(q, k, v, groups, causal, sliding_window, scaling, side)
     elif is_usable(q, causal, sliding_window, side):

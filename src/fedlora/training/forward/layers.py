@@ -10,14 +10,13 @@ import copy
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedlora.training.current_pass import KeysTaken, LastLayer, Pass, PassEnded, Read, current, running
-from fedlora.training.maps import repeated_layers
+from fedlora.training.current_pass import KeysTaken, LastLayer, PassEnded, current
+from fedlora.training.maps import map_shape, repeated_layers
 
 
 class Layers:
@@ -43,6 +42,8 @@ class Layers:
             owner.forward = found
             for number, layer in enumerate(layers):
                 layer.forward = _Layer(layer.forward, number, number == len(layers) - 1)
+            for module in found.maps_of_last():
+                module.forward = _IdleMap(module, module.forward)
         return found
 
     def number_of(self, model: nn.Module, name: str) -> int | None:
@@ -51,6 +52,12 @@ class Layers:
             if module is self._layers and name.startswith(f"{prefix}."):
                 return int(name.removeprefix(f"{prefix}.").partition(".")[0])
         return None
+
+    def maps_of_last(self) -> list[nn.Module]:
+        """The linear maps of the last layer."""
+        from transformers.pytorch_utils import Conv1D
+
+        return [module for module in self._layers[-1].modules() if isinstance(module, nn.Linear | Conv1D)]
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         """What the module gives, or what the pass has in its place."""
@@ -82,27 +89,44 @@ class _Layer:
         if now.below is not None and self._number == now.below.layer:
             args, named = _with_input(now.below.states, args, named)
             now.below = None  # a layer that is run more than once takes it the first time
-        if now.read is not None and self._is_last:
-            return self._of_read_tokens(now, now.read, args, named)
+        if now.last is not None and self._is_last:
+            return self._of_read_tokens(now.last, args, named)
         return self._forward(*args, **named)
 
-    def _of_read_tokens(self, now: Pass, read: Read, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """The layer's output for the read tokens (1, sequences, width): keys and values of all tokens in a first call,
-        which ends at the attention, then all the rest for those tokens."""
+    def _of_read_tokens(self, last: LastLayer, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """The layer's output for the read tokens, (1, sequences, width)."""
+        if last.keys is not None:
+            raise RuntimeError("the last layer is run more than once")
         whole = _input(args, named)
-        tokens = whole.shape[1]
-        last = LastLayer(read)
-        with running(replace(now, last=last)):
+        last.under_way = True
+        try:
             with suppress(KeysTaken):
                 self._forward(*args, **named)
             if last.keys is None:
                 raise RuntimeError("the last layer does not call the attention function")
-            args, named = _chosen((args, named), tokens, read.tokens)
+            args, named = _chosen((args, named), whole.shape[1], last.tokens)
             output = self._forward(*args, **named)
-        return torch.zeros_like(whole).index_copy(1, read.tokens, output) if read.placed else output
+        finally:
+            last.under_way = False
+        return torch.zeros_like(whole).index_copy(1, last.tokens, output) if last.placed else output
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Layer":
         return _Layer(copy.deepcopy(self._forward, memo), self._number, self._is_last)
+
+
+class _IdleMap:
+    """Wraps the `forward` of a map of the last layer: where nobody asks for what it gives, that is zeros."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        self._module, self._forward, self._width = module, forward, map_shape(module)[0]
+
+    def __call__(self, x: Tensor) -> Any:
+        if current().skips(self._module):
+            return x.new_zeros(()).expand(*x.shape[:-1], self._width)
+        return self._forward(x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_IdleMap":
+        return _IdleMap(copy.deepcopy(self._module, memo), copy.deepcopy(self._forward, memo))
 
 
 def _input(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor:

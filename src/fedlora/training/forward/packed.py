@@ -22,8 +22,9 @@ from fedlora.training.forward import Forward
 from fedlora.training.forward.client_order import Size, as_it_is, pack_by_client
 from fedlora.training.forward.grouped import MASKED_SHARE, Parts, grouped_additions, masked_share, only_pairs
 from fedlora.training.forward.heads import can_be_together, logits_together
-from fedlora.training.forward.packing import Pack, PackedEncoder, pack, packed_encoder
+from fedlora.training.forward.packing import Pack, PackedEncoder, pack
 from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.forward.trial import packed_encoder
 from fedlora.training.forward.trunk import Trunk, new_trunk
 from fedlora.training.maps import addition, low_rank
 from fedlora.training.model import Base, at_least_single

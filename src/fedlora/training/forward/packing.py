@@ -15,15 +15,24 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from fedlora.training.batches import padded
-from fedlora.training.current_pass import Addition, Below, ClientOrder, Group, Pass, PassEnded, Read, Reads, running
+from fedlora.training.current_pass import (
+    Addition,
+    Below,
+    ClientOrder,
+    Group,
+    LastLayer,
+    Pass,
+    PassEnded,
+    Reads,
+    running,
+)
 from fedlora.training.forward.attention import ATTENTION, register
 from fedlora.training.forward.layers import Layers
 from fedlora.training.maps import encoder_of
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
-LastLayer = Literal["whole", "read", "placed"]
+Form = Literal["whole", "read", "placed"]
 """For which tokens the last layer is computed: for all, or, keys and values apart, for those that the head reads;
 placed: likewise, and put into their places in the pack, for a model that wants as many tokens as it was given."""
 
@@ -100,7 +109,7 @@ class PackedEncoder:
         last_layer: for which tokens the last layer is computed.
     """
 
-    def __init__(self, model: nn.Module, reads: Reads = "first", last_layer: LastLayer = "whole") -> None:
+    def __init__(self, model: nn.Module, reads: Reads = "first", last_layer: Form = "whole") -> None:
         register()
         self._model, self._encoder = model, encoder_of(model)
         self._layers = Layers.of(self._encoder)
@@ -108,6 +117,8 @@ class PackedEncoder:
         self._reads = reads
         self.last_layer = last_layer
         """For which tokens the last layer is computed."""
+        self.idle: frozenset[nn.Module] = frozenset()
+        """The maps of the last layer that are left out where only its keys and values are asked for."""
         self.whole = self if last_layer == "whole" else PackedEncoder(model, reads)
         """The encoder that computes it for all tokens."""
         config: Any = self._encoder.config
@@ -128,10 +139,43 @@ class PackedEncoder:
             additions: by map, what adapters add.
             below: what the layers below one give; None: they are computed.
         """
-        tokens = pack.firsts if self._reads == "first" else pack.lasts
-        read = Read(self._reads, tokens, self.last_layer == "placed") if self.last_layer != "whole" else None
-        hidden = self._run(pack, values, Pass(additions or {}, pack.groups, pack.order, read=read, below=below))
-        return hidden if self.last_layer == "read" else hidden.index_select(0, tokens)
+        last = self._new_last(pack)
+        hidden = self._run(pack, values, Pass(additions or {}, pack.groups, pack.order, last=last, below=below))
+        return hidden if self.last_layer == "read" else hidden.index_select(0, self._read(pack))
+
+    def _read(self, pack: Pack) -> Tensor:
+        """Of each sequence, the place of the token that the head reads."""
+        return pack.firsts if self._reads == "first" else pack.lasts
+
+    def _new_last(self, pack: Pack) -> LastLayer | None:
+        if self.last_layer == "whole":
+            return None
+        return LastLayer(self._reads, self._read(pack), self.last_layer == "placed", self.idle)
+
+    def without_idle_maps(self, pack: Pack) -> "PackedEncoder":
+        """The same, in which maps on which the last layer's keys and values do not depend are left out where only these
+        are asked for, if there are such: what makes queries alone. A map is one if it gets no gradient from them.
+
+        Args:
+            pack: any sequences.
+        """
+        last, maps = self._new_last(pack), self._layers.maps_of_last()
+        if last is None:
+            return self
+        weights = [module.get_parameter("weight") for module in maps]
+        before = [weight.requires_grad for weight in weights]
+        for weight in weights:
+            weight.requires_grad_()
+        try:
+            with torch.enable_grad():
+                self._run(pack, {}, Pass({}, pack.groups, last=last))
+            taken = [part.sum() for part in (last.keys, last.values) if part is not None]
+            gradients = torch.autograd.grad(taken, weights, allow_unused=True)
+        finally:
+            for weight, trained in zip(weights, before, strict=True):
+                weight.requires_grad_(trained)
+        self.idle = frozenset(module for module, found in zip(maps, gradients, strict=True) if found is None)
+        return self
 
     def states(self, pack: Pack, layer: int) -> Tensor:
         """What the layers below one give without any adapter, (tokens, width).
@@ -186,81 +230,6 @@ class PackedEncoder:
             output = torch.func.functional_call(self._model, values, args=(), kwargs=inputs)
         logits: Tensor = output.logits
         return logits
-
-
-def packed_encoder(model: nn.Module, padding: int) -> PackedEncoder | None:
-    """The model's encoder on packs; None where packs do not give the scores of padded batches.
-
-    That, which token the head reads, and whether the last layer can be computed for it alone, is tried and not looked
-    up: architectures are many.
-    """
-    parameter = next(model.parameters())
-    config: Any = encoder_of(model).config
-    usual: Any = getattr(config, "_attn_implementation", None)
-    tokens = some_tokens(model)
-    expected = _padded_scores(model, tokens, padding)
-    packed = pack(tokens, [numpy.arange(len(tokens))], str(parameter.device))
-    sides: tuple[Reads, ...] = ("first", "last")
-    for reads in sides:
-        found = _scores(model, packed, reads, "whole")
-        if found is None:
-            break
-        if agree(found, expected, narrowest(model)):
-            return PackedEncoder(model, reads, _cheapest(model, packed, reads, found))
-    config._attn_implementation = usual
-    return None
-
-
-def _cheapest(model: nn.Module, packed: Pack, reads: Reads, expected: Tensor) -> LastLayer:
-    """The cheapest form of the last layer that gives the scores that the whole one gives."""
-    forms: tuple[LastLayer, ...] = ("read", "placed")
-    for form in forms:
-        found = _scores(model, packed, reads, form)
-        if found is not None and agree(found, expected, narrowest(model)):
-            return form
-    return "whole"
-
-
-def _scores(model: nn.Module, packed: Pack, reads: Reads, last_layer: LastLayer) -> Tensor | None:
-    """The class scores of a pack; None where the model cannot make them so."""
-    try:
-        encoder = PackedEncoder(model, reads, last_layer)
-        with torch.inference_mode():
-            return encoder.logits(encoder.hidden(packed, {}), {})[packed.rows[0]]
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
-        return None
-
-
-def narrowest(model: nn.Module) -> torch.dtype:
-    """The type with the fewest bits among those of a model's weights, whose head may be wider than its layers."""
-    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    return min(types, key=lambda dtype: torch.finfo(dtype).bits)
-
-
-def agree(found: Tensor, expected: Tensor, computed: torch.dtype) -> bool:
-    """Whether two ways give the same numbers, as far as the type in which they were computed can tell."""
-    tolerance = 1e-4 if computed in (torch.float32, torch.float64) else 5e-2
-    return bool((expected - found).abs().max() <= tolerance * (1.0 + expected.abs().max()))
-
-
-def some_tokens(model: nn.Module) -> Tokens:
-    """Four sequences to try a model on, two of one length."""
-    vocabulary = int(getattr(model.config, "vocab_size", 8))
-    lengths = (3, 4, 4, 7)
-    draw = torch.Generator().manual_seed(0)
-    top = min(vocabulary, 1000)
-    ids = torch.randint(5 if top > 10 else 1, top, (sum(lengths),), generator=draw)
-    starts = numpy.concatenate([[0], numpy.cumsum(lengths)])
-    return Tokens(ids.numpy().astype(numpy.int32), starts, numpy.zeros(len(lengths), dtype=numpy.int64))
-
-
-def _padded_scores(model: Any, tokens: Tokens, padding: int) -> Tensor:
-    """The class scores as the model gives them on a padded batch."""
-    device = str(next(iter(model.parameters())).device)
-    ids, mask = padded(tokens, numpy.arange(len(tokens)), padding, device)
-    with torch.inference_mode():
-        scores: Tensor = model(input_ids=ids, attention_mask=mask).logits
-    return scores
 
 
 def _first_position(model: nn.Module) -> int:

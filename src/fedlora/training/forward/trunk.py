@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from fedlora.core.adapter import AdapterSpec
 from fedlora.training.cache import made_once, make_room
 from fedlora.training.current_pass import Below
-from fedlora.training.forward.packing import PackedEncoder, agree, pack, some_tokens
+from fedlora.training.forward.packing import PackedEncoder, pack
+from fedlora.training.forward.trial import agree, some_tokens
 from fedlora.training.maps import encoder_of
 from fedlora.training.memory import available, is_out_of_memory
 from fedlora.training.model import Base

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which models can be run on packs, and in which form their last layer: tried and not looked up."""
+
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from fedlora.training.batches import padded
+from fedlora.training.current_pass import Reads
+from fedlora.training.forward.packing import Form, Pack, PackedEncoder, pack
+from fedlora.training.maps import encoder_of
+from fedlora.training.tokens import Tokens
+
+
+def packed_encoder(model: nn.Module, padding: int) -> PackedEncoder | None:
+    """The model's encoder on packs; None where packs do not give the scores of padded batches.
+
+    That, which token the head reads, and whether the last layer can be computed for it alone, is tried and not looked
+    up: architectures are many.
+    """
+    parameter = next(model.parameters())
+    config: Any = encoder_of(model).config
+    usual: Any = getattr(config, "_attn_implementation", None)
+    tokens = some_tokens(model)
+    expected = _padded_scores(model, tokens, padding)
+    packed = pack(tokens, [numpy.arange(len(tokens))], str(parameter.device))
+    sides: tuple[Reads, ...] = ("first", "last")
+    for reads in sides:
+        found = _scores(model, packed, reads, "whole")
+        if found is None:
+            break
+        if agree(found, expected, narrowest(model)):
+            return PackedEncoder(model, reads, _cheapest(model, packed, reads, found)).without_idle_maps(packed)
+    config._attn_implementation = usual
+    return None
+
+
+def _cheapest(model: nn.Module, packed: Pack, reads: Reads, expected: Tensor) -> Form:
+    """The cheapest form of the last layer that gives the scores that the whole one gives."""
+    forms: tuple[Form, ...] = ("read", "placed")
+    for form in forms:
+        found = _scores(model, packed, reads, form)
+        if found is not None and agree(found, expected, narrowest(model)):
+            return form
+    return "whole"
+
+
+def _scores(model: nn.Module, packed: Pack, reads: Reads, last_layer: Form) -> Tensor | None:
+    """The class scores of a pack; None where the model cannot make them so."""
+    try:
+        encoder = PackedEncoder(model, reads, last_layer)
+        with torch.inference_mode():
+            return encoder.logits(encoder.hidden(packed, {}), {})[packed.rows[0]]
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+        return None
+
+
+def narrowest(model: nn.Module) -> torch.dtype:
+    """The type with the fewest bits among those of a model's weights, whose head may be wider than its layers."""
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return min(types, key=lambda dtype: torch.finfo(dtype).bits)
+
+
+def agree(found: Tensor, expected: Tensor, computed: torch.dtype) -> bool:
+    """Whether two ways give the same numbers, as far as the type in which they were computed can tell."""
+    tolerance = 1e-4 if computed in (torch.float32, torch.float64) else 5e-2
+    return bool((expected - found).abs().max() <= tolerance * (1.0 + expected.abs().max()))
+
+
+def some_tokens(model: nn.Module) -> Tokens:
+    """Four sequences to try a model on, two of one length."""
+    vocabulary = int(getattr(model.config, "vocab_size", 8))
+    lengths = (3, 4, 4, 7)
+    draw = torch.Generator().manual_seed(0)
+    top = min(vocabulary, 1000)
+    ids = torch.randint(5 if top > 10 else 1, top, (sum(lengths),), generator=draw)
+    starts = numpy.concatenate([[0], numpy.cumsum(lengths)])
+    return Tokens(ids.numpy().astype(numpy.int32), starts, numpy.zeros(len(lengths), dtype=numpy.int64))
+
+
+def _padded_scores(model: Any, tokens: Tokens, padding: int) -> Tensor:
+    """The class scores as the model gives them on a padded batch."""
+    device = str(next(iter(model.parameters())).device)
+    ids, mask = padded(tokens, numpy.arange(len(tokens)), padding, device)
+    with torch.inference_mode():
+        scores: Tensor = model(input_ids=ids, attention_mask=mask).logits
+    return scores
