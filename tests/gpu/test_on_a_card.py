@@ -136,6 +136,7 @@ def test_attention_for_any_length_gives_what_attention_by_length_gives(causal, w
 def test_attention_for_any_length_is_what_computes(monkeypatch):
     """Once a layer, where tokens lie client by client and the base has half-width numbers."""
     _, there = bases("bert", torch.bfloat16)
+    assert there.model.config.num_hidden_layers == 2
     spec, calls = there.spec(3, 2.0, head="shared"), []
     forward = replace(fastest_forward(there, spec, DEVICE), masked_share=WAYS["grouped"])
     monkeypatch.setattr(attention, "varlen", lambda *args: calls.append(1) or varlen(*args))

@@ -37,7 +37,9 @@ def can_be_together(encoder: PackedEncoder, base: Base) -> bool:
     width = int(getattr(base.model.config, "hidden_size", 0))
     draw = torch.Generator().manual_seed(0)
     hidden = [torch.randn(count, width, generator=draw).to(parameter) for count in (3, 2)]
-    values = [{name: (factor * part).to(parameter) for name, part in base.head.items()} for factor in (1.0, -1.5)]
+    values = [
+        {name: (factor * part).to(parameter.device) for name, part in base.head.items()} for factor in (1.0, -1.5)
+    ]
     try:
         with torch.no_grad():
             alone = [encoder.logits(some, head) for some, head in zip(hidden, values, strict=True)]

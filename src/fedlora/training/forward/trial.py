@@ -31,7 +31,7 @@ def packed_encoder(model: nn.Module, padding: int) -> PackedEncoder | None:
         found = _scores(model, packed, reads, "whole")
         if found is None:
             break
-        if agree(found, expected):
+        if agree(found, expected, narrowest(model)):
             return PackedEncoder(model, reads, _cheapest(model, packed, reads, found)).without_idle_maps(packed)
     config._attn_implementation = usual
     return None
@@ -42,7 +42,7 @@ def _cheapest(model: nn.Module, packed: Pack, reads: Reads, expected: Tensor) ->
     forms: tuple[Form, ...] = ("read", "placed")
     for form in forms:
         found = _scores(model, packed, reads, form)
-        if found is not None and agree(found, expected):
+        if found is not None and agree(found, expected, narrowest(model)):
             return form
     return "whole"
 
@@ -57,9 +57,15 @@ def _scores(model: nn.Module, packed: Pack, reads: Reads, last_layer: Form) -> T
         return None
 
 
-def agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether two ways give the same scores, as far as their type can tell."""
-    tolerance = 1e-4 if found.dtype in (torch.float32, torch.float64) else 5e-2
+def narrowest(model: nn.Module) -> torch.dtype:
+    """The type with the fewest bits among those of a model's weights, whose head may be wider than its layers."""
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return min(types, key=lambda dtype: torch.finfo(dtype).bits)
+
+
+def agree(found: Tensor, expected: Tensor, computed: torch.dtype) -> bool:
+    """Whether two ways give the same numbers, as far as the type in which they were computed can tell."""
+    tolerance = 1e-4 if computed in (torch.float32, torch.float64) else 5e-2
     return bool((expected - found).abs().max() <= tolerance * (1.0 + expected.abs().max()))
 
 

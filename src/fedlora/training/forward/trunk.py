@@ -257,7 +257,7 @@ def _tried(model: nn.Module, encoder: PackedEncoder, layer: int, device: str) ->
             expected = encoder.hidden(packed, {})
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         return None
-    return states if states.dtype in _NUMPY and agree(found, expected) else None
+    return states if states.dtype in _NUMPY and agree(found, expected, states.dtype) else None
 
 
 def _identity(base: Base, layer: int, like: Tensor, device: str) -> bytes:
