@@ -4,10 +4,10 @@
     python benchmarks/half.py COMMIT DATA BASE OUT.json [NAME...]
 
 The names are those of half.toml; without any, all. Each way runs in a process of its own, turn by turn, so that a
-drift of the machine meets all: `workers` (see trainers.py) of the commit in float32, and of today's code in float32 and
-in bfloat16; the loop over stock PEFT in both types. Beside them the rate of the frozen maps' products in both types,
-before and after. All start from the same adapter and head and see the same batches; a head of a base in bfloat16 starts
-rounded. Nothing is refused: `instructions` tells what the processor has, and without avx512_bf16 or amx_bf16 bfloat16
+drift of the machine meets all: `workers` (see trainers.py) of the commit in float32, and of today's code in float32
+and in bfloat16; the loop over stock PEFT in both types. Beside them the rate of the frozen maps' products in both
+types, before and after. All start from the same adapter and head, which a base in bfloat16 rounds, and see the same
+batches. Nothing is refused: `instructions` tells what the processor has, and without avx512_bf16 or amx_bf16 bfloat16
 is slow.
 """
 
