@@ -391,6 +391,10 @@ def test_a_copied_model_has_layers_of_its_own():
             parameter.add_(0.1)
     ids = torch.tensor([[5, 6, 7]])
     mask = torch.ones_like(ids)
+    copied = replace(base, model=other)
+    other_packed, padded = fastest_forward(copied, base.spec(3, 2.0)), PaddedForward(copied, base.spec(3, 2.0))
+    starts = starts_of(base)
+    near(logits_and_gradients(other_packed, starts), logits_and_gradients(padded, starts), 1e-9, 1e-11)
     assert not other(input_ids=ids, attention_mask=mask).logits.equal(
         base.model(input_ids=ids, attention_mask=mask).logits
     )

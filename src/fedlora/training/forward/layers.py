@@ -43,7 +43,7 @@ class Layers:
             for number, layer in enumerate(layers):
                 layer.forward = _Layer(layer.forward, number, number == len(layers) - 1)
             for module in found.maps_of_last():
-                module.forward = _IdleMap(module, module.forward)
+                module.forward = _IdleMap(module, module.forward, map_shape(module)[0])
         return found
 
     def number_of(self, model: nn.Module, name: str) -> int | None:
@@ -117,8 +117,8 @@ class _Layer:
 class _IdleMap:
     """Wraps the `forward` of a map of the last layer: where nobody asks for what it gives, that is zeros."""
 
-    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
-        self._module, self._forward, self._width = module, forward, map_shape(module)[0]
+    def __init__(self, module: nn.Module, forward: Callable[..., Any], width: int) -> None:
+        self._module, self._forward, self._width = module, forward, width
 
     def __call__(self, x: Tensor) -> Any:
         if current().skips(self._module):
@@ -126,7 +126,7 @@ class _IdleMap:
         return self._forward(x)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_IdleMap":
-        return _IdleMap(copy.deepcopy(self._module, memo), copy.deepcopy(self._forward, memo))
+        return _IdleMap(copy.deepcopy(self._module, memo), copy.deepcopy(self._forward, memo), self._width)
 
 
 def _input(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
