@@ -51,6 +51,8 @@ BLOCKS = {
         "kernels": results.kernels_table,
         "ratios": speeds.trainers_words,
         "before": speeds.before_after_table,
+        "trunk": speeds.trunk_table,
+        "run": speeds.whole_run_table,
         "curves": speeds.curves_words,
         "memory": results.memory_table,
         "growth": speeds.memory_words,

@@ -51,6 +51,58 @@ def before_after_table():
     )
 
 
+def trunk_table():
+    """Adapting the top two layers of six alone, before and with the states below them kept."""
+    found = measured("trunk")
+    named = {
+        "before, whole": "commit before, all layers",
+        "before, top": "commit before, top two layers",
+        "whole": "all layers",
+        "top": "top two layers, nothing kept",
+        "trunk": "top two layers, what lies below kept",
+        "peft": "PEFT loop, top two layers",
+        "flower": "Flower with PEFT, top two layers",
+    }
+    ways, loop = found["ways"], "before, whole"
+    lines = ["| | examples/s | times the commit before, all layers | loss |", "|---|---|---|---|"]
+    for way, words in named.items():
+        if way in ways:
+            own = ways[way]
+            times = own["examples_per_second"] / ways[loop]["examples_per_second"]
+            lines.append(f"| {words} | {own['examples_per_second']:.0f} | {times:.2f} | {own['loss']:.6f} |")
+    first, trained = ways["first use"], ways["trunk"]
+    rates = " and ".join(f"{rate:.0f}" for rate in found["matrix_gflops"])
+    return claim(
+        ways["top"]["loss"] == trained["loss"],
+        "\n".join(lines)
+        + f"\n\n{trained['examples']:,} examples, the faster of {len(trained['seconds'])} turns each; matrix rate {rates} "
+        f"GFLOP/s before and after. With the states kept the loss is that without them to the last digit. To make them took "
+        f"{min(first['seconds']):.1f} s for {first['examples']:,} examples of training and test "
+        f"({first['bytes'] / 1e6:.0f} MB), and {min(trained['load_seconds']):.2f} s to find them again.",
+    )
+
+
+def whole_run_table():
+    """Runs from the command line to the page, before and after, by part."""
+    found = measured("whole_run")
+    lines = [
+        "| | | train, s | evaluate, s | rest, s | in all, s | times as fast |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, sides in found["ways"].items():
+        for side in ("before", "after"):
+            own = min(sides[side], key=lambda run: run["whole"])
+            cells = [f"{own[part]:.1f}" for part in ("train", "evaluate", "rest", "whole")]
+            times = f"{sides['after_is_times_as_fast']:.2f}" if side == "after" else ""
+            lines.append(f"| {name} | {side} | {' | '.join(cells)} | {times} |")
+    run = found["run"]
+    return "\n".join(lines) + (
+        f"\n\n{run['data.train_examples']:,} training and {run['data.test_examples']:,} test examples, {run['split.clients']} "
+        f"clients, rank {run['adapter.rank']}, {run['run.rounds']} rounds, scores of everybody after each; a cache that was "
+        "empty at first, so that the rest of the last row holds the making of the states below."
+    )
+
+
 def curves_words():
     """What the four curves of cost show."""
     curves = measured("curves")["curves"]

@@ -53,7 +53,7 @@ LIMITS = {
     "docs/privacy.md": ("256 MiB",),
     "docs/gpu.md": ("within 8 minutes",),
     "docs/speed.md": ("4 FLOP a frozen weight and token",),
-    "docs/config.md": ("five times the median answer", "0.1 leaves most clients a few labels"),
+    "docs/config.md": ("five times the median answer", "0.1 leaves most clients a few labels", "a share (0.1)"),
 }
 """Page -> what it says of limits that the software keeps, of values of a key, and of how something is counted. Nothing measured belongs here."""
 

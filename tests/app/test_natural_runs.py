@@ -61,9 +61,9 @@ def test_a_run_tells_every_metric_over_clients_and_of_those_who_never_trained(wa
     dealt = json.loads((tmp_path / "out/split.json").read_text())
     assert len(dealt["unseen"]) == 2
     assert not dealt["unseen"].keys() & dealt["clients"].keys()
-    assert {line["client"] for line in map(json.loads, (tmp_path / "out/clients.jsonl").open())} == set(
-        dealt["clients"]
-    )
+    assert {
+        line["client"] for line in map(json.loads, (tmp_path / "out/clients.jsonl").read_text().splitlines())
+    } == set(dealt["clients"])
     page = (tmp_path / "out/report.html").read_text()
     assert "<h2>Clients</h2>" in page
     assert "unseen: worst tenth of clients" in page
