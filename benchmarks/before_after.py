@@ -4,8 +4,8 @@
     python benchmarks/before_after.py COMMIT DATA BASE OUT.json [NAME...]
 
 The names are those of trainers.toml; without any, all. Each way runs in a process of its own, before and after by
-turns, so that a drift of the machine meets both: `workers` of either side (see trainers.py), which is what a run does on
-a CPU, and the loop over stock PEFT, of this side, once. What counts is the ratio after / before of one name and way.
+turns, so that a drift of the machine meets both: `workers` of either side (see trainers.py), which is what a run does
+on a CPU, and the loop over stock PEFT, of this side, once. What counts is the ratio after / before.
 """
 
 import json
