@@ -67,7 +67,7 @@ def agree(left, right, tolerance):
     """Tensor by tensor, as a share of the largest number."""
     for one, other in zip(left, right, strict=True):
         assert bool(one.isfinite().all())
-        assert float((one - other).abs().max()) <= tolerance * (1e-3 + float(other.abs().max()))
+        assert float((one - other).detach().abs().max()) <= tolerance * (1e-3 + float(other.detach().abs().max()))
 
 
 @pytest.mark.parametrize("kind", ENCODERS + DECODERS)
