@@ -123,7 +123,6 @@ def test_nothing_there(tmp_path):
         from_files(tmp_path, Columns())
 
 
-@pytest.mark.slow  # half a minute of attempts; the same sentence is tested from the command line
 def test_a_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataError, match="could not be loaded from the hub"):
