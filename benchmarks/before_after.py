@@ -17,7 +17,8 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from commits import ROOT, extract
+
 WAYS = ("workers",)
 TURNS = 2
 
@@ -39,9 +40,7 @@ def main(commit, data, base, out, *names):
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start",
     }
     with tempfile.TemporaryDirectory() as folder:
-        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-        subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
-        sides = {"before": Path(folder), "after": ROOT}
+        sides = {"before": extract(commit, Path(folder)), "after": ROOT}
         for name in names or config:
             rows = {}
             for way in WAYS:

@@ -16,13 +16,14 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from before_after import run
+from commits import ROOT, extract
+
 TURNS = 2
 WAYS = {
     "before float32": ("before", "workers", "float32"),
@@ -64,16 +65,6 @@ def write_data(data, folder, words):
     return str(folder)
 
 
-def run(checkout, way, name, data, base):
-    """What one way tells, in a process of its own, on the code of a checkout."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "told.json"
-        env = {**os.environ, "PYTHONPATH": str(checkout / "src")}
-        line = [sys.executable, str(checkout / "benchmarks" / "ways.py"), way, name, data, base, str(out)]
-        subprocess.run(line, env=env, check=True, cwd=checkout)
-        return json.loads(out.read_text(encoding="utf-8"))
-
-
 def measure(sides, name, work, data, base):
     """All ways of one work."""
 
@@ -112,9 +103,7 @@ def main(commit, data, base, out, *names):
     }
     with tempfile.TemporaryDirectory() as folder:
         sides = {side: Path(folder) / side for side in ("before", "today")}
-        sides["before"].mkdir()
-        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-        subprocess.run(["tar", "-x"], cwd=sides["before"], input=archive, check=True)
+        extract(commit, sides["before"])
         for part in ("src", "benchmarks"):
             shutil.copytree(ROOT / part, sides["today"] / part)
         for side in sides.values():

@@ -105,6 +105,8 @@ def apart(checkout, cache, way, *words):
 
 
 def main(config, data, base, out):
+    from commits import extract  # not above: a way of the earlier code runs this file with that code's folder
+
     work = tomllib.loads(Path(config).read_text(encoding="utf-8"))
     given = tuple(str(Path(path).absolute()) for path in (config, data, base))
     found = {
@@ -112,11 +114,7 @@ def main(config, data, base, out):
         "work": work,
     }
     with tempfile.TemporaryDirectory() as folder:
-        before, cache = Path(folder) / "before", Path(folder) / "cache"
-        before.mkdir()
-        line = ["git", "archive", work["before"]]
-        archive = subprocess.run(line, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-        subprocess.run(["tar", "-x"], cwd=before, input=archive, check=True)
+        before, cache = extract(work["before"], Path(folder) / "before"), Path(folder) / "cache"
         rates = [apart(ROOT, cache, "matrix", *given)["gflops"]]
         apart(ROOT, cache, "first use", *given)  # for `trunk`; what counts is timed below, in empty caches
         told = {way: [] for way in WAYS if way != "flower" or find_spec("ray")}

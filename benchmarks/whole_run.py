@@ -19,7 +19,7 @@ import time
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from commits import ROOT, extract
 
 
 def run(checkout, cache, settings, folder):
@@ -54,11 +54,7 @@ def main(config, data, base, out):
         "ways": {name: {"before": [], "after": []} for name in work["ways"]},
     }
     with tempfile.TemporaryDirectory() as place:
-        before = Path(place) / "before"
-        before.mkdir()
-        line = ["git", "archive", work["before"]]
-        archive = subprocess.run(line, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-        subprocess.run(["tar", "-x"], cwd=before, input=archive, check=True)
+        before = extract(work["before"], Path(place) / "before")
         for _ in range(work["turns"]):
             for name, words in work["ways"].items():
                 settings = [*common.items(), *(word.split("=", 1) for word in words)]
