@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy
 
-from fedlora.app.clients import cores
 from fedlora.app.progress import quiet_libraries
+from fedlora.core.machine import cores
 from fedlora.core.rounds import Client, Order
 from fedlora.federation.executor import Inline, Threads
 from fedlora.federation.local import LocalTransport

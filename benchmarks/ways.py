@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional
 
 from fedlora.app.build import build
-from fedlora.app.clients import cores
 from fedlora.app.config import read_config
 from fedlora.app.progress import quiet_libraries
+from fedlora.core.machine import cores
 from fedlora.core.rounds import Order, Reply
 from fedlora.core.seeds import numpy_stream
 from fedlora.federation.executor import Inline, Threads

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The clients of a simulation, served as its config and this machine's cores allow."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from fedlora.app.config import Config
+from fedlora.core.machine import cores
 from fedlora.core.rounds import Client, Trainer
 from fedlora.federation.client_states import ClientStates
 from fedlora.federation.executor import Executor, ThreadEach, Threads, Worker
@@ -62,8 +62,3 @@ def batches_at_a_time(config: Config, workers: int | None) -> int:
 def on_cpu(config: Config) -> bool:
     """Whether the base computes on the CPU."""
     return torch.device(config.run.devices[0]).type == "cpu"
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlora.core.adapter import AdapterSpec
+from fedlora.core.machine import cores
 from fedlora.training.cache import made_once, make_room
 from fedlora.training.current_pass import Below
 from fedlora.training.forward.packing import PackedEncoder, pack
@@ -208,9 +209,9 @@ class Trunk:
         if torch.device(self._device).type != "cpu":
             yield from ((piece, work(piece)) for piece in pieces)
             return
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            while some := list(islice(pieces, 4 * cores)):
+        count = cores()
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            while some := list(islice(pieces, 4 * count)):
                 yield from zip(some, pool.map(work, some), strict=True)
 
     def _of_piece(self, tokens: Tokens, examples: Indices) -> NDArray[Any]:
