@@ -47,7 +47,7 @@ def test_example_by_example(monkeypatch):
         assert found.tokens.mask(index).tolist() == alone.supervised.tolist()
         assert found.tokens.supervised_lengths[index] == alone.supervised.sum()
         assert found.tokens.text_bytes[index] == alone.bytes
-        assert found.answers[index] == alone.answer
+        assert found.tokens.answers[index] == alone.answer
     assert found.tokens.text_bytes[3] == len("nothing ÄÖÜ 中".encode())
 
 

@@ -119,7 +119,7 @@ def _train_base(width: int, layers: int, steps: int, seed: int, folder: Path) ->
     """Two tasks without labels: guess the hidden words, and name all words from the sentence's vector."""
     from transformers import BertConfig, BertModel
 
-    sentences = generated_dataset(64 * 100, 1, seed=stream_seed(seed, "base text")).train.texts
+    sentences = _texts(64 * 100, len(_ACTIONS) * len(_OBJECTS), stream_seed(seed, "base text"), "train").texts
     tokenizer = _word_tokenizer(sentences)
     config = BertConfig(
         vocab_size=len(tokenizer),
