@@ -11,7 +11,7 @@ from fedlora.app.base import load_named_base
 from fedlora.app.clients import local_transport
 from fedlora.app.config import Config, require_validation
 from fedlora.app.dataset import deal, load_dataset
-from fedlora.app.examples import encode
+from fedlora.app.encoding import encode
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
 from fedlora.app.trainer import new_trainer
@@ -26,8 +26,8 @@ from fedlora.federation.client_states import ClientStates, HeldClientStates
 from fedlora.federation.server import Federation, Plan, Told
 from fedlora.federation.transport import Transport
 from fedlora.methods.base import Method
-from fedlora.training.data import Dataset
 from fedlora.training.digests import example_digests
+from fedlora.training.examples import Dataset
 from fedlora.training.loaded_model import LoadedModel
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base

@@ -7,7 +7,8 @@ from pathlib import Path
 from fedlora.app.config import Config
 from fedlora.app.dialogues import load_dialogues, require_labels
 from fedlora.errors import ConfigError
-from fedlora.training.data import Columns, Dataset, from_files, from_hub, from_rows, hub_rows, take_some
+from fedlora.training.data import Columns, from_files, from_hub, from_rows, hub_rows
+from fedlora.training.examples import Dataset, take_some
 from fedlora.training.generated import generated_dataset
 from fedlora.training.loaded_model import PYTHON
 from fedlora.training.natural import file_rows, require_several_owners

@@ -1,19 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The examples of language modelling that a config names."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-
-import numpy
 
 from fedlora.app.config import Config
 from fedlora.errors import ConfigError, DataError
-from fedlora.training.data import Dataset, Examples, cut_off_test, hub_rows
-from fedlora.training.dialogue_rows import Layout, dialogues_from_rows
-from fedlora.training.dialogues import Dialogues
+from fedlora.training.data import cut_off_test, hub_rows
+from fedlora.training.dialogue_data import dialogues_dataset
+from fedlora.training.examples import Dataset, Examples
 from fedlora.training.natural import file_rows
-from fedlora.training.settings import DataSettings
 from fedlora.training.tables import Part, Rows, part_file, read_rows
 
 
@@ -38,46 +33,6 @@ def load_dialogues(config: Config, group: str | None) -> Dataset:
     train, test = _rows(config, data.path)
     origin = Path(data.path).name if data.source == "files" else data.path
     return dialogues_dataset(data, train, test, origin, group)
-
-
-def dialogues_dataset(data: DataSettings, train: Rows, test: Rows, origin: str, group: str | None) -> Dataset:
-    """Examples of language modelling from tables.
-
-    Args:
-        data: how rows hold the examples.
-        train: rows of the training set.
-        test: rows of the test set.
-        origin: where they come from.
-        group: the column that says whose an example is, in the training set.
-
-    Raises:
-        DataError: a row holds no example.
-    """
-    layout = Layout(data.format, data.text, data.prompt, data.completion, data.context, data.messages, data.references)
-    kinds = _kinds(data, [*train, *test])
-
-    def part(rows: Rows, name: Part) -> Dialogues:
-        found = dialogues_from_rows(rows, layout, name, origin, group if name == "train" else None)
-        if not kinds:
-            return found
-        numbers = [kinds.index(str(row.get(data.label))) for row in rows]
-        return replace(found, kinds=numpy.array(numbers, dtype=numpy.int64))
-
-    return Dataset(part(train, "train"), part(test, "test"), tuple(kinds), origin)
-
-
-def _kinds(data: DataSettings, rows: Rows) -> Sequence[str]:
-    """The kinds of examples that the data name, sorted, or as the config lists them; empty where they name none."""
-    found = sorted({str(row[data.label]) for row in rows if row.get(data.label) is not None})
-    if not found or any(row.get(data.label) is None for row in rows):
-        return ()
-    strange = sorted(set(found) - set(data.labels or found))
-    if strange:
-        raise DataError(
-            f"The column {data.label!r} has the kind {strange[0]!r}, which data.labels does not list: add it, or leave "
-            f"data.labels out."
-        )
-    return data.labels or found
 
 
 def _rows(config: Config, path: str) -> tuple[Rows, Rows]:

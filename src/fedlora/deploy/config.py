@@ -15,7 +15,7 @@ from fedlora.app.base import load_named_base
 from fedlora.app.build import Resources, Simulation, build
 from fedlora.app.config import Config, RunSettings, read_config
 from fedlora.app.dataset import load_dataset
-from fedlora.app.examples import encode
+from fedlora.app.encoding import encode
 from fedlora.app.paths import path_or_name
 from fedlora.app.sections import checked, read_tree, tree_of
 from fedlora.core.rounds import Client
@@ -25,7 +25,7 @@ from fedlora.deploy.log import say
 from fedlora.errors import ConfigError
 from fedlora.federation.settings import ClientsSettings
 from fedlora.federation.wire import MOST_NAME
-from fedlora.training.data import Dataset
+from fedlora.training.examples import Dataset
 from fedlora.training.model import Base
 from fedlora.training.peft_files import WEIGHTS
 from fedlora.training.settings import OF_NATURAL, RENDERING, DataSettings, SplitSettings

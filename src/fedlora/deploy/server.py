@@ -11,8 +11,7 @@ from typing import Any
 from fedlora.app.base import load_named_base
 from fedlora.app.build import Experiment, adapter_spec, build, plan_of
 from fedlora.app.config import Config
-from fedlora.app.dialogues import dialogues_dataset
-from fedlora.app.examples import encode
+from fedlora.app.encoding import encode
 from fedlora.app.method import make_pipeline
 from fedlora.app.results import ownership
 from fedlora.app.run import Run
@@ -33,6 +32,7 @@ from fedlora.federation.server import Federation, last_orders
 from fedlora.federation.settings import DeploySettings
 from fedlora.methods.base import Method
 from fedlora.training.data import Columns, from_rows
+from fedlora.training.dialogue_data import dialogues_dataset
 from fedlora.training.digests import example_digests
 from fedlora.training.model import Base
 from fedlora.training.split import Split

@@ -17,7 +17,7 @@ from torch.nn import functional
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.errors import ModelError
 from fedlora.training.cache import made_once
-from fedlora.training.data import Dataset, Texts
+from fedlora.training.examples import Dataset, Texts
 from fedlora.training.quiet import quietly
 
 NAME = "generated"

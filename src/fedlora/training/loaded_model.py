@@ -11,7 +11,8 @@ import torch
 
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import DataError, ModelError
-from fedlora.training.data import Columns, Dataset, cut_off_test, from_rows, named_rows
+from fedlora.training.data import Columns, cut_off_test, from_rows, named_rows
+from fedlora.training.examples import Dataset
 from fedlora.training.loading import prepared, require_causal
 from fedlora.training.model import Base, make_base, make_causal_base
 from fedlora.training.quiet import quietly

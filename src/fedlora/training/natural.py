@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedlora.core.seeds import numpy_stream
 from fedlora.errors import DataError
-from fedlora.training.data import Examples
+from fedlora.training.examples import Examples
 from fedlora.training.settings import SplitSettings
 from fedlora.training.tables import Rows, part_file, read_rows
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.errors import DataError
-from fedlora.training.data import Examples
+from fedlora.training.examples import Examples
 from fedlora.training.natural import Natural, natural_clients
 from fedlora.training.settings import DataSettings, SplitSettings
 

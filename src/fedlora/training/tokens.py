@@ -13,7 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from fedlora.training.cache import made_once
-from fedlora.training.data import Texts
+from fedlora.training.examples import Texts
 
 _TEXTS_A_TIME = 10_000
 
