@@ -191,6 +191,22 @@ def test_the_loss_of_a_fit_is_the_mean_over_tokens():
     assert fitted.loss == pytest.approx(score.sums["loss"] / score.sums["tokens"], rel=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_layers_are_computed_again_in_the_backward_pass_and_give_the_same(kind, monkeypatch):
+    """The same numbers to the last bit, from less memory: between the passes a layer keeps its input alone."""
+    base, tokens = base_of(kind), some_dialogues()
+    spec, starts = base.spec(3, 2.0), starts_of(base)
+    kept, found = [], []
+    for checkpointing in (False, True):
+        forward, saved = fastest_forward(base, spec, checkpointing=checkpointing), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, to=saved: to.append(t.numel()) or t, lambda t: t):
+            found.append(losses_and_gradients(forward, starts, tokens))
+        kept.append(sum(saved))
+    for one, other in zip(*found, strict=True):
+        assert all(left.equal(right) for left, right in zip(one, other, strict=True))
+    assert kept[1] < kept[0] / 3
+
+
 def test_what_lies_below_the_adapted_layers_is_kept():
     tokens = some_dialogues()
     base = make_causal_base(tiny_language_model("gpt2").double(), tokenizer(), "gpt2", layers=[1])

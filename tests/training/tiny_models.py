@@ -78,7 +78,12 @@ def _config(kind):
         ),
         "gpt_neox": lambda: t.GPTNeoXConfig(**common, **sizes, max_position_embeddings=40),
         "opt": lambda: t.OPTConfig(
-            **common, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, ffn_dim=48, max_position_embeddings=40,
+            **common,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            ffn_dim=48,
+            max_position_embeddings=40,
             word_embed_proj_dim=32,
         ),
     }
