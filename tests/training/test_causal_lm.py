@@ -234,7 +234,7 @@ def test_a_pack_that_reads_other_tokens_is_not_taken(monkeypatch):
 
 
 def test_a_checkpoint_without_its_vocabulary_is_refused():
-    with pytest.raises(ModelError, match="no weights for lm_head.weight, so that it predicts no text"):
+    with pytest.raises(ModelError, match=r"no weights for lm_head\.weight, so that it predicts no text"):
         make_causal_base(tiny_language_model("llama"), tokenizer(), "llama", missing=["lm_head.weight"])
 
 

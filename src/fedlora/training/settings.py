@@ -146,8 +146,8 @@ class TrainSettings:
     micro_batch: Positive | None = None
     """Examples in a forward pass, to save memory; by default the whole batch. Changes results by rounding only."""
     gradient_checkpointing: bool = False
-    """Keep of every layer its input alone, and compute the layer again in the backward pass: less memory for long texts,
-    and about a third more arithmetic."""
+    """Keep of every layer its input alone, and compute the layer again in the backward pass: less memory for long
+    texts, and about a third more arithmetic."""
     tokens_a_pass: Positive = 1024
     """Clients are trained in one forward pass until their batches together hold about this many tokens; a GPU does
     best with many more. Changes results by rounding only."""
