@@ -15,6 +15,7 @@ from fedlora.training.data import Columns, cut_off_test, from_rows, named_rows
 from fedlora.training.examples import Dataset
 from fedlora.training.loading import prepared, require_causal
 from fedlora.training.model import Base, make_base, make_causal_base
+from fedlora.training.quantized import is_quantized
 from fedlora.training.quiet import quietly
 
 PYTHON: Final = "python"
@@ -30,6 +31,19 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         return f"LoadedModel({type(self.model).__name__})"
+
+
+def require_whole_weights(model: Any) -> None:
+    """Refuse a model in 4 or 8 bits, of which no copy can be made.
+
+    Raises:
+        ModelError: with what to do.
+    """
+    if is_quantized(model):
+        raise ModelError(
+            "The model that was handed over keeps its weights in 4 or 8 bits: hand over its folder or name, and set "
+            "model.quantization, so that it is loaded so."
+        )
 
 
 def is_model(value: object) -> bool:
@@ -63,6 +77,7 @@ def handed_base(
     """
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
+    require_whole_weights(loaded.model)
     given = str(getattr(loaded.model, "name_or_path", "") or "")
     name = Path(given).name or type(loaded.model).__name__
     config, tokenizer = copy.deepcopy(loaded.model.config), copy.deepcopy(loaded.tokenizer)
@@ -97,6 +112,7 @@ def handed_causal_base(
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
+    require_whole_weights(loaded.model)
     given = str(getattr(loaded.model, "name_or_path", "") or "")
     name = Path(given).name or type(loaded.model).__name__
     config, tokenizer = copy.deepcopy(loaded.model.config), copy.deepcopy(loaded.tokenizer)

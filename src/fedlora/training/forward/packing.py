@@ -31,6 +31,7 @@ from fedlora.training.current_pass import (
 from fedlora.training.forward.attention import ATTENTION, register
 from fedlora.training.forward.layers import Layers
 from fedlora.training.maps import encoder_of
+from fedlora.training.quantized import is_quantized
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
@@ -177,7 +178,7 @@ class PackedEncoder:
             pack: any sequences.
         """
         last, maps = self._new_last(pack), self._layers.maps_of_last()
-        if last is None:
+        if last is None or is_quantized(self._model):  # whose weights take no gradient
             return self
         weights = [module.get_parameter("weight") for module in maps]
         before = [weight.requires_grad for weight in weights]
