@@ -13,7 +13,7 @@ from fedlora.core.seeds import stream_seed
 from fedlora.errors import DataError, ModelError
 from fedlora.training.data import Columns, cut_off_test, from_rows, named_rows
 from fedlora.training.examples import Dataset
-from fedlora.training.loading import prepared, require_causal
+from fedlora.training.loading import prepared, require_causal, spread_head
 from fedlora.training.model import Base, make_base, make_causal_base
 from fedlora.training.quantized import is_quantized
 from fedlora.training.quiet import quietly
@@ -60,6 +60,7 @@ def handed_base(
     targets: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
+    head_std: float | None = None,
     seed: int = 0,
 ) -> Base:
     """A base of a loaded model. The caller's model and tokenizer stay as they are.
@@ -70,6 +71,7 @@ def handed_base(
         targets: which maps to adapt, see `load_base`.
         layers: which layers; None: all.
         dtype: of the base's weights.
+        head_std: see `load_base`.
         seed: draws what the model lacks, above all the head.
 
     Raises:
@@ -95,6 +97,8 @@ def handed_base(
             f"({str(error).splitlines()[0]}): load it with num_labels={len(labels)}, or hand over its encoder alone."
         ) from error
     missing, source = info["missing_keys"], _source(given)
+    if head_std is not None:
+        spread_head(model, name, missing, len(labels), head_std)
     return make_base(model, tokenizer, name, labels, targets=targets, layers=layers, missing=missing, source=source)
 
 

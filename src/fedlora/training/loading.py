@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import FedloraError, ModelError
@@ -25,6 +26,7 @@ def load_base(
     layers: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
     quantization: Quantization = "none",
+    head_std: float | None = None,
     seed: int = 0,
 ) -> Base:
     """Load an encoder or decoder for sequence classification from a local folder or from the hub.
@@ -36,6 +38,7 @@ def load_base(
         layers: which layers; None: all.
         dtype: of the base's weights; what stands behind the layers computes in float32 or better.
         quantization: of the layers' linear maps.
+        head_std: of the head's weights that are drawn, see `spread_head`; None: the model's usual one.
         seed: draws what the checkpoint lacks, above all the head.
 
     Raises:
@@ -52,8 +55,34 @@ def load_base(
             AutoModelForSequenceClassification, name, config, dtype, {**loading, **how}, "classification"
         )
     require_tokenizer(name, model, tokenizer)
+    if head_std is not None:
+        spread_head(model, name, missing, len(labels), head_std)
     kept: dict[str, Any] = {"targets": targets, "layers": layers, "missing": missing, "source": _source(name)}
     return make_base(model, tokenizer, Path(name).name, labels, **kept)
+
+
+def spread_head(model: nn.Module, name: str, missing: Sequence[str], labels: int, std: float) -> None:
+    """Give the drawn matrix that makes the logits a standard deviation.
+
+    Args:
+        model: a classifier.
+        name: of the base.
+        missing: names of the parameters that were drawn.
+        labels: how many logits there are.
+        std: of the matrix's numbers.
+
+    Raises:
+        ModelError: the head came with the checkpoint.
+    """
+    drawn = [model.get_parameter(key) for key in missing]
+    heads = [weight for weight in drawn if weight.ndim == 2 and weight.shape[0] == labels]
+    if not heads:
+        raise ModelError(
+            f"adapter.head_std is {std:g}, but model.base {name!r} brings a head for these {labels} labels with it, so "
+            f"that none is drawn: leave adapter.head_std out."
+        )
+    with torch.no_grad():
+        heads[-1].mul_(std / heads[-1].float().std())
 
 
 def load_causal_base(
