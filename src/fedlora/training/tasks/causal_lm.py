@@ -85,15 +85,16 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, outputs: Outputs, targets: Tensor) -> Tensor:
         gradient = torch.empty_like(hidden)
-        total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
+        dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        total = torch.zeros((), dtype=dtype, device=hidden.device)
         for first, last in _borders(outputs, len(targets)):
             with torch.enable_grad():
                 states = hidden[first:last].detach().requires_grad_()
                 loss = _summed(outputs.head(states), targets[first:last])
             (gradient[first:last],) = torch.autograd.grad(loss, states)
-            total += loss.detach().to(total.device)
+            total += loss.detach()
         ctx.save_for_backward(gradient)
-        return total.to(hidden.device)
+        return total
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
