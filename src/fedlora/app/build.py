@@ -10,8 +10,8 @@ from pathlib import Path
 from fedlora.app.base import load_named_base
 from fedlora.app.clients import local_transport
 from fedlora.app.config import Config, require_validation
-from fedlora.app.dataset import deal, load_dataset
-from fedlora.app.encoding import encode
+from fedlora.app.dataset import load_dataset
+from fedlora.app.encoding import read_parts
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
 from fedlora.app.trainer import new_trainer
@@ -114,19 +114,11 @@ def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | N
     """
     dataset = dataset or load_dataset(config)
     base = load_named_base(config, dataset.labels, loaded)
-    fingerprint = base.tokenizer_fingerprint
-    train, test = (
-        encode(config, base, part, name, fingerprint)
-        for part, name in ((dataset.train, "training"), (dataset.test, "test"))
-    )
-    dataset = replace(dataset, train=dataset.train.take(train.kept), test=dataset.test.take(test.kept))
-    dataset, dealt = deal(config, dataset)
-    if dealt.test is not None:  # cut out of the clients
-        test = encode(config, base, dataset.test, "test", fingerprint)
-    for sentence in (*train.told, *test.told):
+    parts = read_parts(config, base, dataset)
+    for sentence in parts.told:
         print(f"fedlora: {sentence}", file=sys.stderr)
     others = [base.copied_to(device) for device in config.run.devices[1:]]
-    return Resources(dataset, dealt, base, train.tokens, test.tokens, others)
+    return Resources(parts.dataset, parts.split, base, parts.train, parts.test, others)
 
 
 def build(config: Config, resources: Resources | None = None, workers: int | None = None) -> Simulation:

@@ -12,7 +12,7 @@ from fedlora.training.cutting import Truncate
 from fedlora.training.dialogue_rows import Format
 
 SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
-RENDERING = ("style", "separator", "turns", "truncate", "end")
+RENDERING = ("style", "separator", "turns", "truncate", "long_texts", "end")
 """Keys of [data] that say how examples of language modelling become token ids."""
 OF_NATURAL = ("min_examples", "max_examples", "test_by", "unseen")
 """Keys of [split] that only natural clients have."""
@@ -60,6 +60,9 @@ class DataSettings:
     truncate: Truncate = "prompt_start"
     """generate: what an example longer than model.max_length loses; prompt_start: the beginning of what precedes the
     last answer; end: its end."""
+    long_texts: Literal["cut", "split"] = "cut"
+    """generate, plain texts; what becomes of a text longer than model.max_length. cut: it loses its end, see
+    data.truncate; split: it becomes several examples of its owner, one behind another, and nothing is lost."""
     end: str | None = None
     """generate: the token that ends an answer; by default that of the chat template, or the tokenizer's eos_token."""
     test_share: Annotated[float, Range(above=0.0, below=1.0)] = 0.2
