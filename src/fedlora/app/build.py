@@ -15,6 +15,7 @@ from fedlora.app.encoding import read_parts
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
 from fedlora.app.trainer import new_trainer
+from fedlora.app.weights import require_weights, weight_of
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.lowrank import LowRank
@@ -137,6 +138,7 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     method, facts = pipeline.method, pipeline.facts
     if config.evaluate.part == "validation" or facts.needs_validation:
         require_validation(config)
+    require_weights(config)
     loaded = resources or load(config)
     dealt = centralized(loaded.split) if facts.centralized else loaded.split
     ranks = client_ranks(config, len(dealt.clients), method)
@@ -147,8 +149,11 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
         new_trainer(config, base, spec, method, **tokens, owned=dealt.clients, unseen=dealt.unseen, device=device)
         for base, device in zip(bases, config.run.devices, strict=True)
     )
-    sizes = {name: len(part.train) for name, part in dealt.clients.items()}
-    clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
+    by = config.clients.weights
+    clients = [
+        Client(name, len(part.train), rank, counted_as=weight_of(by, loaded.train, part.train))
+        for (name, part), rank in zip(dealt.clients.items(), ranks, strict=True)
+    ]
     client_states = HeldClientStates()
 
     def connect(states: ClientStates) -> Transport:

@@ -242,5 +242,3 @@ def _told_by(texts: Sequence[str], values: Sequence[str]) -> float:
     right = sum(guess(text) == value for text, value in asked)
     common = Counter(value for _, value in asked).most_common(1)
     return (right - (common[0][1] if common else 0)) / max(1, len(asked))
-
-

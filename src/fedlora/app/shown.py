@@ -50,7 +50,9 @@ def shown(config: Config, count: int = 3) -> Iterator[str]:
     yield from _clients(parts)
 
 
-def _part(config: Config, base: Base, examples: Examples, parts: Parts, name: str, count: int) -> Iterator[str]:
+def _part(  # noqa: PLR0917
+    config: Config, base: Base, examples: Examples, parts: Parts, name: str, count: int
+) -> Iterator[str]:
     """Numbers of a part, and some of its examples."""
     match examples:
         case Dialogues():

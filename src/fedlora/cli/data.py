@@ -19,7 +19,8 @@ def init(
     ] = None,
     text: Annotated[str | None, typer.Option(help="The column with the text; guessed by default.")] = None,
     label: Annotated[
-        str | None, typer.Option(help="The column with the label, guessed by default; generate: with an example's kind.")
+        str | None,
+        typer.Option(help="The column with the label, guessed by default; generate: the kind of an example."),
     ] = None,
     owner: Annotated[
         str | None, typer.Option(help="The column that says whose an example is; by default clients are drawn.")

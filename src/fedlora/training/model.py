@@ -182,9 +182,7 @@ def make_causal_base(
 def bare_base(model: nn.Module, tokenizer: Any, name: str, labels: Sequence[str], task_type: TaskType) -> Base:
     """A base to read examples with, of a model without weights; nothing of it can be adapted."""
     fingerprint = _tokenizer_fingerprint(tokenizer)
-    return Base(
-        model, tokenizer, name, tuple(labels), {}, {}, tokenizer_fingerprint=fingerprint, task_type=task_type
-    )
+    return Base(model, tokenizer, name, tuple(labels), {}, {}, tokenizer_fingerprint=fingerprint, task_type=task_type)
 
 
 def _base(
