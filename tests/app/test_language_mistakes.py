@@ -89,7 +89,9 @@ def test_a_template_must_tell_the_assistants_part_from_the_heading(tried, with_t
 
 
 def test_a_template_whose_marks_hold_nothing(tried, with_template):
-    empty = MARKED.replace("{{ m['content'] }}<|end|>{% endgeneration %}", "{% endgeneration %}{{ m['content'] }}<|end|>")
+    empty = MARKED.replace(
+        "{{ m['content'] }}<|end|>{% endgeneration %}", "{% endgeneration %}{{ m['content'] }}<|end|>"
+    )
     said = tried([TALK] * 8, base=with_template(empty))
     assert "marks nothing of the last answer, so that there would be nothing to learn" in said
 
@@ -134,7 +136,10 @@ def test_more_tokens_than_the_base_has_positions(tried, pairs, tmp_path, smalles
 
 
 ROWS = [
-    ({"prompt": "a", "completion": " "}, "row 41 of the train part has an empty 'completion', from which nothing can be"),
+    (
+        {"prompt": "a", "completion": " "},
+        "row 41 of the train part has an empty 'completion', from which nothing can be",
+    ),
     ({"prompt": "", "completion": "b"}, "row 41 of the train part has an empty 'prompt'"),
     ({"prompt": "a"}, "row 41 of the train part has no column 'completion'; it has 'prompt'. Set data.completion"),
     ({"prompt": ["a"], "completion": "b"}, "row 41 of the train part has a list in the column 'prompt', expected text"),
@@ -152,7 +157,10 @@ KEYS = [
     ({"data": {"references": "right"}}, "row 1 of the test part has no column 'right'; it has 'prompt', 'completion'"),
     ({"data": {"prompt": "ask"}}, "row 1 of the train part has no column 'ask'"),
     ({"data": {"format": "chat"}}, "data.format is 'chat'; input should be 'auto', 'text',"),
-    ({"data": {"long_texts": "split"}}, "data.long_texts is 'split', which is for plain texts, but the training part has"),
+    (
+        {"data": {"long_texts": "split"}},
+        "data.long_texts is 'split', which is for plain texts, but the training part has",
+    ),
     ({"split": {"kind": "dirichlet"}}, "which deals by labels, but the examples have no kinds: name the column"),
     ({"split": {"kind": "natural", "column": "who"}}, "row 1 of the train part has no column 'who'"),
     ({"split": {"clients": 41}}, "split.clients is 41, but there are only 40 training examples"),

@@ -142,4 +142,4 @@ def _drawn(kind: str, generator: numpy.random.Generator) -> tuple[dict[str, str]
 
 
 def _listed(kind: str, facts: Mapping[str, str]) -> str:
-    return f"{kind}: " + ", ".join(f"{name} = {value}" for name, value in facts.items())
+    return f"{kind}: " + ", ".join(f"{name} {value}" for name, value in facts.items())
