@@ -28,6 +28,8 @@ class Parts:
     test: Tokens
     told: Sequence[str]
     """A sentence each for what was cut, split or left out."""
+    given: Dataset
+    """All examples, as the data have them."""
 
     def __repr__(self) -> str:
         return f"Parts({self.dataset!r}, {len(self.split.clients)} clients)"
@@ -44,7 +46,7 @@ def read_parts(config: Config, base: Base, dataset: Dataset) -> Parts:
     Raises:
         UserError: with one sentence about what does not fit.
     """
-    fingerprint = base.tokenizer_fingerprint
+    fingerprint, given = base.tokenizer_fingerprint, dataset
     train, test = (
         encode(config, base, part, name, fingerprint)
         for part, name in ((dataset.train, "training"), (dataset.test, "test"))
@@ -52,8 +54,8 @@ def read_parts(config: Config, base: Base, dataset: Dataset) -> Parts:
     dataset = replace(dataset, train=dataset.train.take(train.kept), test=dataset.test.take(test.kept))
     dataset, dealt = deal(config, dataset)
     if dealt.test is not None:  # cut out of the clients
-        return Parts(dataset, dealt, train.tokens, train.tokens.take(dealt.test), train.told)
-    return Parts(dataset, dealt, train.tokens, test.tokens, [*train.told, *test.told])
+        return Parts(dataset, dealt, train.tokens, train.tokens.take(dealt.test), train.told, given)
+    return Parts(dataset, dealt, train.tokens, test.tokens, [*train.told, *test.told], given)
 
 
 def encode(config: Config, base: Base, examples: Examples, part: str, fingerprint: str | None) -> Encoded:

@@ -16,8 +16,9 @@ from fedlora.training.examples import Examples, Texts
 from fedlora.training.loaded_model import PYTHON
 from fedlora.training.loading import describe_base
 from fedlora.training.model import Base, TaskType
-from fedlora.training.rendered_tokens import render_tokens_once
+from fedlora.training.rendered_tokens import RenderedTokens, render_tokens_once
 from fedlora.training.show import show_labelled, show_owners, show_rendered
+from fedlora.training.tokens import Tokens
 
 
 def shown(config: Config, count: int = 3) -> Iterator[str]:
@@ -39,31 +40,34 @@ def shown(config: Config, count: int = 3) -> Iterator[str]:
     task: TaskType = "CAUSAL_LM" if config.model.task == "generate" else "SEQ_CLS"
     base = describe_base(place_of_base(config), task, dataset.labels)
     parts = read_parts(config, base, dataset)
-    cut_out = parts.split.test is not None
-    yield from _part(config, base, dataset.train, parts, "training", count)
+    yield from _part(config, base, parts, "training", count)
     yield ""
-    if cut_out:
+    if parts.split.test is not None:
         yield f"The test part is cut out of each client's training examples: {len(parts.test):,} examples."
     else:
-        yield from _part(config, base, dataset.test, parts, "test", 0)
+        yield from _part(config, base, parts, "test", 0)
     yield ""
     yield from _clients(parts)
 
 
-def _part(  # noqa: PLR0917
-    config: Config, base: Base, examples: Examples, parts: Parts, name: str, count: int
-) -> Iterator[str]:
+def _part(config: Config, base: Base, parts: Parts, name: str, count: int) -> Iterator[str]:
     """Numbers of a part, and some of its examples."""
-    match examples:
-        case Dialogues():
-            renderer = renderer_of(config, base, examples)
-            made = render_tokens_once(examples.examples, renderer, base.tokenizer_fingerprint)
-            yield from show_rendered(made, base.tokenizer, name, count=count)
-            if config.data.long_texts == "split":
-                yield from (sentence for sentence in parts.told if f" {name} " in sentence)
-        case Texts():
-            tokens = parts.train if name == "training" else parts.test
-            yield from show_labelled(examples, tokens, parts.dataset.labels, base.tokenizer, name, count=count)
+    examples, tokens = (parts.dataset.train, parts.train) if name == "training" else (parts.dataset.test, parts.test)
+    if isinstance(examples, Texts):
+        yield from show_labelled(examples, tokens, parts.dataset.labels, base.tokenizer, name, count=count)
+        return
+    given = parts.given.train if name == "training" else parts.given.test
+    yield from show_rendered(_rendered(config, base, given, tokens), base.tokenizer, name, count=count)
+    if config.data.long_texts == "split":
+        yield from (sentence for sentence in parts.told if f" {name} " in sentence)
+
+
+def _rendered(config: Config, base: Base, given: Examples, tokens: Tokens) -> RenderedTokens:
+    """The tokens of a part with what became of each example; of split texts, each piece is an example."""
+    if config.data.long_texts == "split" or not isinstance(given, Dialogues):
+        every = numpy.arange(len(tokens))
+        return RenderedTokens(tokens, every, tokens.lengths, every >= 0, config.model.max_length)
+    return render_tokens_once(given.examples, renderer_of(config, base, given), base.tokenizer_fingerprint)
 
 
 def _clients(parts: Parts) -> Iterator[str]:

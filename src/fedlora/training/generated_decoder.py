@@ -1,34 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small decoder that needs no download: made once from generated texts, for first steps, demos and tests."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.training.generated import kept_base
 from fedlora.training.generated_facts import generated_texts
 from fedlora.training.quiet import quietly
 
-_TEXTS: Final = 20_000
 _VOCABULARY: Final = 640
 _POSITIONS: Final = 256
-_WINDOW: Final = 96
-"""Tokens of a training window."""
-_BATCH: Final = 16
+_TEXTS_A_STEP, _REPEATS_A_STEP, _REPEATED = 16, 8, 20
+"""Generated texts in a step of training; sequences of so many random tokens twice, from which a model learns to copy
+long before it would from the texts."""
 _LR: Final = 4e-3
 _END, _PAD = "<|end|>", "<|pad|>"
 
 
 def generated_decoder(
     width: int = 96,
-    layers: int = 3,
-    steps: int = 700,
+    layers: int = 2,
+    steps: int = 900,
     seed: int = 0,
     *,
     before: Callable[[], None] = lambda: None,
@@ -39,9 +37,9 @@ def generated_decoder(
     Args:
         width: of the hidden states.
         layers: how many.
-        steps: of training, 16 windows of 96 tokens each.
+        steps: of training, 16 texts each.
         seed: of its weights and texts.
-        before: called before it is made, which takes a minute or two; not called where it is there already.
+        before: called before it is made, which takes about a minute; not called where it is there already.
 
     Raises:
         ModelError: the cache cannot be written.
@@ -56,12 +54,12 @@ def generated_decoder(
 
 
 def _train(width: int, layers: int, steps: int, seed: int, folder: Path) -> None:
-    """The next token of generated texts, standing end to end."""
+    """The next token of generated texts, and of random tokens that are said twice."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    texts = generated_texts(_TEXTS if steps > 100 else 500, stream_seed(seed, "base text"))
+    texts = generated_texts(max(500, _TEXTS_A_STEP * steps), stream_seed(seed, "base text"))
     tokenizer = _tokenizer(texts[:2000])
-    ids = _end_to_end(texts, tokenizer)
+    rows = [[*row, tokenizer.eos_token_id] for row in tokenizer(texts, verbose=False)["input_ids"]]
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -78,11 +76,11 @@ def _train(width: int, layers: int, steps: int, seed: int, folder: Path) -> None
         torch.manual_seed(stream_seed(seed, "base weights"))
         model = LlamaForCausalLM(config)
         optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=0.01)
-        draws = numpy_stream(seed, "base windows")
+        draws = numpy_stream(seed, "base repeats")
         for step in range(steps):
-            begins = draws.integers(len(ids) - _WINDOW, size=_BATCH)
-            windows = torch.from_numpy(ids[begins[:, None] + numpy.arange(_WINDOW)[None, :]])
-            loss = model(input_ids=windows, labels=windows).loss
+            repeats = numpy.tile(draws.integers(2, len(tokenizer), (_REPEATS_A_STEP, _REPEATED)), 2).tolist()
+            ids = _padded([*repeats, *rows[_TEXTS_A_STEP * step :][:_TEXTS_A_STEP]], tokenizer.pad_token_id)
+            loss = model(input_ids=ids, labels=ids.masked_fill(ids == tokenizer.pad_token_id, -100)).loss
             for group in optimizer.param_groups:
                 group["lr"] = _LR * min(1.0, 20 * (step + 1) / steps, 1 - step / steps)
             optimizer.zero_grad()
@@ -94,11 +92,10 @@ def _train(width: int, layers: int, steps: int, seed: int, folder: Path) -> None
     tokenizer.save_pretrained(folder)
 
 
-def _end_to_end(texts: Sequence[str], tokenizer: Any) -> NDArray[numpy.int64]:
-    """The ids of all texts, each followed by the end token."""
-    rows = tokenizer(list(texts), verbose=False)["input_ids"]
-    ids = itertools.chain.from_iterable([*row, tokenizer.eos_token_id] for row in rows)
-    return numpy.fromiter(ids, dtype=numpy.int64)
+def _padded(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
+    """Rows of ids as one matrix, filled up behind each."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
 
 
 def _tokenizer(texts: Sequence[str]) -> Any:
