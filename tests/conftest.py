@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from fedlora import cli
 from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.generated_decoder import generated_decoder
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of one would wait for those of another
     torch.set_num_threads(1)
@@ -24,6 +25,15 @@ def smallest_base(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         return generated_base(width=16, layers=1, steps=20)
+
+
+@pytest.fixture(scope="session")
+def smallest_decoder(tmp_path_factory):
+    """The folder of a generated decoder of one layer and width 16. Copy it to change it."""
+    folder = tmp_path_factory.mktemp("smallest_decoder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        return generated_decoder(width=16, layers=1, steps=5)
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,7 @@ from fedlora.app.config import make_config
 from fedlora.app.progress import quiet_libraries
 from fedlora.app.run import Run
 from fedlora.core.payload import to_bytes
-from fedlora.core.rounds import Client
-from fedlora.deploy.config import build_site, read_site
+from fedlora.deploy.config import build_site, read_site, site_client
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site
 from fedlora.deploy.sockets import new_key, open_socket, read_key, serve_bytes
@@ -143,8 +142,7 @@ def thread_site(path):
     folder = Path(own.site.folder)
     folder.mkdir(exist_ok=True)
     simulation = build_site(own)
-    client = Client(own.site.name, len(simulation.split.clients[own.site.name].train), own.site.rank)
-    site, listener = Site(simulation, client, folder), open_socket(own.site.address)
+    site, listener = Site(simulation, site_client(simulation, own), folder), open_socket(own.site.address)
     threading.Thread(target=serve_bytes, args=(listener, new_key(Path(own.site.key)), site.answer), daemon=True).start()
     try:
         yield site

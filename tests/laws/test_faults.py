@@ -114,7 +114,7 @@ class NoWeights(FedIT):
     """(c) Every client counts the same."""
 
     def aggregate(self, state, updates, round):
-        even = (replace(u, client=replace(u.client, examples=1)) for u in updates)
+        even = (replace(u, client=replace(u.client, counted_as=1.0)) for u in updates)
         return super().aggregate(state, even, round)
 
 
@@ -123,8 +123,17 @@ class WeightsTwice(FedIT):
     """(c) Weights are applied a second time."""
 
     def aggregate(self, state, updates, round):
-        squared = (replace(u, client=replace(u.client, examples=u.client.examples**2)) for u in updates)
+        squared = (replace(u, client=replace(u.client, counted_as=u.weight**2)) for u in updates)
         return super().aggregate(state, squared, round)
+
+
+@dataclass(frozen=True)
+class CountsExamples(FedIT):
+    """(c) Clients count by their examples, whatever the federation counts by."""
+
+    def aggregate(self, state, updates, round):
+        counted = (replace(u, client=replace(u.client, counted_as=None)) for u in updates)
+        return super().aggregate(state, counted, round)
 
 
 @dataclass(frozen=True)
@@ -473,6 +482,7 @@ FAULTS = [
     ("resume", RemembersOutside),
     ("weights", NoWeights),
     ("weights", WeightsTwice),
+    ("weights", CountsExamples),
     ("exactness", OnlyTheFirst),
     ("exactness", ClaimsTooMuch),
     ("exactness", ScaleTwice),

@@ -14,6 +14,7 @@ from fedlora.core.payload import type_of_wire
 from fedlora.errors import ConfigError
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base
+from fedlora.training.generated_decoder import generated_decoder
 from fedlora.training.loaded_model import PYTHON, LoadedModel, handed_base, handed_causal_base
 from fedlora.training.loading import load_base, load_causal_base
 from fedlora.training.model import Base
@@ -52,9 +53,10 @@ def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel |
 
 def place_of_base(config: Config) -> str:
     """The folder or hub name of the base that [model] names; the generated one is made where it is not there yet."""
-    if config.model.base == GENERATED:
-        return str(generated_base(before=_announce_generated_base))
-    return config.model.base
+    if config.model.base != GENERATED:
+        return config.model.base
+    make = generated_decoder if config.model.task == "generate" else generated_base
+    return str(make(before=_announce_generated_base))
 
 
 def _announce_generated_base() -> None:

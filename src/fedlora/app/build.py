@@ -10,11 +10,12 @@ from pathlib import Path
 from fedlora.app.base import load_named_base
 from fedlora.app.clients import local_transport
 from fedlora.app.config import Config, require_validation
-from fedlora.app.dataset import deal, load_dataset
-from fedlora.app.encoding import encode
+from fedlora.app.dataset import load_dataset
+from fedlora.app.encoding import read_parts
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
 from fedlora.app.trainer import new_trainer
+from fedlora.app.weights import require_weights, weight_of
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.lowrank import LowRank
@@ -114,19 +115,11 @@ def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | N
     """
     dataset = dataset or load_dataset(config)
     base = load_named_base(config, dataset.labels, loaded)
-    fingerprint = base.tokenizer_fingerprint
-    train, test = (
-        encode(config, base, part, name, fingerprint)
-        for part, name in ((dataset.train, "training"), (dataset.test, "test"))
-    )
-    dataset = replace(dataset, train=dataset.train.take(train.kept), test=dataset.test.take(test.kept))
-    dataset, dealt = deal(config, dataset)
-    if dealt.test is not None:  # cut out of the clients
-        test = encode(config, base, dataset.test, "test", fingerprint)
-    for sentence in (*train.told, *test.told):
+    parts = read_parts(config, base, dataset)
+    for sentence in parts.told:
         print(f"fedlora: {sentence}", file=sys.stderr)
     others = [base.copied_to(device) for device in config.run.devices[1:]]
-    return Resources(dataset, dealt, base, train.tokens, test.tokens, others)
+    return Resources(parts.dataset, parts.split, base, parts.train, parts.test, others)
 
 
 def build(config: Config, resources: Resources | None = None, workers: int | None = None) -> Simulation:
@@ -145,6 +138,7 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
     method, facts = pipeline.method, pipeline.facts
     if config.evaluate.part == "validation" or facts.needs_validation:
         require_validation(config)
+    require_weights(config)
     loaded = resources or load(config)
     dealt = centralized(loaded.split) if facts.centralized else loaded.split
     ranks = client_ranks(config, len(dealt.clients), method)
@@ -155,8 +149,11 @@ def build(config: Config, resources: Resources | None = None, workers: int | Non
         new_trainer(config, base, spec, method, **tokens, owned=dealt.clients, unseen=dealt.unseen, device=device)
         for base, device in zip(bases, config.run.devices, strict=True)
     )
-    sizes = {name: len(part.train) for name, part in dealt.clients.items()}
-    clients = [Client(name, size, rank) for (name, size), rank in zip(sizes.items(), ranks, strict=True)]
+    by = config.clients.weights
+    clients = [
+        Client(name, len(part.train), rank, counted_as=weight_of(by, loaded.train, part.train))
+        for (name, part), rank in zip(dealt.clients.items(), ranks, strict=True)
+    ]
     client_states = HeldClientStates()
 
     def connect(states: ClientStates) -> Transport:

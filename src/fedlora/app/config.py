@@ -13,6 +13,7 @@ import tomli_w
 
 from fedlora.app.paths import with_absolute_paths
 from fedlora.app.sections import checked, override_key, read_tree, tree_of
+from fedlora.app.task_keys import require_keys_of_task, with_split_of_task
 from fedlora.core.adapter import AdapterSettings
 from fedlora.core.settings import Positive, Range
 from fedlora.errors import ConfigError
@@ -144,7 +145,9 @@ def _merged(below: Mapping[str, Any], below_folder: Path, above: Mapping[str, An
             raise ConfigError(f"{name}.{next(iter(values), '')} cannot be set: {name} is no section of the config.")
         else:
             tree[name] = {**beneath, **values}
-    return checked(Config, tree)
+    config = checked(Config, with_split_of_task(tree))
+    require_keys_of_task(config)
+    return config
 
 
 def _source(tree: Mapping[str, Any]) -> object:

@@ -8,6 +8,7 @@ from fedlora.errors import ConfigError, DataError
 from fedlora.training.data import cut_off_test, hub_rows
 from fedlora.training.dialogue_data import dialogues_dataset
 from fedlora.training.examples import Dataset, Examples
+from fedlora.training.generated_facts import generated_facts
 from fedlora.training.natural import file_rows
 from fedlora.training.tables import Part, Rows, part_file, read_rows
 
@@ -24,10 +25,7 @@ def load_dialogues(config: Config, group: str | None) -> Dataset:
     """
     data = config.data
     if data.source == "generated":
-        raise ConfigError(
-            "data.source is 'generated', which makes labelled texts alone, but model.task is 'generate': name a file "
-            "or folder in data.path and set data.source = 'files'."
-        )
+        return generated_facts(seed=config.run.seed)
     if data.path is None:
         raise ConfigError(f"data.source is {data.source!r}, but data.path is not set: say where the data are.")
     train, test = _rows(config, data.path)

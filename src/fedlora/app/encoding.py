@@ -1,13 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
 """Examples as token ids, as a config's task reads them."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from fedlora.app.config import Config
+from fedlora.app.dataset import deal
 from fedlora.training.dialogues import Dialogues
 from fedlora.training.encoded import Encoded, encode_dialogues, encode_labelled
-from fedlora.training.examples import Examples, Texts
+from fedlora.training.examples import Dataset, Examples, Texts
 from fedlora.training.model import Base
 from fedlora.training.readable import require_length, require_readable, vocabulary
 from fedlora.training.render import Renderer, RenderSettings, make_renderer, require_vocabulary
+from fedlora.training.split import Split
+from fedlora.training.splitting import encode_split_texts
+from fedlora.training.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """Training and test examples with their tokens, and who owns which."""
+
+    dataset: Dataset
+    """The examples that are kept, in the order of the tokens."""
+    split: Split
+    train: Tokens
+    test: Tokens
+    told: Sequence[str]
+    """A sentence each for what was cut, split or left out."""
+    given: Dataset
+    """All examples, as the data have them."""
+
+    def __repr__(self) -> str:
+        return f"Parts({self.dataset!r}, {len(self.split.clients)} clients)"
+
+
+def read_parts(config: Config, base: Base, dataset: Dataset) -> Parts:
+    """Training and test examples as a run sees them.
+
+    Args:
+        config: a whole config.
+        base: whose tokenizer reads them.
+        dataset: the examples.
+
+    Raises:
+        UserError: with one sentence about what does not fit.
+    """
+    fingerprint, given = base.tokenizer_fingerprint, dataset
+    train, test = (
+        encode(config, base, part, name, fingerprint)
+        for part, name in ((dataset.train, "training"), (dataset.test, "test"))
+    )
+    dataset = replace(dataset, train=dataset.train.take(train.kept), test=dataset.test.take(test.kept))
+    dataset, dealt = deal(config, dataset)
+    if dealt.test is not None:  # cut out of the clients
+        return Parts(dataset, dealt, train.tokens, train.tokens.take(dealt.test), train.told, given)
+    return Parts(dataset, dealt, train.tokens, test.tokens, [*train.told, *test.told], given)
 
 
 def encode(config: Config, base: Base, examples: Examples, part: str, fingerprint: str | None) -> Encoded:
@@ -28,7 +76,8 @@ def encode(config: Config, base: Base, examples: Examples, part: str, fingerprin
         case Texts():
             found = encode_labelled(examples, base.tokenizer, config.model.max_length, fingerprint)
         case Dialogues():
-            found = encode_dialogues(examples, renderer_of(config, base, examples), part, fingerprint)
+            read = encode_split_texts if config.data.long_texts == "split" else encode_dialogues
+            found = read(examples, renderer_of(config, base, examples), part, fingerprint)
         case _:
             raise TypeError(f"examples of an unknown kind: {type(examples).__name__}")
     require_readable(base.name, base.model, base.tokenizer, found.tokens)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Python callers hand over as `data` and `base`: names, or the things themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -12,16 +12,19 @@ from fedlora.app.paths import is_path
 from fedlora.core.payload import type_of_wire
 from fedlora.errors import ConfigError
 from fedlora.training.data import Columns
-from fedlora.training.examples import Dataset, take_some
-from fedlora.training.loaded_model import PYTHON, LoadedModel, from_table, is_model
+from fedlora.training.dialogue_data import dialogues_dataset
+from fedlora.training.examples import Dataset, Texts, take_some
+from fedlora.training.loaded_model import PYTHON, LoadedModel, from_table, is_model, table_parts
 
 if TYPE_CHECKING:
     import datasets
     import transformers
 
-Data: TypeAlias = Union[Dataset, "datasets.Dataset", "datasets.DatasetDict", Mapping[str, Any], str, Path]
-"""Examples (`from_lists`, a `datasets.Dataset`, a `DatasetDict` with train and test), the path of a file or folder, a
-name on the hub, or the section [data]."""
+Data: TypeAlias = Union[
+    Dataset, "datasets.Dataset", "datasets.DatasetDict", Sequence[Mapping[str, Any]], Mapping[str, Any], str, Path
+]
+"""Examples (`from_lists`, a `datasets.Dataset`, a list of rows, a `DatasetDict` or a mapping of lists with train and
+test), the path of a file or folder, a name on the hub, or the section [data]."""
 BaseModel: TypeAlias = Union["transformers.PreTrainedModel", str, Path]
 """A loaded model, a folder, or a name on the hub."""
 
@@ -65,7 +68,7 @@ def handed(
         name = str(data)
         source = "files" if is_path(name) or Path(name).exists() or Path(name).suffix else "hub"
         return Handed(changed_config(made, {"data": {"source": source, "path": name}}), None, model)
-    if isinstance(data, Mapping) and not hasattr(data, "num_rows"):  # a DatasetDict is a mapping, too
+    if isinstance(data, Mapping) and not _holds_parts(data):
         return Handed(changed_config(made, {"data": data}), None, model)
     settings = made.data
     if made.split.test_by is not None:
@@ -74,11 +77,44 @@ def handed(
             f"is cut off at once: write them to a file and hand over its path, or leave split.test_by out."
         )
     if not isinstance(data, Dataset):
-        column = made.split.column if made.split.kind == "natural" else None
-        columns = Columns(settings.text, settings.label, column)
-        data = from_table(data, columns, settings.test_share, made.run.seed, settings.labels)
+        data = _read(made, data)
+    _require_examples_of_task(made, data)
     data = take_some(data, settings.train_examples, settings.test_examples, made.run.seed)
     return Handed(replace(made, data=replace(settings, source=PYTHON, path=None)), data, model)
+
+
+def _holds_parts(data: Mapping[str, Any]) -> bool:
+    """Whether a mapping is of tables (a DatasetDict is one) and not the section [data]."""
+    return (
+        hasattr(data, "num_rows")
+        or isinstance(data.get("train"), list | tuple)
+        or hasattr(data.get("train"), "features")
+    )
+
+
+def _read(config: Config, table: Any) -> Dataset:
+    """The examples of tables, as the config's task has them."""
+    settings, seed = config.data, config.run.seed
+    column = config.split.column if config.split.kind == "natural" else None
+    if config.model.task == "generate":
+        train, test = table_parts(table, settings.label, settings.test_share, seed)
+        return dialogues_dataset(settings, train, test, PYTHON, column)
+    return from_table(table, Columns(settings.text, settings.label, column), settings.test_share, seed, settings.labels)
+
+
+def _require_examples_of_task(config: Config, dataset: Dataset) -> None:
+    """Refuse examples that were made for the other task.
+
+    Raises:
+        ConfigError: labelled texts for language modelling, or the other way round.
+    """
+    texts = isinstance(dataset.train, Texts)
+    if texts == (config.model.task == "generate"):
+        what, other = ("labelled texts", "classify") if texts else ("examples of language modelling", "generate")
+        raise ConfigError(
+            f"data holds {what}, but model.task is {config.model.task!r}: set task={other!r}"
+            + (", or hand over a list of rows with text, prompt and completion, or messages." if texts else ".")
+        )
 
 
 def _model(base: BaseModel | None, tokenizer: Any) -> LoadedModel | None:

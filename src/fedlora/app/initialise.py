@@ -1,22 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A first config for somebody's own data, with what was found in them and a word on every key."""
+"""Labelled texts in a table: which columns they are, and what a first config for them sets."""
 
 import math
 import re
-import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-import tomli_w
-
-from fedlora.app.config import Config
-from fedlora.app.sections import Key, keys, sections
+from fedlora.app.commented import Values
 from fedlora.errors import DataError, nearest
-from fedlora.training.tables import part_file, read_rows
+from fedlora.training.tables import Rows, part_file, read_rows
 
 _TEXT_LENGTH = 12
 """Characters from which a column of words counts as text rather than as a name."""
@@ -45,12 +40,99 @@ class Found:
     owner: str | None = None
     """The column that says whose an example is, where the caller named it."""
 
+    def values(self, path: Path) -> Values:
+        """What a first config sets.
 
-def look_at(path: Path, text: str | None = None, label: str | None = None, owner: str | None = None) -> Found:
-    """Find the text, the label and possible owners in a file, or in a folder's training file.
+        Args:
+            path: of the data, as the config's folder sees it.
+        """
+        split: dict[str, Any] = {"kind": "dirichlet", "clients": some_clients(self.rows), "alpha": 0.5}
+        if self.owner is not None:
+            split = {"kind": "natural", "column": self.owner}
+        return {
+            "run": {"name": path.stem.partition(".")[0], "rounds": 20},
+            "data": {"source": "files", "path": str(path), "text": self.text, "label": self.label},
+            "split": {**split, "validation": 0.1},
+            "model": {"base": "sentence-transformers/all-MiniLM-L6-v2", "max_length": room(self.tokens, 512)},
+            "adapter": {"rank": 8},
+            "train": {"epochs": 1, "lr": 1e-3},
+            "method": {"name": "lora-a2"},
+            "evaluate": {"every": 2},
+        }
+
+    def heading(self, path: Path) -> list[str]:
+        """What was found, in lines for the top of the config."""
+        found = (
+            f"Made by fedlora init from {path.name}: {self.rows} examples, {len(self.labels)} labels, the rarest with "
+            f"{self.rarest}."
+        )
+        return [found, *owner_lines(self.owners, self.owner)]
+
+    def told(self) -> str:
+        """What was found, in a sentence or two for the screen."""
+        return (
+            f"labelled texts: text {self.text!r}, label {self.label!r} with {len(self.labels)} values, {self.rows} "
+            f"examples, to classify (--task generate makes a language model of them). If these are the wrong columns: "
+            f"--text, --label, --owner."
+        )
+
+
+def owner_lines(owners: Mapping[str, int], owner: str | None) -> list[str]:
+    """A line for each column that may say whose an example is; none where the caller has named one.
 
     Args:
-        path: of the data.
+        owners: such columns, with how many values.
+        owner: the one that the caller named.
+    """
+    return [
+        f"The column {name!r} ({count} values) may say whose an example is: split.kind = 'natural'."
+        for name, count in (owners.items() if owner is None else ())
+    ]
+
+
+def some_clients(rows: int) -> int:
+    """As many clients as so many examples allow."""
+    return max(2, min(10, rows // 50))
+
+
+def room(tokens: int, most: int) -> int:
+    """A model.max_length for texts of about so many tokens: a multiple of 16, not above `most`."""
+    return min(most, max(16, -(-tokens // 16) * 16))
+
+
+def read_training_rows(path: Path) -> Rows:
+    """The rows of a file, or of a folder's training file.
+
+    Raises:
+        DataError: there is no such file, it cannot be read, or it has no rows.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist: name a file, or a folder with train.* and test.*.")
+    rows = read_rows(part_file(path, "train") if path.is_dir() else path)
+    if not rows:
+        raise DataError(f"{path} has no examples.")
+    return rows
+
+
+def require_columns(path: Path, columns: Collection[str], named: Iterable[str | None]) -> None:
+    """Refuse a column that is named and not there.
+
+    Raises:
+        DataError: with the nearest name.
+    """
+    for name in named:
+        if name is not None and name not in columns:
+            raise DataError(f"{path.name} has no column {name!r}: {nearest(name, columns)}")
+
+
+def look_at(
+    path: Path, rows: Rows, text: str | None = None, label: str | None = None, owner: str | None = None
+) -> Found:
+    """Find the text, the label and possible owners in a table.
+
+    Args:
+        path: of the data, for error sentences.
+        rows: of the table.
         text: the column with the text, where the caller knows it; None: it is guessed.
         label: the column with the label, likewise.
         owner: the column that says whose an example is; None: all that could are told.
@@ -58,30 +140,38 @@ def look_at(path: Path, text: str | None = None, label: str | None = None, owner
     Raises:
         DataError: there is no column of text, or none of labels, or not the one that is named.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist: name a file, or a folder with train.* and test.*.")
-    rows = read_rows(part_file(path, "train") if path.is_dir() else path)
-    if not rows:
-        raise DataError(f"{path} has no examples.")
     columns = {name: [str(row.get(name, "")) for row in rows] for name in rows[0]}
-    for name in (text, label, owner):
-        if name is not None and name not in columns:
-            raise DataError(f"{path.name} has no column {name!r}: {nearest(name, columns)}")
-    text = text or _text_column({name: cells for name, cells in columns.items() if name not in (label, owner)}, path)
+    require_columns(path, columns, (text, label, owner))
+    text = text or text_column({name: cells for name, cells in columns.items() if name not in (label, owner)}, path)
     label = label or _label_column({name: cells for name, cells in columns.items() if name != owner}, text, path)
     counts = Counter(columns[label])
-    lengths = sorted(max(len(cell.split()) * 1.5, len(cell) / 4) for cell in columns[text])
-    owners = {
-        name: len(set(values))
-        for name, values in columns.items()
-        if name not in (text, label) and 2 <= len(set(values)) <= len(rows) / 5
-    }
-    long = lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))]
+    owners = possible_owners({name: cells for name, cells in columns.items() if name not in (text, label)})
     labels = tuple(sorted(counts))
-    return Found(len(rows), text, label, labels, min(counts.values()), owners, int(long) + 2, owner)
+    return Found(len(rows), text, label, labels, min(counts.values()), owners, long_tokens(columns[text]) + 2, owner)
 
 
-def _text_column(columns: dict[str, list[str]], path: Path) -> str:
+def possible_owners(columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The columns that could say whose an example is, with how many values."""
+    counts = {name: (len(set(cells)), len(cells)) for name, cells in columns.items()}
+    return {name: values for name, (values, rows) in counts.items() if 2 <= values <= rows / 5}
+
+
+def long_tokens(texts: Sequence[str]) -> int:
+    """A guess at the tokens of a long text: the 95th percentile."""
+    lengths = sorted(max(len(text.split()) * 1.5, len(text) / 4) for text in texts)
+    return int(lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))])
+
+
+def text_column(columns: Mapping[str, Sequence[str]], path: Path) -> str:
+    """The column that looks like text.
+
+    Args:
+        columns: those that may be it, with their cells.
+        path: of the data, for the error sentence.
+
+    Raises:
+        DataError: none does.
+    """
     means = {name: sum(map(len, cells)) / len(cells) for name, cells in columns.items()}
     best = max(means, key=lambda name: (name == "text", means[name]))
     if means[best] < _TEXT_LENGTH:
@@ -116,6 +206,11 @@ def _label_column(columns: dict[str, list[str]], text: str, path: Path) -> str:
     return max(finer, key=lambda name: gains[name], default=best)
 
 
+def named_as_label(columns: Iterable[str]) -> bool:
+    """Whether a column is called like one of labels."""
+    return any(_words(name) & _LABELS for name in columns)
+
+
 def _words(name: str) -> set[str]:
     return set(re.findall(r"[^\W\d_]+", name.lower()))
 
@@ -147,68 +242,3 @@ def _told_by(texts: Sequence[str], values: Sequence[str]) -> float:
     right = sum(guess(text) == value for text, value in asked)
     common = Counter(value for _, value in asked).most_common(1)
     return (right - (common[0][1] if common else 0)) / max(1, len(asked))
-
-
-def commented_config(path: Path, found: Found) -> str:
-    """A TOML config that runs as it is: found values set, every other key with its default as a comment."""
-    length = min(512, max(16, -(-found.tokens // 16) * 16))
-    values: dict[str, dict[str, Any]] = {
-        "run": {"name": path.stem.partition(".")[0], "rounds": 20},
-        "data": {"source": "files", "path": str(path), "text": found.text, "label": found.label},
-        "split": {**_split(found), "validation": 0.1},
-        "model": {"base": "sentence-transformers/all-MiniLM-L6-v2", "max_length": length},
-        "adapter": {"rank": 8},
-        "train": {"epochs": 1, "lr": 1e-3},
-        "method": {"name": "lora-a2"},
-        "evaluate": {"every": 2},
-    }
-    lines = [
-        f"# Made by fedlora init from {path.name}: {found.rows} examples, {len(found.labels)} labels, the rarest with "
-        f"{found.rarest}.",
-        "# Every key that is commented out stands at its default.",
-    ]
-    for owner, count in found.owners.items() if found.owner is None else ():
-        lines.append(f"# The column {owner!r} ({count} values) may say whose an example is: split.kind = 'natural'.")
-    for name, (section, repeated) in sections(Config).items():
-        if not repeated and name != "deploy":
-            lines += ["", f"[{name}]  # {(section.__doc__ or '').splitlines()[0]}"]
-            lines += _section(section, values.get(name, {}))
-    lines += ["", "# [[stage]]  # fedprox, clip, fedavgm or fedadam behind the method; as many as you like", "# name ="]
-    return "\n".join(lines) + "\n"
-
-
-def _split(found: Found) -> dict[str, Any]:
-    """By the column that names the owner, else by labels over as many clients as the rows allow."""
-    if found.owner is not None:
-        return {"kind": "natural", "column": found.owner}
-    return {"kind": "dirichlet", "clients": max(2, min(10, found.rows // 50)), "alpha": 0.5}
-
-
-def _section(section: type, values: dict[str, Any]) -> Sequence[str]:
-    lines = []
-    for key in keys(section):
-        lines += textwrap.wrap(_meaning(key), 118, initial_indent="# ", subsequent_indent="# ")
-        if key.name in values:
-            lines.append(_line(key.name, values[key.name]))
-        else:
-            lines.append(f"# {_line(key.name, key.default)}" if key.default is not None else f"# {key.name} =")
-    return lines
-
-
-def _meaning(key: Key) -> str:
-    """What a key means, with all its choices where it has some: a reader of the file sees only one of them."""
-    choices = _choices(key.type)
-    return key.text if all(choice in key.text for choice in choices) else f"{key.text} One of: {', '.join(choices)}."
-
-
-def _choices(annotation: Any) -> list[str]:
-    """The words that a value may be; none where it is no choice among words."""
-    if get_origin(annotation) is Literal:
-        return [str(choice) for choice in get_args(annotation)]
-    if get_origin(annotation) is Annotated or get_origin(annotation) in (Union, UnionType):
-        return [choice for inner in get_args(annotation) for choice in _choices(inner)]
-    return []
-
-
-def _line(key: str, value: Any) -> str:
-    return tomli_w.dumps({key: value}).strip()

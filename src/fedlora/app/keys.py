@@ -18,6 +18,8 @@ class Keys(TypedDict, total=False):
 
     method: str | Section
     """The method's name, or its section: `{"name": "lora-a2", "pool_rank": 8}`."""
+    task: str
+    """model.task: classify, or generate for language modelling."""
     rounds: int
     """run.rounds."""
     seed: int
@@ -40,6 +42,7 @@ class Keys(TypedDict, total=False):
 
 
 _FLAT = {
+    "task": ("model", "task"),
     "rounds": ("run", "rounds"),
     "seed": ("run", "seed"),
     "rank": ("adapter", "rank"),
@@ -60,10 +63,20 @@ def config_of(config: Config | Mapping[str, Any] | str | Path | None, keys: Mapp
     """
     tree = _tree(keys)
     if isinstance(config, str | Path):
-        config = read_config(Path(config))
-    elif not isinstance(config, Config):
-        config = make_config(config or {})
-    return changed_config(config, tree)
+        return changed_config(read_config(Path(config)), tree)
+    if isinstance(config, Config):
+        return changed_config(config, tree)
+    return make_config(_together(config or {}, tree))
+
+
+def _together(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two configs as nested mappings, the keys of the second on top."""
+    both = {name: {**below[name], **above[name]} for name in above if _are_sections(below.get(name), above[name])}
+    return {**below, **above, **both}
+
+
+def _are_sections(*values: object) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
 
 
 def _tree(keys: Mapping[str, Any]) -> dict[str, Any]:

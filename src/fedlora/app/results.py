@@ -3,6 +3,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,8 @@ def client_model(simulation: Simulation, server: Server, client: Client) -> Star
     """What a client would evaluate now: dispatched, with what it kept, under its head."""
     federation = simulation.federation
     method, spec = federation.method, federation.spec
-    known = Client(client.id, client.examples, client.rank, server.last_seen_rounds.get(client.id))
-    known = Client(client.id, client.examples, method.rank(server.state, known), known.last_seen_round)
+    known = replace(client, last_seen_round=server.last_seen_rounds.get(client.id))
+    known = replace(known, rank=method.rank(server.state, known))
     client_state = simulation.client_states.latest(client.id)
     sent = cast_floats(method.dispatch(server.state, known, server.round + 1), federation.spec.wire)
     start = method.receive(cast_floats(sent, torch.float32), client_state.kept if client_state else {}, known, spec)

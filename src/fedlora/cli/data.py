@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedlora.cli.command_line import app
+from fedlora.cli.command_line import Override, app
 from fedlora.errors import UserError
 
 
@@ -14,22 +14,44 @@ from fedlora.errors import UserError
 def init(
     data: Annotated[Path, typer.Argument(help="A file, or a folder with train.* and test.*.")],
     out: Annotated[Path, typer.Option(help="The config to write; must not exist.")] = Path("fedlora.toml"),
+    task: Annotated[
+        str | None, typer.Option(help="classify or generate (language modelling); by the columns by default.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="The column with the text; guessed by default.")] = None,
-    label: Annotated[str | None, typer.Option(help="The column with the label; guessed by default.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The column with the label, guessed by default; generate: the kind of an example."),
+    ] = None,
     owner: Annotated[
         str | None, typer.Option(help="The column that says whose an example is; by default clients are drawn.")
     ] = None,
 ) -> None:
-    """Write a commented config from the columns, labels and lengths of your data."""
-    from fedlora.app.initialise import commented_config, look_at
+    """Write a commented config from the columns, labels or format, and lengths of your data."""
+    from fedlora.app.first_config import find, first_config
     from fedlora.app.paths import seen_from
 
-    found = look_at(data, text, label, owner)
+    found = find(data, task, text, label, owner)
     if out.exists():
         raise UserError(f"{out} already exists: choose another name with --out.")
-    out.write_text(commented_config(seen_from(data, out.parent), found), encoding="utf-8")
+    out.write_text(first_config(seen_from(data, out.parent), found), encoding="utf-8")
     typer.echo(
-        f"{out}: text {found.text!r}, label {found.label!r} with {len(found.labels)} values, {found.rows} examples. "
-        "If these are the wrong columns: --text, --label, --owner. "
-        f"Next: fedlora run {out}, or fedlora compare {out} --methods lora-a2,fedit,local"
+        f"{out}: {found.told()} Next: fedlora show {out} (the examples as tokens), fedlora run {out}, or "
+        f"fedlora compare {out} --methods lora-a2,fedit,local"
     )
+
+
+@app.command()
+def show(
+    config: Annotated[Path, typer.Argument(help="A TOML file, or the folder of a run.")],
+    examples: Annotated[int, typer.Option(min=0, help="How many examples of each part to show token by token.")] = 3,
+    override: Override = None,
+) -> None:
+    """Show what a model will be given and what it will learn: tokens, lengths, what is cut, and who owns what."""
+    from fedlora.app.config import read_config
+    from fedlora.app.progress import quiet_libraries
+    from fedlora.app.shown import shown
+
+    path = config / "config.toml" if config.is_dir() else config
+    quiet_libraries()
+    for line in shown(read_config(path, override or []), examples):
+        typer.echo(line)

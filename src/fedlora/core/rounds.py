@@ -39,11 +39,18 @@ class Client:
 
     id: str
     examples: int
-    """n_k, the number of training examples: its weight."""
+    """n_k, the number of training examples."""
     rank: int
     """Its rank or budget, in slots per module."""
     last_seen_round: int | None = None
     """The last round whose content the server knows the client holds; None: it holds nothing."""
+    counted_as: float | None = None
+    """Its weight where it is not the number of its examples."""
+
+    @property
+    def weight(self) -> float:
+        """What it counts as in every weighted mean over clients: w_k is this over the sum of all accepted."""
+        return float(self.examples) if self.counted_as is None else self.counted_as
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class Update:
     """What one client contributes."""
 
     client: Client
-    """Who, and with how many examples."""
+    """Who, and with which weight."""
     sides: Part = field(default_factory=dict)
     """Of each side that is sent, per module: its first slots as a tensor, or chosen ones."""
     head: Tensors = field(default_factory=dict)
@@ -39,8 +39,8 @@ class Update:
 
     @property
     def weight(self) -> float:
-        """n_k; w_k is this over the sum of all accepted."""
-        return float(self.client.examples)
+        """The client's; w_k is this over the sum of all accepted."""
+        return self.client.weight
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of numbers: side by side, module by module, and the head last."""

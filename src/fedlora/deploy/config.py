@@ -143,9 +143,12 @@ def build_site(given: SiteConfig) -> Simulation:
 def site_client(simulation: Simulation, given: SiteConfig) -> Client:
     """Who the site is in the federation. Its weight is bounded by `deploy.most_examples`, which all have agreed on."""
     config, name = simulation.config, given.site.name
-    examples = len(simulation.split.clients[name].train)
-    most = config.deploy.most_examples if config.deploy else examples
-    return Client(name, min(examples, most), given.site.rank or config.adapter.rank)
+    (here,) = simulation.federation.transport.roster()
+    most = min(here.examples, config.deploy.most_examples if config.deploy else here.examples)
+    weight = here.counted_as
+    if config.clients.weights == "tokens" and weight is not None:
+        weight = min(weight, float(most * config.model.max_length))
+    return Client(name, most, given.site.rank or config.adapter.rank, counted_as=weight)
 
 
 def _localised(shared: Config, given: SiteConfig) -> Config:
@@ -158,7 +161,7 @@ def _localised(shared: Config, given: SiteConfig) -> Config:
         run=replace(shared.run, device=here.device),
         train=replace(shared.train, micro_batch=here.micro_batch),
         split=SplitSettings(validation=shared.split.validation),
-        clients=ClientsSettings(client_batch=1),
+        clients=ClientsSettings(client_batch=1, weights=shared.clients.weights),
     )
 
 
@@ -222,6 +225,7 @@ def shared_part(config: Config, base: Base) -> dict[str, str]:
     else:
         found["data.labels"] = tree["data"]["labels"]
     found["split.validation"] = tree["split"]["validation"]
+    found["clients.weights"] = tree["clients"]["weights"]
     found["evaluate.all_metrics"] = tree["evaluate"]["all_metrics"]
     if config.deploy is not None:
         found["deploy.most_examples"] = config.deploy.most_examples

@@ -16,6 +16,7 @@ from fedlora.app.method import make_pipeline
 from fedlora.app.results import ownership
 from fedlora.app.run import Run
 from fedlora.app.trainer import new_trainer
+from fedlora.app.weights import require_weight, require_weights
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.rounds import Client
 from fedlora.deploy.config import require_deployable, shared_part
@@ -75,6 +76,8 @@ def run_server(
     def check_client(clients: Sequence[Client]) -> None:
         if any(client.rank > parts.spec.rank for client in clients):
             raise ConfigError(f"its rank is {clients[0].rank}, more than the federation's largest ({parts.spec.rank}).")
+        for client in clients:
+            require_weight(config, client)
         parts.method.check_federation(parts.spec, clients)
 
     members = _members(config, before)
@@ -143,6 +146,7 @@ def _simulated(config: Config) -> _Parts:
 def _deployed(config: Config, deploy: DeploySettings) -> _Parts:
     """The server's parts: a base to know its maps and to score with, and no examples but those of its test file."""
     require_deployable(config, "the shared config")
+    require_weights(config)
     pipeline = make_pipeline(config)
     method = pipeline.method
     if pipeline.facts.centralized:

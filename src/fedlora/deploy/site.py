@@ -171,11 +171,12 @@ class Site:
         order = message.order
         if message.shared != self._digest:
             raise FedloraError("the shared config has changed since the hello: start the server again")
-        asked = (order.client.id, order.client.examples)
-        if asked != (self.client.id, self.client.examples):
+        asked = (order.client.id, order.client.examples, order.client.weight)
+        if asked != (self.client.id, self.client.examples, self.client.weight):
             raise FedloraError(
-                f"the order is for {asked[0]} with {asked[1]} examples, and this is {self.client.id} with "
-                f"{self.client.examples}: start the server again"
+                f"the order is for {asked[0]} with {asked[1]} examples and weight {asked[2]:g}, and this is "
+                f"{self.client.id} with {self.client.examples} and weight {self.client.weight:g}: start the server "
+                f"again"
             )
         if order.client.rank > self.client.rank:
             raise FedloraError(f"the order has rank {order.client.rank}, more than this site's {self.client.rank}")

@@ -59,8 +59,9 @@ class Members:
         if first is not None and first.client != client:
             was = first.client
             raise PayloadError(
-                f"it said {was.examples} examples and rank {was.rank} at first, and says {client.examples} examples "
-                f"and rank {client.rank} now: what counts is fixed for a run. Put its data and rank back, or start a "
+                f"it said {was.examples} examples, weight {was.weight:g} and rank {was.rank} at first, and says "
+                f"{client.examples} examples, weight {client.weight:g} and rank {client.rank} now: what counts is "
+                f"fixed for a run. Put its data and rank back, or start a "
                 f"new run."
             )
         self._known[client.id] = Member(node, client)
@@ -85,7 +86,12 @@ class Members:
     def to_json(self) -> dict[str, dict[str, object]]:
         """By name, what a later part of the run must know."""
         return {
-            name: {"node": member.node, "examples": member.client.examples, "rank": member.client.rank}
+            name: {
+                "node": member.node,
+                "examples": member.client.examples,
+                "rank": member.client.rank,
+                **({} if member.client.counted_as is None else {"weight": member.client.counted_as}),
+            }
             for name, member in sorted(self._known.items())
         }
 
@@ -93,6 +99,14 @@ class Members:
 def read_members(sites: Mapping[str, Mapping[str, object]]) -> dict[str, Member]:
     """The inverse of `Members.to_json`."""
     return {
-        name: Member(str(fields["node"]), Client(name, int(str(fields["examples"])), int(str(fields["rank"]))))
+        name: Member(
+            str(fields["node"]),
+            Client(
+                name,
+                int(str(fields["examples"])),
+                int(str(fields["rank"])),
+                counted_as=float(str(fields["weight"])) if "weight" in fields else None,
+            ),
+        )
         for name, fields in sites.items()
     }

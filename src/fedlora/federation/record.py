@@ -39,6 +39,8 @@ class ClientRecord:
     score: Score | None = None
     """On the client's test part, after the round."""
     notes: Payload = field(default_factory=dict)
+    counted_as: float | None = None
+    """Its weight where it is not the number of its examples."""
 
     @property
     def status(self) -> str:
@@ -52,7 +54,7 @@ class ClientRecord:
 
 def blank_record(client: Client, round: int, outcome: Outcome) -> ClientRecord:
     """The record of a client before anything is known of its round."""
-    return ClientRecord(round, client.id, client.examples, client.rank, outcome)
+    return ClientRecord(round, client.id, client.examples, client.rank, outcome, counted_as=client.counted_as)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ def client_line(record: ClientRecord, scoring: Scoring) -> dict[str, object]:
         "round": record.round,
         "client": record.client,
         "examples": record.examples,
+        **({} if record.counted_as is None else {"weight": record.counted_as}),
         "rank": record.rank,
         "bytes_down": record.traffic.down,
         "bytes_up": record.traffic.up,

@@ -10,6 +10,9 @@ from fedlora.core.settings import AboveZero, Positive, Range, Share
 Profile = Literal["uniform", "heavy-tail", "normal"]
 """How ranks or budgets are spread over clients, by name."""
 
+Weights = Literal["examples", "tokens", "equal"]
+"""What a client counts by in every weighted mean over clients."""
+
 
 @dataclass(frozen=True)
 class ClientsSettings:
@@ -18,6 +21,9 @@ class ClientsSettings:
     ranks: Annotated[list[Positive], Range(entries=1)] | Profile | None = None
     """A rank or budget for each client (a shorter list is repeated), or the name of a profile that spreads them:
     uniform (2 to 32), heavy-tail (2 to 16, most of them small), normal (1 to 16). By default all have adapter.rank."""
+    weights: Weights = "examples"
+    """What a client counts by in every weighted mean over clients; examples: its training examples; tokens: the tokens
+    that a language model learns of them, which makes the mean that of all tokens; equal: all alike."""
     per_round: Positive | None = None
     """Number of clients that are drawn for a round; by default all take part."""
     dropout: Share = 0.0

@@ -5,7 +5,7 @@
 kind         from              what it says
 ============ ================= ======================================================================
 hello        server            the shared part of the config, the run
-introduction site              its name, examples and rank, and the shared part of its config
+introduction site              its name, examples, weight and rank, and the shared part of its config
 refused      site              why it does not take part
 order        server            what to train or evaluate
 finish       server            an order from which the site makes its final model; the run's summary
@@ -19,22 +19,17 @@ encoded: how large it may be and what it may hold is known to those who hold the
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from fedlora.core.metrics import Score
 from fedlora.core.payload import from_bytes, to_bytes
 from fedlora.core.rounds import Client, FailureKind, Order, Reply
 from fedlora.errors import PayloadError
 from fedlora.federation.frame import Encoded, Frame, decode_frame, encode_frame
+from fedlora.federation.wire_fields import LARGEST, Number, are_whole, number_in, score_in, short, texts_in, weight_in
 
 MOST_NAME, MOST_RUN, MOST_REASON = 100, 200, 500
 """Characters of a site's name, of a run's, and of a sentence that says what is wrong."""
-_LARGEST = 2**40
-"""Examples of a site, and its rank."""
-
-Number = tuple[int, int]
-"""Which order: the server process, and a count of what it has sent."""
 _UNNUMBERED = (0, 0)
 """In a simulation, where no answer can go astray."""
 
@@ -143,8 +138,7 @@ def _to_client(message: Request) -> Frame:
 def _from_client(message: Answer) -> Frame:
     match message:
         case Introduction(client, shared):
-            fields = {"name": client.id, "examples": client.examples, "rank": client.rank, "shared": dict(shared)}
-            return Frame("introduction", fields)
+            return Frame("introduction", {"name": client.id, **_client_fields(client), "shared": dict(shared)})
         case Refusal(name, reason, shared):
             return Frame("refused", {"name": name, "reason": reason, "shared": dict(shared)})
         case ReplyMessage(reply, payload, number):
@@ -156,7 +150,14 @@ def _from_client(message: Answer) -> Frame:
 
 
 def _order_fields(order: Order) -> dict[str, object]:
-    return {"kind": order.kind, "round": order.round, "client": asdict(order.client), "part": order.part}
+    told = {"id": order.client.id, **_client_fields(order.client), "last_seen_round": order.client.last_seen_round}
+    return {"kind": order.kind, "round": order.round, "client": told, "part": order.part}
+
+
+def _client_fields(client: Client) -> dict[str, object]:
+    """What counts of a client; its weight where that is not the number of its examples."""
+    weight = {} if client.counted_as is None else {"weight": client.counted_as}
+    return {"examples": client.examples, "rank": client.rank, **weight}
 
 
 def _reply_fields(reply: Reply) -> dict[str, object]:
@@ -174,7 +175,7 @@ def decode_request(data: bytes) -> Request:
     frame = decode_frame(data)
     match frame.kind, frame.fields:
         case "hello", {"shared": dict(shared), "run": str(run), **others} if not (others or frame.payload):
-            return Hello(_texts(shared), _short(run, MOST_RUN))
+            return Hello(texts_in(shared), short(run, MOST_RUN))
         case (
             ("order" | "finish"),
             {
@@ -185,7 +186,7 @@ def decode_request(data: bytes) -> Request:
                 **others,
             },
         ):
-            given = _number(number), _short(run, MOST_RUN), shared
+            given = number_in(number), short(run, MOST_RUN), shared
             match frame.kind, others:
                 case "order", {**rest} if not rest:
                     return OrderMessage(_order(told, frame.payload), *given)
@@ -203,28 +204,29 @@ def decode_answer(data: bytes) -> Answer:
     frame = decode_frame(data)
     match frame.kind, frame.fields:
         case "reply", {"number": list(number), "reply": dict(reply), **others} if not others:
-            return ReplyMessage(_reply(reply), frame.payload, _number(number))
+            return ReplyMessage(_reply(reply), frame.payload, number_in(number))
         case _ if frame.payload:
             raise PayloadError(f"a message of kind {frame.kind!r} with a payload")
         case "failure", {"number": list() | None as number, "reason": str(reason), "failure": kind, **others} if (
             not others and kind in _TOLD
         ):
-            reason = _short(reason, MOST_REASON) or "the site gave no reason"
-            return FailureMessage(reason, cast(FailureKind, kind), None if number is None else _number(number))
+            reason = short(reason, MOST_REASON) or "the site gave no reason"
+            return FailureMessage(reason, cast(FailureKind, kind), None if number is None else number_in(number))
         case "finished", {"number": list(number), **others} if not others:
-            return Finished(_number(number))
+            return Finished(number_in(number))
         case "refused", {"name": str(name), "reason": str(reason), "shared": dict(shared), **others} if not others:
-            return Refusal(_short(name, MOST_NAME, 1), _short(reason, MOST_REASON), _texts(shared))
+            return Refusal(short(name, MOST_NAME, 1), short(reason, MOST_REASON), texts_in(shared))
         case "introduction", {
             "name": str(name),
             "examples": int(examples),
             "rank": int(rank),
             "shared": dict(shared),
             **others,
-        } if not others and _are_whole(examples, rank):
-            if not (0 < examples <= _LARGEST and 0 < rank <= _LARGEST):
+        } if not others.keys() - {"weight"} and are_whole(examples, rank):
+            weight = weight_in(others)
+            if not (0 < examples <= LARGEST and 0 < rank <= LARGEST):
                 raise PayloadError("an introduction with numbers of examples and rank that cannot be")
-            return Introduction(Client(_short(name, MOST_NAME, 1), examples, rank), _texts(shared))
+            return Introduction(Client(short(name, MOST_NAME, 1), examples, rank, counted_as=weight), texts_in(shared))
     raise PayloadError(f"this is no message of kind {frame.kind!r} from a client")
 
 
@@ -242,8 +244,9 @@ def _order(fields: Mapping[str, Any], payload: bytes | memoryview) -> Order:
             },
             "part": "test" | "validation" as part,
             **others,
-        } if not (others or more) and _are_whole(round, examples, rank, seen or 0):
-            return Order(kind, round, Client(name, examples, rank, seen), from_bytes(bytes(payload)), part)
+        } if not (others or more.keys() - {"weight"}) and are_whole(round, examples, rank, seen or 0):
+            client = Client(name, examples, rank, seen, weight_in(more))
+            return Order(kind, round, client, from_bytes(bytes(payload)), part)
     raise PayloadError("this is no order")
 
 
@@ -257,40 +260,6 @@ def _reply(fields: Mapping[str, Any]) -> Reply:
             "score": score,
             "notes": dict(notes),
             **others,
-        } if not others and _are_whole(round, steps) and not isinstance(loss, bool):
-            return Reply(client, round, steps=steps, loss=loss, score=_score(score), notes=notes)
+        } if not others and are_whole(round, steps) and not isinstance(loss, bool):
+            return Reply(client, round, steps=steps, loss=loss, score=score_in(score), notes=notes)
     raise PayloadError("this is no reply")
-
-
-def _score(fields: object) -> Score | None:
-    match fields:
-        case None:
-            return None
-        case {"examples": int(examples), "sums": dict(sums), **others} if not others and all(
-            type(value) in (int, float) for value in (examples, *sums.values())
-        ):
-            return Score(examples, sums)
-    raise PayloadError("this is no score")
-
-
-def _are_whole(*values: object) -> bool:
-    """Whether these are whole numbers; JSON's true and false are numbers to Python."""
-    return all(type(value) is int for value in values)
-
-
-def _number(value: list[Any]) -> Number:
-    if len(value) != 2 or not _are_whole(*value):
-        raise PayloadError("a number of an order that is none")
-    return value[0], value[1]
-
-
-def _texts(value: Mapping[str, Any]) -> Mapping[str, str]:
-    if not all(isinstance(entry, str) for entry in value.values()):
-        raise PayloadError("a shared part of a config that is no text")
-    return value
-
-
-def _short(text: str, most: int, least: int = 0) -> str:
-    if not least <= len(text) <= most:
-        raise PayloadError(f"a text of {len(text)} characters, expected {least} to {most}")
-    return text

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedlora.core.adapter import effective
 from fedlora.core.payload import cast_floats, to_bytes
-from fedlora.core.rounds import Failure
+from fedlora.core.rounds import Client, Failure
 from fedlora.errors import FedloraError
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.transport import split_head
@@ -77,20 +77,25 @@ def resume(pipeline: Pipeline, world: World) -> None:
 
 
 def weights(pipeline: Pipeline, world: World) -> None:
-    """Scaling all weights changes nothing; one client of a + b examples equals two of a and of b."""
+    """Scaling all weights changes nothing; one client of weight a + b equals two of a and of b."""
     run = observed(pipeline, world)
     for round, before, updates in aggregations(run):
         expected = pipeline.aggregate(before, iter(updates), round)
-        scaled = [replace(u, client=replace(u.client, examples=3 * u.client.examples)) for u in updates]
+        scaled = [replace(u, client=_times(u.client, 3.0)) for u in updates]
         found = pipeline.aggregate(before, iter(scaled), round)
-        same(pipeline, world.spec, found, expected, f"round {round}: three times the examples, another result")
+        same(pipeline, world.spec, found, expected, f"round {round}: three times the weights, another result")
         first = updates[0].client
         halves = [
-            replace(updates[0], client=replace(first, id=f"{first.id}{part}", examples=count))
-            for part, count in (("a", first.examples - 1), ("b", 1))
+            replace(updates[0], client=replace(_times(first, share), id=f"{first.id}{part}"))
+            for part, share in (("a", 0.75), ("b", 0.25))
         ]
         found = pipeline.aggregate(before, iter([*halves, *updates[1:]]), round)
         same(pipeline, world.spec, found, expected, f"round {round}: {first.id} as two clients, another result")
+
+
+def _times(client: Client, factor: float) -> Client:
+    """A client whose weight is another one, whatever its number of examples."""
+    return replace(client, counted_as=factor * client.weight)
 
 
 def exactness(pipeline: Pipeline, world: World) -> None:

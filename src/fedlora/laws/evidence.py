@@ -56,14 +56,14 @@ def aggregations(run: Play) -> Iterator[tuple[int, State, list[Update]]]:
 
 def moves(run: Play, round: int, accepted: list[Client]) -> dict[str, tuple[Tensor, Tensor]]:
     """Per module, the weighted mean of (trained - start) and of trained, in effective deltas."""
-    total = sum(client.examples for client in accepted)
+    total = sum(client.weight for client in accepted)
     spec = run.world.spec
     result: dict[str, tuple[Tensor, Tensor]] = {}
     for client in accepted:
         job, fitted = run.trained(round, client.id)
         start, trained = effective(job.fit.start, spec), effective(fitted.start, spec)
         for module, value in trained.items():
-            share = client.examples / total
+            share = client.weight / total
             moved, whole = result.get(module, (torch.zeros(()), torch.zeros(())))
             result[module] = (moved + share * (value - start[module]), whole + share * value)
     return result

@@ -43,12 +43,15 @@ class World:
     wire: str = "float32"
     seed: int = 0
     kind: Kind = "lora"
+    weights: tuple[float, ...] | None = None
+    """Of each client; None: the number of its examples."""
 
     @property
     def clients(self) -> tuple[Client, ...]:
         """The roster."""
-        each = zip(self.ranks, self.examples, strict=True)
-        return tuple(Client(name(k), examples, rank) for k, (rank, examples) in enumerate(each))
+        weights: Sequence[float | None] = self.weights or [None] * len(self.ranks)
+        each = enumerate(zip(self.examples, self.ranks, weights, strict=True))
+        return tuple(Client(name(k), n, rank, counted_as=weight) for k, (n, rank, weight) in each)
 
     @property
     def spec(self) -> AdapterSpec:
@@ -66,7 +69,8 @@ class World:
         """The world in words, for a counter-example."""
         text = (
             f"modules {list(self.shapes)} (d_out, d_in), ranks {list(self.ranks)}, "
-            f"examples {list(self.examples)}, {self.rounds} round(s), scale {self.scale}, head {self.head}, "
+            f"examples {list(self.examples)}, weights {list(self.weights or self.examples)}, {self.rounds} round(s), "
+            f"scale {self.scale}, head {self.head}, "
             f"wire {self.wire}, seed {self.seed}" + ("" if self.kind == "lora" else f", {self.kind} adapter")
         )
         missing = [f"c{k} absent in round {t}" for t, k in sorted(self.absent)]
@@ -103,6 +107,7 @@ def worlds(draw: strategies.DrawFn, facts: Facts) -> World:
         wire=draw(strategies.sampled_from(["float32", "bfloat16"])),
         seed=draw(strategies.integers(0, 99)),
         kind=kind,
+        weights=draw(strategies.none() | strategies.tuples(*[strategies.sampled_from([0.5, 1.0, 60.0])] * count)),
     )
 
 
@@ -288,9 +293,8 @@ def play(
 
 def _reread(client_states: HeldClientStates) -> HeldClientStates:
     """The client states as they come back from bytes."""
-    kept = {}
-    for client, states in client_states.all().items():
-        kept[client] = [
-            ClientState.from_payload(from_bytes(to_bytes(client_state.to_payload()))) for client_state in states
-        ]
-    return HeldClientStates(kept)
+
+    def reread(state: ClientState) -> ClientState:
+        return ClientState.from_payload(from_bytes(to_bytes(state.to_payload())))
+
+    return HeldClientStates({client: list(map(reread, states)) for client, states in client_states.all().items()})

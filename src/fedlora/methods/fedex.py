@@ -51,7 +51,7 @@ class FedEx(Merging):
     def advance(self, state: State, total: Total, round: int) -> State:
         """Server: both means, and the residual merged in."""
         means, (products, senders) = total
-        weights = [float(sender.client.examples) for sender in senders]
+        weights = [sender.client.weight for sender in senders]
         whole = sum(weights)
         A, B = ({m: mean.float() for m, mean in means.mean(side).items()} for side in SIDES)
         shares = [weight / whole for weight in weights]

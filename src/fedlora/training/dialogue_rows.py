@@ -46,7 +46,7 @@ _LISTS: Final[Mapping[str, tuple[str, str, str]]] = {
     "sharegpt": ("conversations", "from", "value"),
 }
 """What the list of messages, a message's role and its text are called."""
-_BY_COLUMNS: Final[Sequence[tuple[Format, tuple[str, ...]]]] = (
+BY_COLUMNS: Final[Sequence[tuple[Format, tuple[str, ...]]]] = (
     ("messages", ("messages",)),
     ("sharegpt", ("conversations",)),
     ("alpaca", ("instruction", "output")),
@@ -115,12 +115,12 @@ def found_format(row: Mapping[str, object], layout: Layout, origin: str) -> Form
         return "alpaca"
     if layout.prompt is not None or layout.completion is not None:
         return "prompt-completion"
-    for name, columns in _BY_COLUMNS:
+    for name, columns in BY_COLUMNS:
         if all(column in row for column in columns):
             return name
     if layout.text in row:
         return "text"
-    known = "; ".join(" and ".join(columns) for _, columns in _BY_COLUMNS)
+    known = "; ".join(" and ".join(columns) for _, columns in BY_COLUMNS)
     raise DataError(
         f"{origin} has the columns {_names(row)}, which fit no format of examples: expected {known}; or "
         f"{layout.text}. Name the columns in data.prompt and data.completion, data.messages or data.text."

@@ -6,7 +6,7 @@ Made for first steps, demos and tests. Every record of a run on them says that t
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,19 @@ def generated_base(
         before()
         _train_base(width, layers, steps, seed, folder)
 
-    recipe = {"width": width, "layers": layers, "steps": steps, "seed": seed, "version": 2}
+    return kept_base({"width": width, "layers": layers, "steps": steps, "seed": seed, "version": 2}, make)
+
+
+def kept_base(recipe: Mapping[str, int], make: Callable[[Path], None]) -> Path:
+    """The folder of a generated base in the cache; made where it is not there yet.
+
+    Args:
+        recipe: all numbers that the base depends on; with others it is another base.
+        make: writes it into a folder.
+
+    Raises:
+        ModelError: the cache cannot be written.
+    """
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     try:
         return made_once(f"{NAME}-base-{name}", make)

@@ -17,6 +17,7 @@ from fedlora.training.loading import prepared, require_causal, spread_head
 from fedlora.training.model import Base, make_base, make_causal_base
 from fedlora.training.quantized import is_quantized
 from fedlora.training.quiet import quietly
+from fedlora.training.tables import Rows
 
 PYTHON: Final = "python"
 """What `data.source` and `model.base` are called where they were handed over."""
@@ -150,16 +151,41 @@ def from_table(
     Raises:
         DataError: something else was handed over, a part is missing, or what `from_rows` refuses.
     """
+    train, test = table_parts(table, columns.label, test_share, seed)
+    return from_rows(train, test, columns, PYTHON, labels)
+
+
+def table_parts(table: Any, label: str, test_share: float, seed: int) -> tuple[Rows, Rows]:
+    """The training and test rows of what was handed over.
+
+    Args:
+        table: a `datasets.Dataset`, a list of rows (dicts) or of texts; or a mapping of such with train and test.
+        label: the column whose numbers are names, where the table knows these.
+        test_share: of a single table.
+        seed: of that cut.
+
+    Raises:
+        DataError: something else was handed over, or a part is missing.
+    """
     if isinstance(table, Mapping):
         for part in ("train", "test"):
             if part not in table:
                 raise DataError(f"The data have no part {part!r}, only {', '.join(map(str, table))}.")
-        train, test = (named_rows(table[part], columns.label) for part in ("train", "test"))
-    elif hasattr(table, "features") and hasattr(table, "to_list"):
-        train, test = cut_off_test(named_rows(table, columns.label), test_share, seed)
-    else:
-        raise DataError(
-            f"data is a {type(table).__name__}; expected the path of a file, a name on the hub, "
-            f"fedlora.from_lists(...), a datasets.Dataset or a DatasetDict with train and test."
-        )
-    return from_rows(train, test, columns, PYTHON, labels)
+        return _rows_of(table["train"], label), _rows_of(table["test"], label)
+    rows = _rows_of(table, label)
+    if not rows:
+        raise DataError("data has no rows: hand over at least some examples.")
+    return cut_off_test(rows, test_share, seed)
+
+
+def _rows_of(table: Any, label: str) -> Rows:
+    if hasattr(table, "features") and hasattr(table, "to_list"):
+        return named_rows(table, label)
+    if isinstance(table, list | tuple) and all(isinstance(row, Mapping) for row in table):
+        return table
+    if isinstance(table, list | tuple) and all(isinstance(row, str) for row in table):
+        return [{"text": text} for text in table]
+    raise DataError(
+        f"data is a {type(table).__name__}; expected the path of a file, a name on the hub, "
+        f"fedlora.from_lists(...), a datasets.Dataset, a list of rows (dicts), or a DatasetDict with train and test."
+    )

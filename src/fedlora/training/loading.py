@@ -12,7 +12,7 @@ from fedlora.core.seeds import stream_seed
 from fedlora.errors import FedloraError, ModelError
 from fedlora.training import hub
 from fedlora.training.memory import require_room
-from fedlora.training.model import Base, make_base, make_causal_base
+from fedlora.training.model import Base, TaskType, bare_base, make_base, make_causal_base
 from fedlora.training.quantized import Quantization, bits_of, quantizer
 from fedlora.training.quiet import quietly
 from fedlora.training.readable import require_tokenizer
@@ -108,6 +108,32 @@ def load_causal_base(
     require_tokenizer(name, model, tokenizer)
     kept: dict[str, Any] = {"targets": targets, "layers": layers, "missing": missing, "source": _source(name)}
     return make_causal_base(model, tokenizer, Path(name).name, **kept)
+
+
+def describe_base(name: str, task_type: TaskType, labels: Sequence[str] = ()) -> Base:
+    """A base without its weights, to read examples with: its tokenizer, and the sizes of its tables.
+
+    Args:
+        name: a folder, or a name on the hub.
+        task_type: what it is for.
+        labels: of a classifier.
+
+    Raises:
+        ModelError: there is no such base, or it is not fit for the task.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    causal = task_type == "CAUSAL_LM"
+    config, tokenizer, _ = _described(name, 0, "language modelling" if causal else "classification")
+    if causal:
+        require_causal(name, config)
+    else:
+        prepared(name, config, tokenizer, labels)
+    kind: Any = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    with torch.device("meta"):
+        model = kind.from_config(config)
+    require_tokenizer(name, model, tokenizer)
+    return bare_base(model, tokenizer, Path(name).name, labels, task_type)
 
 
 def _described(name: str, bits: int, purpose: str) -> tuple[Any, Any, Mapping[str, Any]]:

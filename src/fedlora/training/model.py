@@ -179,6 +179,12 @@ def make_causal_base(
     return _base(model, tokenizer, name, targets, layers, task_type="CAUSAL_LM", source=source)
 
 
+def bare_base(model: nn.Module, tokenizer: Any, name: str, labels: Sequence[str], task_type: TaskType) -> Base:
+    """A base to read examples with, of a model without weights; nothing of it can be adapted."""
+    fingerprint = _tokenizer_fingerprint(tokenizer)
+    return Base(model, tokenizer, name, tuple(labels), {}, {}, tokenizer_fingerprint=fingerprint, task_type=task_type)
+
+
 def _base(
     model: nn.Module,
     tokenizer: Any,

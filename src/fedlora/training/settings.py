@@ -13,7 +13,7 @@ from fedlora.training.dialogue_rows import Format
 from fedlora.training.quantized import Quantization
 
 SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
-RENDERING = ("style", "separator", "turns", "truncate", "end")
+RENDERING = ("style", "separator", "turns", "truncate", "long_texts", "end")
 """Keys of [data] that say how examples of language modelling become token ids."""
 OF_NATURAL = ("min_examples", "max_examples", "test_by", "unseen")
 """Keys of [split] that only natural clients have."""
@@ -61,6 +61,9 @@ class DataSettings:
     truncate: Truncate = "prompt_start"
     """generate: what an example longer than model.max_length loses; prompt_start: the beginning of what precedes the
     last answer; end: its end."""
+    long_texts: Literal["cut", "split"] = "cut"
+    """generate, plain texts; what becomes of a text longer than model.max_length. cut: it loses its end, see
+    data.truncate; split: it becomes several examples of its owner, one behind another, and nothing is lost."""
     end: str | None = None
     """generate: the token that ends an answer; by default that of the chat template, or the tokenizer's eos_token."""
     test_share: Annotated[float, Range(above=0.0, below=1.0)] = 0.2
@@ -79,7 +82,7 @@ class SplitSettings:
     kind: SplitKind = "dirichlet"
     """iid: every client gets a random sample; dirichlet: the clients' label frequencies differ, as strongly as alpha
     says; pathological: every client has two labels, which it shares with one other client; natural: a column of the
-    data names the client."""
+    data names the client. With model.task = "generate" the default is iid."""
     clients: Positive = 10
     """Number of clients; natural: ignored, there are as many as the column has values."""
     alpha: AboveZero = 0.5
