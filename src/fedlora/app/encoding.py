@@ -2,6 +2,7 @@
 """Examples as token ids, as a config's task reads them."""
 
 from fedlora.app.config import Config
+from fedlora.errors import ConfigError
 from fedlora.training.dialogues import Dialogues
 from fedlora.training.encoded import Encoded, encode_dialogues, encode_labelled
 from fedlora.training.examples import Examples, Texts
@@ -24,6 +25,7 @@ def encode(config: Config, base: Base, examples: Examples, part: str, fingerprin
         UserError: the base cannot read these examples, or nothing is left of them.
     """
     require_length(base.tokenizer, config.model.max_length)
+    require_answers(config, examples)
     match examples:
         case Texts():
             found = encode_labelled(examples, base.tokenizer, config.model.max_length, fingerprint)
@@ -33,6 +35,27 @@ def encode(config: Config, base: Base, examples: Examples, part: str, fingerprin
             raise TypeError(f"examples of an unknown kind: {type(examples).__name__}")
     require_readable(base.name, base.model, base.tokenizer, found.tokens)
     return found
+
+
+def require_answers(config: Config, examples: Examples) -> None:
+    """Refuse to score generated answers where the examples have none.
+
+    Raises:
+        ConfigError: evaluate.metrics is set, and the examples are labelled or plain texts.
+    """
+    metrics = config.evaluate.metrics
+    if not metrics:
+        return
+    if not isinstance(examples, Dialogues):
+        raise ConfigError(
+            f"evaluate.metrics is {metrics!r}, which score generated answers, but model.task is 'classify': leave it "
+            f"out, or set model.task = 'generate'."
+        )
+    if any(not example.answers for example in examples.examples):
+        raise ConfigError(
+            f"evaluate.metrics is {metrics!r}, which score generated answers, but the examples are plain texts, which "
+            f"answer nothing: leave it out, or give prompts with completions, or conversations."
+        )
 
 
 def renderer_of(config: Config, base: Base, examples: Dialogues) -> Renderer:
