@@ -65,6 +65,11 @@ def renderer_of(config: Config, base: Base, examples: Dialogues) -> Renderer:
         ModelError: the tokenizer does not fit the base, or lacks what these examples need.
     """
     require_vocabulary(base.tokenizer, vocabulary(base.model), base.name)
-    data = config.data
-    settings = RenderSettings(data.style, data.separator, data.turns, data.truncate, data.end)
+    settings = render_settings(config)
     return make_renderer(examples.examples, base.tokenizer, base.name, config.model.max_length, settings)
+
+
+def render_settings(config: Config) -> RenderSettings:
+    """How a config has examples rendered."""
+    data = config.data
+    return RenderSettings(data.style, data.separator, data.turns, data.truncate, data.end)

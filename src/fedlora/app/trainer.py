@@ -49,9 +49,15 @@ def answer_metrics(config: Config, references: int | None = None) -> tuple[Gener
     return generation_metrics(list(dict.fromkeys(config.evaluate.metrics)), references=references)
 
 
-def describe_task(task: Task) -> dict[str, object]:
-    """What `environment.json` tells of the task, for tables and pages."""
-    return {"name": task.name, "metrics": task.scoring.to_json(), "chance": task.chance}
+def describe_task(task: Task, signatures: Mapping[str, str]) -> dict[str, object]:
+    """What `environment.json` tells of the task, for tables and pages.
+
+    Args:
+        task: of the run.
+        signatures: of some metrics, what their values were computed with.
+    """
+    about = {"name": task.name, "metrics": task.scoring.to_json(), "chance": task.chance}
+    return about | ({"signatures": dict(signatures)} if signatures else {})
 
 
 def new_trainer(

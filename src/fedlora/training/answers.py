@@ -8,11 +8,12 @@ from functools import partial
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.metrics import Score, Sums
 from fedlora.core.rounds import ScorePart
-from fedlora.training.generation import Generated, Limits, generate
+from fedlora.training.generation import Generated, Limits, decoded, generate
 from fedlora.training.memory import Portions
 from fedlora.training.metrics.generation import GenerationMetric, generation_sums
 from fedlora.training.model import Base
 from fedlora.training.scored_parts import ScoredPart
+from fedlora.training.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,13 @@ class Answer:
     """What a model answered to one example."""
 
     example: int
-    """Its number among the examples of its part."""
+    """Its number among the data's test examples, or of a validation part among the training examples, from 0."""
+    prompt: str
+    """What the model was given, special tokens included."""
     text: str
     """Without special tokens."""
+    right_answers: tuple[str, ...]
+    """All texts that count as right."""
     sums: Sums
     """What it adds to the score."""
 
@@ -66,12 +71,15 @@ class AnswerScorer:
                 return known[1]
         count = len(asked.examples)
         found = self._portions.run(count, partial(self._generated, asked)) if count else []
-        answers = [
-            Answer(example, one.text, generation_sums(self._metrics, one.text, asked.tokens.right_answers_of(example)))
-            for example, one in zip(asked.examples.tolist(), found, strict=True)
-        ]
+        pairs = zip(asked.examples.tolist(), found, strict=True)
+        answers = [self._answer(asked.tokens, example, one.text) for example, one in pairs]
         self._known[asked.client, asked.part, asked.globally] = (asked.model, answers)
         return answers
+
+    def _answer(self, tokens: Tokens, example: int, text: str) -> Answer:
+        right = tokens.right_answers_of(example)
+        prompt = decoded(self._base.tokenizer, tokens.prompt(example).tolist(), special=True)
+        return Answer(example, prompt, text, right, generation_sums(self._metrics, text, right))
 
     def forget(self) -> None:
         """Drop everything."""

@@ -105,7 +105,7 @@ def generate(
             steps = min(answer.left for answer in batch)
             for answer, tokens in zip(batch, model.continued([answer.ids for answer in batch], steps), strict=True):
                 answer.extend(tokens, limits.stops)
-    return [Generated(tuple(a.new), _text(base.tokenizer, a.new), a.ended) for a in answers]
+    return [Generated(tuple(a.new), decoded(base.tokenizer, a.new), a.ended) for a in answers]
 
 
 def _batches(answers: Sequence[_Answer], most: int) -> Iterator[list[_Answer]]:
@@ -208,5 +208,6 @@ def _undecided(model: nn.Module) -> Any:
     return same
 
 
-def _text(tokenizer: Any, ids: Sequence[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def decoded(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
+    """The text of token ids as it is, its special tokens left out or written."""
+    return str(tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
