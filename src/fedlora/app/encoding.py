@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from fedlora.app.config import Config
 from fedlora.app.dataset import deal
+from fedlora.errors import ConfigError
 from fedlora.training.dialogues import Dialogues
 from fedlora.training.encoded import Encoded, encode_dialogues, encode_labelled
 from fedlora.training.examples import Dataset, Examples, Texts
@@ -72,6 +73,7 @@ def encode(config: Config, base: Base, examples: Examples, part: str, fingerprin
         UserError: the base cannot read these examples, or nothing is left of them.
     """
     require_length(base.tokenizer, config.model.max_length)
+    require_answers(config, examples)
     match examples:
         case Texts():
             found = encode_labelled(examples, base.tokenizer, config.model.max_length, fingerprint)
@@ -84,6 +86,27 @@ def encode(config: Config, base: Base, examples: Examples, part: str, fingerprin
     return found
 
 
+def require_answers(config: Config, examples: Examples) -> None:
+    """Refuse to score generated answers where the examples have none.
+
+    Raises:
+        ConfigError: evaluate.metrics is set, and the examples are labelled or plain texts.
+    """
+    metrics = config.evaluate.metrics
+    if not metrics:
+        return
+    if not isinstance(examples, Dialogues):
+        raise ConfigError(
+            f"evaluate.metrics is {metrics!r}, which score generated answers, but model.task is 'classify': leave it "
+            f"out, or set model.task = 'generate'."
+        )
+    if any(not example.answers for example in examples.examples):
+        raise ConfigError(
+            f"evaluate.metrics is {metrics!r}, which score generated answers, but the examples are plain texts, which "
+            f"answer nothing: leave it out, or give prompts with completions, or conversations."
+        )
+
+
 def renderer_of(config: Config, base: Base, examples: Dialogues) -> Renderer:
     """What turns these examples into token ids, for training, scores and generation alike.
 
@@ -91,6 +114,11 @@ def renderer_of(config: Config, base: Base, examples: Dialogues) -> Renderer:
         ModelError: the tokenizer does not fit the base, or lacks what these examples need.
     """
     require_vocabulary(base.tokenizer, vocabulary(base.model), base.name)
-    data = config.data
-    settings = RenderSettings(data.style, data.separator, data.turns, data.truncate, data.end)
+    settings = render_settings(config)
     return make_renderer(examples.examples, base.tokenizer, base.name, config.model.max_length, settings)
+
+
+def render_settings(config: Config) -> RenderSettings:
+    """How a config has examples rendered."""
+    data = config.data
+    return RenderSettings(data.style, data.separator, data.turns, data.truncate, data.end)

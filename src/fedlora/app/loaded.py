@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlora.app.config import Config, read_config
 from fedlora.app.frames import clients_frame, history_frame
+from fedlora.app.generate import generate
 from fedlora.app.predict import Answer, predict
 from fedlora.app.run import is_finished
 from fedlora.errors import RunFolderError
@@ -15,6 +16,7 @@ from fedlora.federation.journal import SUMMARY
 from fedlora.federation.same_run import CLIENTS, CONFIG, ENVIRONMENT, ROUNDS
 from fedlora.report.page import write_report
 from fedlora.run_files import read_lines, read_object
+from fedlora.training.render import Prompt
 
 if TYPE_CHECKING:
     import pandas
@@ -84,6 +86,31 @@ class LoadedRun:
         asked = [texts] if isinstance(texts, str) else list(texts)
         answers = predict(self.folder, asked, client, str(base) if base is not None else None)
         return [dict(ranked[:top]) for ranked in answers]
+
+    def generate(
+        self,
+        prompts: str | Sequence[Prompt],
+        client: str | None = None,
+        *,
+        most: int | None = None,
+        base: str | Path | None = None,
+    ) -> list[str]:
+        """What the model writes behind each prompt, greedily; the base is loaded at every call.
+
+        Args:
+            prompts: one text or several, each as the run's examples have their prompts; or messages
+                (`fedlora.training.dialogues.Message`), which the chat template puts together.
+            client: whose personal model is asked; None: the global one.
+            most: the longest answer, in tokens; None: as evaluate.most_new_tokens has it.
+            base: where the base is now, if it has moved.
+
+        Raises:
+            UserError: the run is not finished, writes no text, or its base or its adapter cannot be used; or a prompt
+                leaves no room for an answer.
+        """
+        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        place = str(base) if base is not None else None
+        return [each.text for each in generate(self.folder, asked, client, place, most)]
 
     def report(self) -> Path:
         """Write the page into the run's folder; returns where it is.

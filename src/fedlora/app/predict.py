@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's model asked about a text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 
@@ -14,7 +15,7 @@ from fedlora.errors import ModelError, RunFolderError
 from fedlora.federation.journal import client_folder
 from fedlora.federation.same_run import CONFIG
 from fedlora.run_files import read_object, read_toml
-from fedlora.training.loading import load_base
+from fedlora.training.loading import load_base, load_causal_base
 from fedlora.training.model import Base
 from fedlora.training.peft_files import read_peft, read_projection
 from fedlora.training.readable import longest
@@ -22,7 +23,14 @@ from fedlora.training.tasks.classification import Classification
 
 _ABOUT = "fedlora.json"
 _SHAPE = {"labels": list, "kind": str, "scale": int | float, "client": str | None}
-"""What predictions need of it."""
+"""What predictions and generations need of it."""
+Task = Literal["classify", "generate"]
+_OTHER_TASK: Final[Mapping[Task, str]] = {
+    "classify": "{run} is the run of a language model, which writes text and knows no labels: ask it with fedlora "
+    "generate.",
+    "generate": "{run} is the run of a classifier, which writes no text: ask it with fedlora predict.",
+}
+"""Why a run's model is not asked for a task."""
 Answer = dict[str, float]
 """Label -> probability, the likeliest first."""
 
@@ -60,13 +68,53 @@ def predict(
     Raises:
         UserError: the run, its base or its adapter cannot be used.
     """
+    asked = asked_model(run, client, base, "classify")
+    return answers(asked.config, asked.base, asked.start, asked.spec, texts, asked.about["labels"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AskedModel:
+    """A model of a finished run, ready to be asked."""
+
+    config: Config
+    """Of the run, with the base where it is now."""
+    base: Base
+    start: Start
+    spec: AdapterSpec
+    about: Mapping[str, Any]
+    """What its fedlora.json says."""
+
+
+def asked_model(run: Path, client: str | None, base: str | None, task: Task) -> AskedModel:
+    """A model of a run.
+
+    Args:
+        run: as of `predict`.
+        client: likewise.
+        base: likewise.
+        task: what it is to be asked for.
+
+    Raises:
+        UserError: as of `predict`, or the run's model is for another task.
+    """
     folder = adapter_folder(run, client)
     about = read_object(folder / _ABOUT, _SHAPE)
     config = make_config(read_toml(run / CONFIG))
+    require_task(config, task, str(run))
     if base is not None:
         config = changed_config(config, {"model": {"base": base}})
     resident, start, spec = _model(run, folder, about, config)
-    return answers(config, resident, start, spec, texts, about["labels"])
+    return AskedModel(config, resident, start, spec, about)
+
+
+def require_task(config: Config, task: Task, run: str) -> None:
+    """Refuse to ask a run's model for what it is not for.
+
+    Raises:
+        RunFolderError: with the command that asks it.
+    """
+    if config.model.task != task:
+        raise RunFolderError(_OTHER_TASK[task].format(run=run))
 
 
 def answers(  # noqa: PLR0917  each is another kind of thing
@@ -94,7 +142,8 @@ def answers(  # noqa: PLR0917  each is another kind of thing
 
 def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tuple[Base, Start, AdapterSpec]:
     if about["kind"] == "dense":
-        whole = load_base(str(folder), about["labels"])
+        generates = config.model.task == "generate"
+        whole = load_causal_base(str(folder)) if generates else load_base(str(folder), about["labels"])
         return whole, Start(Adapter({}, {}, kind="dense")), AdapterSpec({}, 1, 1.0, "dense")
     base = load_named_base(config, about["labels"])
     if base.fingerprint != about.get("base_fingerprint"):

@@ -13,7 +13,7 @@ from fedlora.app.build import Experiment, Simulation
 from fedlora.app.card import model_card
 from fedlora.app.inputs import inputs
 from fedlora.app.paths import short_class_name
-from fedlora.app.trainer import describe_task, make_task, train_settings
+from fedlora.app.trainer import answer_metrics, describe_task, make_task, train_settings
 from fedlora.core.adapter import AdapterSpec, Start, effective
 from fedlora.core.payload import cast_floats
 from fedlora.core.rounds import Client
@@ -21,6 +21,7 @@ from fedlora.federation.files import write_json, write_whole
 from fedlora.federation.journal import client_folder
 from fedlora.federation.same_run import ENVIRONMENT, SPLIT
 from fedlora.federation.server import Server, global_model
+from fedlora.training.dialogues import Conversation, Dialogues
 from fedlora.training.peft_files import fits_peft, write_model, write_peft
 from fedlora.training.split import Split
 
@@ -40,9 +41,25 @@ def environment(experiment: Experiment) -> dict[str, object]:
         "method": experiment.federation.method.name,
         "learning_rates": {"A": train.lr, "B": train.lr * (train.lr_b_ratio or 1.0)},
         "modules": list(experiment.spec.shapes),
-        "task": describe_task(make_task(experiment.config, experiment.base.labels)),
+        "task": describe_task(make_task(experiment.config, experiment.base.labels), _signatures(experiment)),
         **inputs(experiment.config, experiment.base, experiment.digests)[ENVIRONMENT],
     }
+
+
+def _signatures(experiment: Experiment) -> dict[str, str]:
+    """Of every metric of generated answers, what its values were computed with; empty without such."""
+    metrics = answer_metrics(experiment.config, _references(experiment))
+    return {metric.metric.name: metric.signature for metric in metrics}
+
+
+def _references(experiment: Experiment) -> int | None:
+    """Right answers of each example that is scored; None: their number varies, or is not known here."""
+    if not isinstance(experiment, Simulation):
+        return None
+    dataset = experiment.dataset
+    scored = dataset.test if experiment.config.evaluate.part == "test" else dataset.train
+    counts = {len(example.answers) for example in scored.examples} if isinstance(scored, Dialogues) else set()
+    return counts.pop() if len(counts) == 1 else None
 
 
 def ownership(experiment: Experiment) -> dict[str, object]:
@@ -127,7 +144,7 @@ def _export_personal(
     federation = simulation.federation
     for client in sorted(federation.transport.roster(), key=lambda member: member.id):
         personal = client_model(simulation, server, client)
-        if model is not None and _same_model(model, personal, simulation.spec):
+        if model is not None and same_model(model, personal, simulation.spec):
             continue
         home = folder if federation.pipeline.facts.centralized else client_folder(folder, client.id)
         export(simulation, personal, home / place(simulation, personal), summary, client)
@@ -151,7 +168,7 @@ def client_model(simulation: Simulation, server: Server, client: Client) -> Star
     return Start(start.adapter.with_dense(heads[federation.head_mode]), start.merged)
 
 
-def _same_model(one: Start, other: Start, spec: AdapterSpec) -> bool:
+def same_model(one: Start, other: Start, spec: AdapterSpec) -> bool:
     """Whether two models compute the same: equal updates of every map, equal heads."""
     left, right = (effective(start, spec) for start in (one, other))
     heads = (one.adapter.dense, other.adapter.dense)
@@ -168,6 +185,7 @@ def export(
     write = write_peft if fits_peft(model, experiment.spec) else write_model
     write(folder, model, experiment.spec, base, head)
     about = {
+        "task": base.task_type,
         "labels": label_names(experiment, client),
         "base": base.source,
         "base_fingerprint": base.fingerprint,
@@ -176,11 +194,26 @@ def export(
         "scale": experiment.spec.scale,
         "method": short_class_name(experiment.config.method.name),
         "client": client.id if client else None,
+        **prompt_style(experiment),
     }
     write_json(folder / "fedlora.json", about)
     write_whole(
         folder / "README.md", model_card(about, summary, experiment.federation.scorer.scoring.headline).encode()
     )
+
+
+def prompt_style(experiment: Experiment) -> dict[str, object]:
+    """Of a language model, whether its prompts go through the tokenizer's chat template; None: not known here."""
+    data = experiment.config.data
+    if experiment.config.model.task != "generate":
+        return {}
+    if data.style == "chat" or data.format in ("messages", "sharegpt"):
+        return {"chat": True}
+    if not isinstance(experiment, Simulation):
+        return {"chat": None if data.format == "auto" else False}
+    examples = experiment.dataset.train
+    talks = isinstance(examples, Dialogues) and any(isinstance(one, Conversation) for one in examples.examples)
+    return {"chat": talks}
 
 
 def label_names(experiment: Experiment, client: Client | None) -> list[str]:

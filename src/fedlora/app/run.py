@@ -11,10 +11,12 @@ from fedlora.app.build import Experiment, Simulation, build, load
 from fedlora.app.config import Config, resolved
 from fedlora.app.dtype import with_dtype
 from fedlora.app.frames import clients_frame, history_frame
+from fedlora.app.generate import continued
+from fedlora.app.generations import final_generations, intervals, write_generations
 from fedlora.app.handed import BaseModel, Data, handed
 from fedlora.app.keys import Keys
 from fedlora.app.pages import write_page
-from fedlora.app.predict import Answer, answers
+from fedlora.app.predict import Answer, AskedModel, answers, require_task
 from fedlora.app.results import (
     MODEL_FOLDERS,
     client_model,
@@ -23,6 +25,7 @@ from fedlora.app.results import (
     export_adapters,
     label_names,
     ownership,
+    prompt_style,
     summarise,
 )
 from fedlora.core.adapter import Start
@@ -34,6 +37,7 @@ from fedlora.federation.same_run import CLIENTS, ENVIRONMENT, SPLIT
 from fedlora.federation.server import Server, begin, federate, global_model
 from fedlora.report.page import write_report
 from fedlora.run_files import read_lines, read_object
+from fedlora.training.render import Prompt
 
 if TYPE_CHECKING:
     import pandas
@@ -120,6 +124,10 @@ class Run:
         summary = summarise(self.experiment, journal.rounds())
         for name in (*MODEL_FOLDERS, CLIENT_MODELS):  # of a shorter run, or of a kill in the middle of this
             shutil.rmtree(journal.folder / name, ignore_errors=True)
+        found = final_generations(self.experiment, self.server)
+        if found is not None:
+            summary |= {"intervals": intervals(self.experiment, found)}
+            write_generations(self.experiment, found, journal.folder)
         export_adapters(self.experiment, self.server, journal.folder, summary)
         journal.finish(summary)
 
@@ -152,6 +160,7 @@ class Run:
         Raises:
             UserError: there is no global model, or no such client.
         """
+        require_task(self.experiment.config, "classify", "this")
         model, member = self._model(client)
         asked, experiment = [texts] if isinstance(texts, str) else list(texts), self.experiment
         head = dict(model.adapter.dense) or dict(experiment.head)
@@ -159,6 +168,26 @@ class Run:
         labels = label_names(experiment, member)
         ranked = answers(experiment.config, experiment.base, whole, experiment.spec, asked, labels)
         return [dict(each[:top]) for each in ranked]
+
+    def generate(
+        self, prompts: str | Sequence[Prompt], client: str | None = None, *, most: int | None = None
+    ) -> list[str]:
+        """What the model as it is now writes behind each prompt, greedily.
+
+        Args:
+            prompts: as of `LoadedRun.generate`.
+            client: whose personal model is asked; None: the global one.
+            most: the longest answer, in tokens; None: as evaluate.most_new_tokens has it.
+
+        Raises:
+            UserError: there is no global model, or no such client; the model writes no text; or a prompt leaves no
+                room for an answer.
+        """
+        experiment = self.experiment
+        require_task(experiment.config, "generate", "this")
+        model, _ = self._model(client)
+        asked = AskedModel(experiment.config, experiment.base, model, experiment.spec, prompt_style(experiment))
+        return [each.text for each in continued(asked, [prompts] if isinstance(prompts, str) else prompts, most)]
 
     def report(self) -> Path:
         """Write the page of the rounds so far into the run's folder; returns where it is.

@@ -8,8 +8,10 @@ from dataclasses import replace
 from fedlora.app.config import Config
 from fedlora.core.adapter import AdapterSpec
 from fedlora.methods.base import Method
+from fedlora.training.answers import AnswerScorer
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.loop import ModelTrainer
+from fedlora.training.metrics.generation import GenerationMetric, generation_metrics
 from fedlora.training.model import Base
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
@@ -25,15 +27,37 @@ def make_task(config: Config, labels: Sequence[str]) -> Task:
     Args:
         config: a whole config.
         labels: the names of what it predicts, in order.
+
+    Raises:
+        ConfigError: evaluate.metrics names what there is not, or what needs a package that is not installed.
     """
     if config.model.task == "generate":
-        return CausalLM(config.model.max_length)
+        return CausalLM(config.model.max_length, answer_metrics(config))
     return Classification(tuple(labels), clients_count_labels=config.evaluate.all_metrics)
 
 
-def describe_task(task: Task) -> dict[str, object]:
-    """What `environment.json` tells of the task, for tables and pages."""
-    return {"name": task.name, "metrics": task.scoring.to_json(), "chance": task.chance}
+def answer_metrics(config: Config, references: int | None = None) -> tuple[GenerationMetric, ...]:
+    """The metrics of generated answers that a config names, each once.
+
+    Args:
+        config: a whole config.
+        references: right answers of each scored example, for signatures; None: their number varies.
+
+    Raises:
+        ConfigError: as `make_task`.
+    """
+    return generation_metrics(list(dict.fromkeys(config.evaluate.metrics)), references=references)
+
+
+def describe_task(task: Task, signatures: Mapping[str, str]) -> dict[str, object]:
+    """What `environment.json` tells of the task, for tables and pages.
+
+    Args:
+        task: of the run.
+        signatures: of some metrics, what their values were computed with.
+    """
+    about = {"name": task.name, "metrics": task.scoring.to_json(), "chance": task.chance}
+    return about | ({"signatures": dict(signatures)} if signatures else {})
 
 
 def new_trainer(
@@ -79,7 +103,16 @@ def new_trainer(
         unseen=unseen,
         seed=config.run.seed,
         rounds=config.run.rounds,
+        answers=_answer_scorer(config, base, spec),
     )
+
+
+def _answer_scorer(config: Config, base: Base, spec: AdapterSpec) -> AnswerScorer | None:
+    """What scores generated answers; None: nothing is to be generated."""
+    metrics, evaluate = answer_metrics(config), config.evaluate
+    if config.model.task != "generate" or not metrics:
+        return None
+    return AnswerScorer(base, spec, metrics, config.model.max_length, evaluate.most_new_tokens)
 
 
 def _announce(what: str) -> None:

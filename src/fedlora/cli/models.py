@@ -51,3 +51,26 @@ def predict(
         typer.echo(text)
         for label, chance in ranked[:top]:
             typer.echo(f"  {100 * chance:5.1f} %  {label}")
+
+
+@app.command()
+def generate(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run, or what a site keeps of one.")],
+    prompts: Annotated[list[str], typer.Argument(help="One or more prompts.")],
+    client: Annotated[str | None, typer.Option(help="Ask a client's personal model.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Where the base is now, if it has moved: a folder, or a name on the hub.")
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, in tokens; by default evaluate.most_new_tokens.")
+    ] = None,
+) -> None:
+    """Have a run's language model answer a prompt, greedily."""
+    from fedlora.app import generate as asking
+    from fedlora.app.progress import quiet_libraries
+
+    quiet_libraries()
+    for prompt, answer in zip(prompts, asking.generate(run_folder, prompts, client, base, most), strict=True):
+        typer.echo(prompt)
+        for line in answer.text.strip().splitlines():
+            typer.echo(f"  {line}")

@@ -226,7 +226,7 @@ def shared_part(config: Config, base: Base) -> dict[str, str]:
         found["data.labels"] = tree["data"]["labels"]
     found["split.validation"] = tree["split"]["validation"]
     found["clients.weights"] = tree["clients"]["weights"]
-    found["evaluate.all_metrics"] = tree["evaluate"]["all_metrics"]
+    found |= {f"evaluate.{key}": tree["evaluate"][key] for key in ("all_metrics", "metrics", "most_new_tokens")}
     if config.deploy is not None:
         found["deploy.most_examples"] = config.deploy.most_examples
     found["base weights"], found["tokenizer"] = base.fingerprint, base.tokenizer_fingerprint

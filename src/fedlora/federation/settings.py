@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who takes part, what is scored when, and whom a deployed server waits for: [clients], [evaluate] and [deploy]."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from fedlora.core.rounds import TestPart
@@ -45,6 +45,13 @@ class EvaluateSettings:
     all_metrics: bool = False
     """Score clients by every metric of the task. By default those are left out for which a client tells the server more
     than sums over all its test examples: F1, for which it tells how many examples it has of each label."""
+    metrics: list[str] = field(default_factory=list)
+    """generate: metrics of answers that the model generates, greedily, to every scored example: exact_match, rouge_l,
+    bleu, chrf, gsm8k_strict, gsm8k_flexible. The first becomes the headline. By default nothing is generated, and the
+    headline is the loss."""
+    most_new_tokens: Positive | None = None
+    """generate: the longest answer that is generated, in tokens; by default as many as model.max_length leaves room
+    for."""
 
 
 @dataclass(frozen=True)

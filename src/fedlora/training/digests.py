@@ -2,6 +2,7 @@
 """Digests: of a run's examples by token ids, labels and owners; of a model by its numbers."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,8 +26,8 @@ def example_digests(train: Tokens, test: Tokens, split: Split) -> dict[str, str]
         split: who owns which of them, not yet centralized.
 
     Returns:
-        Three digests: `train` and `test` (token ids, where each example ends, labels) and `owners` (every client's
-        name, the numbers of its training, validation and test examples, and what it calls the labels).
+        Three digests: `train` and `test` (token ids, where each example ends, labels, right answers) and `owners`
+        (every client's name, the numbers of its training, validation and test examples, and what it calls the labels).
     """
     return {"train": _of_tokens(train), "test": _of_tokens(test), "owners": _of_split(split)}
 
@@ -59,6 +60,8 @@ def _of_tokens(tokens: Tokens) -> str:
     digest = hashlib.sha256()
     for numbers in (tokens.ids, tokens.starts, tokens.labels):
         _add(digest, numbers)
+    if tokens.right_answers is not None:
+        digest.update(json.dumps(tokens.right_answers).encode())
     return digest.hexdigest()
 
 

@@ -2,7 +2,7 @@
 """Examples of either task as token ids, and which of the examples these are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -61,4 +61,5 @@ def encode_dialogues(examples: Dialogues, renderer: Renderer, part: str, fingerp
         made = render_tokens(examples.examples, renderer)
     else:
         made = render_tokens_once(examples.examples, renderer, fingerprint)
-    return Encoded(made.tokens, made.kept, made.told(part))
+    right = tuple(examples.examples[number].answers for number in made.kept)
+    return Encoded(replace(made.tokens, right_answers=right, stops=renderer.stops), made.kept, made.told(part))

@@ -14,12 +14,13 @@ from fedlora.core.adapter import AdapterSpec, Start, Tensors, on_device, without
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.rounds import Failure, FitJob, Fitted, ScoreJob, ScorePart
 from fedlora.core.seeds import stream_seed
+from fedlora.training.answers import Answer, AnswerScorer
 from fedlora.training.batches import batches, step_count
 from fedlora.training.client_fit import ClientFit, rate_factor
 from fedlora.training.digests import model_digest
 from fedlora.training.forward import Forward
 from fedlora.training.memory import Portions
-from fedlora.training.scored_parts import ScoredParts, server_parts
+from fedlora.training.scored_parts import ScoredPart, ScoredParts, server_parts
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices, Owned
 from fedlora.training.task import Task
@@ -42,6 +43,7 @@ class ModelTrainer:
         unseen: clients that never train, see `Split.unseen`.
         seed: of the run.
         rounds: of the run, for the schedule.
+        answers: what counts that which one pass of the model does not tell; None: the task has no such metrics.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ModelTrainer:
         unseen: Mapping[str, Owned] | None = None,
         seed: int,
         rounds: int,
+        answers: AnswerScorer | None = None,
     ) -> None:
         self._forward, self._task, self._settings = forward, task, settings
         self._train, self._test = train, test
@@ -63,7 +66,7 @@ class ModelTrainer:
         self._seed, self._rounds = seed, rounds
         self._fit_portions = Portions(settings.micro_batch, "train.micro_batch")
         self._score_portions = Portions(None, "the batch of a score")
-        self._scored = ScoredParts()
+        self._scored, self._answers = ScoredParts(), answers
 
     @property
     def spec(self) -> AdapterSpec:
@@ -90,6 +93,8 @@ class ModelTrainer:
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Train each job on its client's own examples, as many in a pass as the forward takes."""
         self._scored.forget()
+        if self._answers is not None:
+            self._answers.forget()
         answers: list[Fitted | Failure] = []
         for together in self._forward.passes(jobs, self._load, self._settings.dropout):
             answers += self._fit_together(together)
@@ -181,31 +186,49 @@ class ModelTrainer:
             losses[number] += value
         return losses
 
+    def answers(self, job: ScoreJob) -> list[Answer]:
+        """What the model of a score answers to each example; empty where no answers are scored."""
+        scorer = self._answers
+        return [] if scorer is None else [answer for asked in self._asked(job) for answer in scorer.answers(asked)]
+
     def _score(self, job: ScoreJob) -> Score:
+        score = Score(0)
+        for asked in self._asked(job):
+            if job.client is not None:
+                owned = self._part(job.client, job.part)[1]
+                score, counted = self._count(asked, (owned, None))
+                self._scored.keep(job.client, job.part, asked.model, counted)
+                return score
+            known = self._scored.find(asked.client, job.part, asked.model)
+            score += self._count(asked, (None,))[0] if known is None else known
+        return score
+
+    def _asked(self, job: ScoreJob) -> Iterator[ScoredPart]:
+        """The parts that a score is the sum of: a client's one, or those of the server's set."""
         adapter = job.start.adapter
         start = without_idle_slots(replace(job.start, adapter=adapter.with_dense(adapter.dense or self.head)))
         model, start = model_digest(start), on_device(start, self._forward.device)
+        tokens = self._test if job.part == "test" else self._train
         if job.client is not None:
-            examples, client = self._part(job.client, job.part)
-            score, counted = self._count(job.part, examples, start, (client, None))
-            self._scored.keep(job.client, job.part, model, counted)
-            return score
-        score = Score(0)
+            examples, _ = self._part(job.client, job.part)
+            yield ScoredPart(job.client, job.part, tokens, examples, start, model)
+            return
         for name, examples in self._server_parts(job.part):
-            known = self._scored.find(name, job.part, model)
-            score += self._count(job.part, examples, start, (None,))[0] if known is None else known
-        return score
+            yield ScoredPart(name, job.part, tokens, examples, start, model, globally=True)
 
-    def _count(self, part: ScorePart, examples: Indices, start: Start, views: Sequence[Owned | None]) -> list[Score]:
-        """The score of a model on some examples of a part, from one pass, as each of some clients or the server (None)
-        counts it."""
-        tokens = self._test if part == "test" else self._train
+    def _count(self, asked: ScoredPart, views: Sequence[Owned | None]) -> list[Score]:
+        """The score of a model on some examples, from one pass, as each of some clients or the server (None) counts
+        it."""
+        tokens, examples = asked.tokens, asked.examples
         order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
         scores = [Score(0) for _ in views]
         with torch.inference_mode():
             for piece in self._forward.pieces(tokens, order):
-                found = self._score_portions.run(len(piece), partial(self._counted, tokens, piece, start, views))
+                found = self._score_portions.run(len(piece), partial(self._counted, tokens, piece, asked.start, views))
                 scores = [score + more for score, more in zip(scores, found, strict=True)]
+        if self._answers is not None:
+            answered = self._answers.score(asked)
+            scores = [score + answered for score in scores]
         return scores
 
     def _counted(

@@ -7,12 +7,35 @@ another head, or numbers that a narrow wire has rounded.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy
 
+from fedlora.core.adapter import Start
 from fedlora.core.metrics import Score
 from fedlora.core.rounds import ScorePart, TestPart
 from fedlora.training.split import Indices, Owned
+from fedlora.training.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredPart:
+    """A model, and examples on which it is scored."""
+
+    client: str | None
+    """Whose examples these are; None: nobody's."""
+    part: ScorePart
+    """Which of the client's."""
+    tokens: Tokens
+    """Those among which they are."""
+    examples: Indices
+    """Which of them."""
+    start: Start
+    """The model, on the base's device."""
+    model: bytes
+    """Its digest."""
+    globally: bool = False
+    """Whether this is a part of the global model's score."""
 
 
 class ScoredParts:

@@ -35,6 +35,10 @@ class Tokens:
     answers: NDArray[numpy.int64] | None = None
     """Where in each example its last answer begins, if there are supervised tokens; before it is what a generation is
     given."""
+    right_answers: tuple[tuple[str, ...], ...] | None = None
+    """Of each example, all texts that count as right answers; None: none are known."""
+    stops: tuple[int, ...] = ()
+    """The ids at which a generated answer ends."""
 
     def __repr__(self) -> str:
         return f"Tokens({len(self):,} texts)"
@@ -56,6 +60,20 @@ class Tokens:
             return numpy.zeros(int(self.starts[index + 1] - self.starts[index]), dtype=numpy.bool_)
         return self.supervised[self.starts[index] : self.starts[index + 1]]
 
+    def prompt(self, index: int) -> NDArray[numpy.int32]:
+        """The tokens of an example before its last answer: what a generation is given.
+
+        Raises:
+            ValueError: nobody knows where the answers begin.
+        """
+        if self.answers is None:
+            raise ValueError("these examples have no answers")
+        return self[index][: int(self.answers[index])]
+
+    def right_answers_of(self, index: int) -> tuple[str, ...]:
+        """All texts that count as right answers to an example; empty where none are known."""
+        return () if self.right_answers is None else self.right_answers[index]
+
     def predicting(self, index: int) -> NDArray[numpy.int64]:
         """The places in an example whose output predicts a supervised token: one before each of them."""
         return numpy.flatnonzero(self.mask(index)[1:])
@@ -72,6 +90,8 @@ class Tokens:
             supervised=None if self.supervised is None else self.supervised[places],
             text_bytes=None if self.text_bytes is None else self.text_bytes[indices],
             answers=None if self.answers is None else self.answers[indices],
+            right_answers=None if self.right_answers is None else tuple(self.right_answers[i] for i in indices),
+            stops=self.stops,
         )
 
     @property

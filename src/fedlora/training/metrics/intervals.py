@@ -42,11 +42,38 @@ def bootstrap(metric: Metric, examples: Sequence[Sums], seed: int = 0, resamples
     value = metric.of(_score(examples))
     if len(examples) < 2 or value is None:
         return None
-    names, matrix = _matrix(examples)
-    drawn = (_of(metric, names, counts @ matrix, len(examples)) for counts in _draws(len(examples), seed, resamples))
-    values = [one for one in drawn if one is not None]
+    values = [one for one in _resampled(metric, examples, seed, "", resamples) if one is not None]
     low, high = numpy.percentile(values, [2.5, 97.5])
     return Interval(value, float(low), float(high), f"95 % bootstrap interval over {len(examples):,} examples")
+
+
+def mean_bootstrap(
+    metric: Metric, groups: Sequence[Sequence[Sums]], seed: int = 0, resamples: int = RESAMPLES
+) -> Interval | None:
+    """The mean of a metric over groups of examples, such as clients, with its percentile interval under drawing the
+    examples of each group anew. The groups stay: the interval says nothing of other clients.
+
+    Args:
+        metric: of the sums.
+        groups: of each, the sums of its examples.
+        seed: of the draws.
+        resamples: how many draws.
+
+    Returns:
+        None as for `bootstrap`, of all groups together, or where every draw gives the same: such as a share of 0.
+    """
+    values = [metric.of(_score(group)) for group in groups]
+    known = [value for value in values if value is not None]
+    count = sum(map(len, groups))
+    if count < 2 or not known:
+        return None
+    drawn = [_resampled(metric, group, seed, str(number), resamples) for number, group in enumerate(groups)]
+    resampled = ([value for value in each if value is not None] for each in zip(*drawn, strict=True))
+    low, high = numpy.percentile([sum(found) / len(found) for found in resampled if found], [2.5, 97.5])
+    if low == high:
+        return None
+    name = f"95 % bootstrap interval over {count:,} examples in {len(groups):,} groups"
+    return Interval(sum(known) / len(known), float(low), float(high), name)
 
 
 def paired_bootstrap(
@@ -105,9 +132,16 @@ def _matrix(examples: Sequence[Sums]) -> tuple[list[str], NDArray[numpy.float64]
     return names, numpy.array(rows, dtype=numpy.float64).reshape(len(examples), len(names))
 
 
-def _draws(count: int, seed: int, resamples: int) -> list[NDArray[numpy.float64]]:
-    """How often each example is drawn, for each resample."""
-    generator = numpy_stream(seed, "bootstrap")
+def _resampled(metric: Metric, examples: Sequence[Sums], seed: int, stream: str, resamples: int) -> list[float | None]:
+    """The metric of each resample."""
+    names, matrix = _matrix(examples)
+    drawn = _draws(len(examples), seed, resamples, stream)
+    return [_of(metric, names, counts @ matrix, len(examples)) for counts in drawn]
+
+
+def _draws(count: int, seed: int, resamples: int, stream: str = "") -> list[NDArray[numpy.float64]]:
+    """How often each example is drawn, for each resample; groups have streams of their own."""
+    generator = numpy_stream(seed, "bootstrap", *filter(None, [stream]))
     drawn = (generator.integers(0, count, count) for _ in range(resamples))
     return [numpy.bincount(indices, minlength=count).astype(numpy.float64) for indices in drawn]
 

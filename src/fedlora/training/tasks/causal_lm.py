@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from fedlora.core.metrics import Scoring, Sums
+from fedlora.training.metrics.generation import GenerationMetric, generation_scoring
 from fedlora.training.metrics.predicted import BYTES, HITS, LOSS, TOKENS, prediction_scoring
 from fedlora.training.outputs import Outputs
 from fedlora.training.split import Indices, Owned
@@ -30,9 +31,12 @@ class CausalLM:
 
     Args:
         max_length: the most tokens that an example has.
+        answers: metrics of generated answers, whose sums are counted where answers are generated; the first is the
+            headline.
     """
 
     max_length: int
+    answers: tuple[GenerationMetric, ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,8 +50,9 @@ class CausalLM:
 
     @property
     def scoring(self) -> Scoring:
-        """Loss a token, perplexity, bits per byte and token accuracy."""
-        return prediction_scoring(self.max_length)
+        """The metrics of generated answers, then loss a token, perplexity, bits per byte and token accuracy."""
+        generated, predicted = generation_scoring(self.answers), prediction_scoring(self.max_length)
+        return Scoring(generated.metrics + predicted.metrics, {**generated.sums, **predicted.sums})
 
     def loss(self, outputs: Outputs, tokens: Tokens, examples: Indices, client: Owned | None) -> Tensor:
         """Cross-entropy in nats, summed over the supervised tokens of the examples."""
