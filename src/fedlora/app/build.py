@@ -197,6 +197,11 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
         ModelError: a start that does not fit.
     """
     settings = config.adapter
+    if settings.head == "private" and not base.head:
+        raise ConfigError(
+            f"adapter.head is 'private', but the base {base.name} is a language model, which has no head besides its "
+            f"frozen weights: leave it out; method.name = 'fedsa' keeps a part of each adapter private."
+        )
     kind: Kind = "dense" if method.facts.kinds == {"dense"} else settings.kind
     smallest = min(min(shape) for shape in base.shapes.values())
     if kind == "lora" and rank > smallest:

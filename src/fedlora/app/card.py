@@ -18,7 +18,7 @@ def model_card(about: Mapping[str, Any], summary: Mapping[str, Any], scoring: Sc
         scoring: the metrics, the headline first.
     """
     whose = f"the personal model of client {about['client']}" if about["client"] else "the global model"
-    head = "" if "asked" in about else f", head {summary['head']}"
+    head = f", head {summary['head']}" if "head" in summary else ""
     headline = scoring.headline
     lines = [
         f"# {'Model' if about['kind'] == 'dense' else 'LoRA adapter'}, {about['method']}",

@@ -41,6 +41,7 @@ def environment(experiment: Experiment) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "scale": experiment.spec.scale,
         "kind": experiment.spec.kind,
+        "head_parameters": sum(part.numel() for part in experiment.base.head.values()),
         "method": experiment.federation.method.name,
         "learning_rates": {"A": train.lr, "B": train.lr * (train.lr_b_ratio or 1.0)},
         "modules": list(experiment.spec.shapes),
@@ -50,7 +51,7 @@ def environment(experiment: Experiment) -> dict[str, object]:
 
 
 def ownership(experiment: Experiment) -> dict[str, object]:
-    """The contents of `split.json`: digests of the examples; of every client, how many of each label it owns.
+    """The contents of `split.json`: digests of the examples; of every client, how many of each label or kind it owns.
 
     Sites do not tell, so of a deployment it names nobody.
     """
@@ -63,12 +64,19 @@ def ownership(experiment: Experiment) -> dict[str, object]:
             unseen[client] = {"labels": experiment.dataset.label_counts(owned.test)}
     return {
         **inputs(experiment.config, experiment.base, experiment.digests)[SPLIT],
+        **_kinds(experiment),
         "clients": clients,
         "left_out_clients": list(experiment.split.empty),
         "unused_examples": experiment.split.unused,
         **({"unseen": unseen} if unseen else {}),
         **_natural(experiment.split),
     }
+
+
+def _kinds(experiment: Experiment) -> dict[str, list[str]]:
+    """The names of the kinds of examples that a language model learns, where the data name such."""
+    named = isinstance(experiment, Simulation) and writes_text(experiment.base)
+    return {"kinds": list(experiment.dataset.labels)} if named and experiment.dataset.labels else {}
 
 
 def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> dict[str, object]:
@@ -92,14 +100,14 @@ def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> di
         "rounds": len(rounds),
         "scale": experiment.spec.scale,
         "rank": experiment.spec.rank,
-        "head": federation.head_mode,
+        **({"head": federation.head_mode} if experiment.head else {}),
         "global": last.get("global"),
         "personal": last.get("personal"),
         **{key: sum(line.get(key, 0) for line in rounds) for key in sums},
         "seed": config.run.seed,
         "data": experiment.origin,
         "base": experiment.base.name,
-        "labels": len(experiment.base.labels),
+        **({} if writes_text(experiment.base) else {"labels": len(experiment.base.labels)}),
         "clients": len(federation.transport.roster()),
         "left_out_clients": list(experiment.split.empty),
         "unused_examples": experiment.split.unused,
