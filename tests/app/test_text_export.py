@@ -281,7 +281,7 @@ def test_more_slots_than_vllm_takes_are_refused():
     shapes = {"map": (600, 600)}
     draw = torch.Generator().manual_seed(0)
     pair = Adapter({"map": torch.randn(513, 600, generator=draw)}, {"map": torch.randn(600, 513, generator=draw)})
-    with pytest.raises(ModelError, match="513 slots .* at most 512: export the whole model with --merged"):
+    with pytest.raises(ModelError, match=r"513 slots .* at most 512: export the whole model with --merged"):
         one_rank(Start(pair), AdapterSpec(shapes, 513, 1.0))
 
 

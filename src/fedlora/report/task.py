@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
 _MANY = 100
 """From here on, such as a perplexity, one decimal says enough."""
 
