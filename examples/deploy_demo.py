@@ -1,17 +1,23 @@
-# SPDX-License-Identifier: Apache-2.0
 """A deployment on one machine: three sites behind Flower, over TLS, each with its own data and rank.
 
-python examples/deploy_demo.py [FOLDER]
+python examples/deploy_demo.py [FOLDER] [--task generate]
 
 Makes an authority, a certificate and keys, signs the app, starts a SuperLink behind a proxy, three SuperNodes and three
-sites, runs LoRA-A2 and then FedSA-LoRA, and stops everything that it started, also on Ctrl-C. The data are generated.
+sites, runs LoRA-A2 and then FedSA-LoRA, and stops everything that it started, also on Ctrl-C. The data are generated:
+labelled texts for a generated encoder, or with --task generate facts of restaurants and sentences about them, which the
+small decoder of studies/bases learns to write.
 """
 
+import argparse
 import json
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from loopback.processes import Loopback, free_port
@@ -21,18 +27,63 @@ from fedlora.training.generated import generated_base, generated_dataset
 
 RANKS = {"ash": 1, "birch": 2, "cedar": 4}
 METHODS = ("lora-a2", "fedsa")
+DECODER = Path(__file__).parents[1] / "studies" / "bases" / "small-llama-novels"
+
+Rows = Sequence[Mapping[str, str]]
 
 
-def write_files(folder):
-    """Data, keys and configs of three sites; of every method a shared config."""
+@dataclass(frozen=True)
+class Task:
+    """What the sites train for."""
+
+    train: Sequence[Rows]
+    """Of each site."""
+    test: Sequence[Rows]
+    shared: Mapping[str, Any]
+    """Sections of the shared config."""
+
+
+def labelled_texts() -> Task:
+    """Texts whose labels are spread over the sites unevenly, for the generated encoder."""
     dataset = generated_dataset(900, 240)
+
+    def rows(part: Any, place: int) -> Rows:
+        mine = [i for i, label in enumerate(part.labels) if label % 3 == place or i % 6 == place]
+        return [{"text": part.texts[i], "label": dataset.labels[part.labels[i]]} for i in mine]
+
+    sites = range(len(RANKS))
+    return Task(
+        train=[rows(dataset.train, place) for place in sites],
+        test=[rows(dataset.test, place) for place in sites],
+        shared={"data": {"labels": list(dataset.labels)}, "train": {"lr": 3e-3, "epochs": 2}},
+    )
+
+
+def facts_and_sentences() -> Task:
+    """Facts of places to eat with a sentence about each, a kind of place a site, for the small decoder."""
+    names = ("Blue Spice", "The Mill", "Green Man", "Old Bridge", "Wild Rose", "The Crown", "Sea View", "Red Lion")
+    areas, foods = ("riverside", "city centre"), ("French", "Indian", "English", "Italian", "Chinese")
+
+    def row(kind: str, name: str, area: str, food: str) -> Mapping[str, str]:
+        facts = f"name[{name}], eatType[{kind}], food[{food}], area[{area}]"
+        return {"prompt": facts, "completion": f"{name} is a {kind} with {food} food, near the {area}."}
+
+    found = [
+        [row(kind, *rest) for rest in product(names, areas, foods)] for kind in ("pub", "restaurant", "coffee shop")
+    ]
+    shared = {
+        "model": {"base": str(DECODER), "task": "generate", "max_length": 96},
+        "train": {"lr": 5e-3, "batch_size": 8},
+    }
+    return Task([rows[::2] for rows in found], [rows[1::8] for rows in found], shared)
+
+
+def write_files(folder, task):
+    """Data, keys and configs of three sites; of every method a shared config."""
     for place, (name, rank) in enumerate(RANKS.items()):
         home = folder / "sites" / name
         (home / "data").mkdir(parents=True)
-        for part in ("train", "test"):
-            own = getattr(dataset, part)
-            mine = [i for i, label in enumerate(own.labels) if label % 3 == place or i % 6 == place]  # skewed labels
-            rows = [{"text": own.texts[i], "label": dataset.labels[own.labels[i]]} for i in mine]
+        for part, rows in (("train", task.train[place]), ("test", task.test[place])):
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (home / "data" / f"{part}.jsonl").write_text(text, encoding="utf-8")
         address = f"127.0.0.1:{free_port()}"
@@ -42,19 +93,28 @@ def write_files(folder):
             (home / f"{method}.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
         new_key(home / "private" / "site.key")
         yield name, address, home / "private" / "site.key"
-    named = zip(dataset.test.texts, dataset.test.labels, strict=True)
-    test = [{"text": text, "label": dataset.labels[label]} for text, label in named]
+    test = [row for rows in task.test for row in rows]
     (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in test), encoding="utf-8")
     for method in METHODS:
         shared = {
             "run": {"name": method, "rounds": 4},
-            "data": {"labels": list(dataset.labels)},
             "adapter": {"rank": 4},
-            "train": {"lr": 3e-3, "epochs": 2},
             "method": {"name": method},
             "deploy": {"sites": 3, "deadline": 120.0, "quorum": 2, "test": "test.jsonl"},
+            **task.shared,
         }
         (folder / f"{method}.toml").write_text(tomli_w.dumps(shared), encoding="utf-8")
+
+
+def asked():
+    """The folder and the task of the command line."""
+    parser = argparse.ArgumentParser(description="Three sites behind Flower on this machine.")
+    parser.add_argument("folder", nargs="?", default=time.strftime("runs/deploy-demo-%Y%m%d-%H%M%S"))
+    parser.add_argument("--task", choices=["classify", "generate"], default="classify")
+    found = parser.parse_args()
+    if found.task == "generate" and not DECODER.is_dir():
+        sys.exit(f"fedlora: {DECODER} is not there: --task generate needs a checkout of the repository.")
+    return Path(found.folder).absolute(), found.task
 
 
 def stop(*_):
@@ -65,11 +125,12 @@ def stop(*_):
 def main():
     """Run the demo."""
     signal.signal(signal.SIGTERM, stop)
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else time.strftime("runs/deploy-demo-%Y%m%d-%H%M%S")).absolute()
-    print("the generated base (made once)", flush=True)
-    generated_base()
+    folder, task = asked()
+    if task == "classify":
+        print("the generated base (made once)", flush=True)
+        generated_base()
     with Loopback(folder) as own:
-        sites = list(write_files(folder))
+        sites = list(write_files(folder, labelled_texts() if task == "classify" else facts_and_sentences()))
         own.superlink()
         print(f"SuperLink at {own.control}, for this machine's operator only", flush=True)
         print(f"proxy at {own.address}, over TLS, for registered nodes only", flush=True)

@@ -26,7 +26,7 @@ from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.forward.trial import packed_encoder
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base
-from fedlora.training.peft_files import write_model
+from fedlora.training.model_files import write_model
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification

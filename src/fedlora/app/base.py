@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from fedlora.training.loaded_model import PYTHON, LoadedModel, handed_base, hand
 from fedlora.training.loading import load_base, load_causal_base
 from fedlora.training.model import Base
 from fedlora.training.precision import raise_norms
+from fedlora.training.start_tokenizer import with_template_of
 
 
 def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel | None = None) -> Base:
@@ -40,6 +42,8 @@ def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel |
         common["quantization"] = config.model.quantization
     if config.model.task == "generate":
         base = load_causal_base(place, **common) if loaded is None else handed_causal_base(loaded, **common)
+        if adapter.start is not None:
+            base = with_template_of(base, Path(adapter.start))
     else:
         drawn = common | {"head_std": adapter.head_std, "seed": config.run.seed}
         base = load_base(place, labels, **drawn) if loaded is None else handed_base(loaded, labels, **drawn)

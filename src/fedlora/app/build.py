@@ -194,6 +194,11 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
         ModelError: a start that does not fit.
     """
     settings = config.adapter
+    if settings.head == "private" and not base.head:
+        raise ConfigError(
+            f"adapter.head is 'private', but the base {base.name} is a language model, which has no head besides its "
+            f"frozen weights: leave it out; method.name = 'fedsa' keeps a part of each adapter private."
+        )
     kind: Kind = "dense" if method.facts.kinds == {"dense"} else settings.kind
     if kind == "dense" and config.model.quantization != "none":
         raise ConfigError(

@@ -145,10 +145,10 @@ def opening(simulation: Simulation) -> list[str]:
     ranks = sorted({client.rank for client in simulation.federation.transport.roster()})
     lines = [
         f"{simulation.federation.method.name} on {simulation.dataset.origin}: {counted(len(sizes), 'client')} with "
-        f"{sizes[0]} to {sizes[-1]} training examples, {len(simulation.dataset.labels)} labels ({config.split.kind} "
-        f"split), {len(simulation.dataset.test)} test examples",
+        f"{sizes[0]} to {sizes[-1]} training examples,{_labels(simulation)} {config.split.kind} split, "
+        f"{len(simulation.dataset.test)} test examples",
         f"base {simulation.base.name}: {len(spec.shapes)} maps adapted, rank {', '.join(map(str, ranks))}, "
-        f"scale {spec.scale:g}, head {simulation.federation.head_mode}",
+        f"scale {spec.scale:g}" + (f", head {simulation.federation.head_mode}" if simulation.head else ""),
     ]
     if simulation.dataset.origin == "generated":
         lines.append("The data are generated; the numbers say nothing about real text.")
@@ -166,6 +166,12 @@ def opening(simulation: Simulation) -> list[str]:
     if split.unused:
         lines.append(f"{split.unused} training examples belong to no client in this split and are not used")
     return lines
+
+
+def _labels(simulation: Simulation) -> str:
+    """How many labels there are, or kinds of examples; empty where the examples have neither."""
+    count = len(simulation.dataset.labels)
+    return f" {counted(count, 'label' if simulation.base.labels else 'kind')}," if count else ""
 
 
 def line_of(record: RoundRecord, rounds: int) -> str:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from fedlora.app.build import Experiment, Simulation
 from fedlora.app.card import model_card
+from fedlora.app.encoding import renderer_of
 from fedlora.app.inputs import inputs
 from fedlora.app.paths import short_class_name
 from fedlora.app.trainer import answer_metrics, describe_task, make_task, train_settings
@@ -21,8 +23,10 @@ from fedlora.federation.files import write_json, write_whole
 from fedlora.federation.journal import client_folder
 from fedlora.federation.same_run import ENVIRONMENT, SPLIT
 from fedlora.federation.server import Server, global_model
-from fedlora.training.dialogues import Conversation, Dialogues
-from fedlora.training.peft_files import fits_peft, write_model, write_peft
+from fedlora.training.dialogues import Conversation, Dialogues, PlainText
+from fedlora.training.model import Base
+from fedlora.training.model_files import same_tokenizer, write_model, write_tokenizer
+from fedlora.training.peft_files import fits_peft, write_peft
 from fedlora.training.split import Split
 
 MODEL_FOLDERS = ("adapter", "model")
@@ -38,6 +42,7 @@ def environment(experiment: Experiment) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "scale": experiment.spec.scale,
         "kind": experiment.spec.kind,
+        "head_parameters": sum(part.numel() for part in experiment.base.head.values()),
         "method": experiment.federation.method.name,
         "learning_rates": {"A": train.lr, "B": train.lr * (train.lr_b_ratio or 1.0)},
         "modules": list(experiment.spec.shapes),
@@ -63,7 +68,7 @@ def _references(experiment: Experiment) -> int | None:
 
 
 def ownership(experiment: Experiment) -> dict[str, object]:
-    """The contents of `split.json`: digests of the examples; of every client, how many of each label it owns.
+    """The contents of `split.json`: digests of the examples; of every client, how many of each label or kind it owns.
 
     Sites do not tell, so of a deployment it names nobody.
     """
@@ -76,12 +81,19 @@ def ownership(experiment: Experiment) -> dict[str, object]:
             unseen[client] = {"labels": experiment.dataset.label_counts(owned.test)}
     return {
         **inputs(experiment.config, experiment.base, experiment.digests)[SPLIT],
+        **_kinds(experiment),
         "clients": clients,
         "left_out_clients": list(experiment.split.empty),
         "unused_examples": experiment.split.unused,
         **({"unseen": unseen} if unseen else {}),
         **_natural(experiment.split),
     }
+
+
+def _kinds(experiment: Experiment) -> dict[str, list[str]]:
+    """The names of the kinds of examples that a language model learns, where the data name such."""
+    named = isinstance(experiment, Simulation) and writes_text(experiment.base)
+    return {"kinds": list(experiment.dataset.labels)} if named and experiment.dataset.labels else {}
 
 
 def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> dict[str, object]:
@@ -105,14 +117,14 @@ def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> di
         "rounds": len(rounds),
         "scale": experiment.spec.scale,
         "rank": experiment.spec.rank,
-        "head": federation.head_mode,
+        **({"head": federation.head_mode} if experiment.head else {}),
         "global": last.get("global"),
         "personal": last.get("personal"),
         **{key: sum(line.get(key, 0) for line in rounds) for key in sums},
         "seed": config.run.seed,
         "data": experiment.origin,
         "base": experiment.base.name,
-        "labels": len(experiment.base.labels),
+        **({} if writes_text(experiment.base) else {"labels": len(experiment.base.labels)}),
         "clients": len(federation.transport.roster()),
         "left_out_clients": list(experiment.split.empty),
         "unused_examples": experiment.split.unused,
@@ -141,13 +153,20 @@ def export_adapters(experiment: Experiment, server: Server, folder: Path, summar
 def _export_personal(
     simulation: Simulation, model: Start | None, server: Server, folder: Path, summary: Mapping[str, object]
 ) -> None:
-    federation = simulation.federation
+    federation, adapters = simulation.federation, []
     for client in sorted(federation.transport.roster(), key=lambda member: member.id):
         personal = client_model(simulation, server, client)
         if model is not None and same_model(model, personal, simulation.spec):
             continue
         home = folder if federation.pipeline.facts.centralized else client_folder(folder, client.id)
-        export(simulation, personal, home / place(simulation, personal), summary, client)
+        target = home / place(simulation, personal)
+        _export(simulation, personal, target, summary, client)
+        if target.name == MODEL_FOLDERS[0]:
+            adapters.append(target)
+    if adapters and writes_text(simulation.base):
+        files = write_tokenizer(adapters[0], simulation.base.tokenizer)
+        for other in adapters[1:]:
+            same_tokenizer(other, files)
 
 
 def place(experiment: Experiment, model: Start) -> str:
@@ -179,7 +198,16 @@ def same_model(one: Start, other: Start, spec: AdapterSpec) -> bool:
 def export(
     experiment: Experiment, model: Start, folder: Path, summary: Mapping[str, object], client: Client | None = None
 ) -> None:
-    """Write one PEFT directory with what its reader needs to know beside it."""
+    """Write one PEFT directory, or a whole model, with what its reader needs to know beside it."""
+    _export(experiment, model, folder, summary, client)
+    if writes_text(experiment.base) and fits_peft(model, experiment.spec):  # a whole model brings it along
+        write_tokenizer(folder, experiment.base.tokenizer)
+
+
+def _export(
+    experiment: Experiment, model: Start, folder: Path, summary: Mapping[str, object], client: Client | None
+) -> None:
+    """The same; an adapter without its tokenizer."""
     base = experiment.base
     head = dict(model.adapter.dense) or dict(experiment.head)
     write = write_peft if fits_peft(model, experiment.spec) else write_model
@@ -196,10 +224,31 @@ def export(
         "client": client.id if client else None,
         **prompt_style(experiment),
     }
+    if writes_text(base):
+        about |= {"asked": asked_how(experiment)}
     write_json(folder / "fedlora.json", about)
-    write_whole(
-        folder / "README.md", model_card(about, summary, experiment.federation.scorer.scoring.headline).encode()
-    )
+    card = model_card(about, summary, experiment.federation.scorer.scoring)
+    write_whole(folder / "README.md", card.encode())
+
+
+def writes_text(base: Base) -> bool:
+    """Whether this is a language model, and no classifier."""
+    return base.task_type == "CAUSAL_LM"
+
+
+def asked_how(experiment: Experiment) -> dict[str, object] | None:
+    """How a prompt precedes its answer in training, and the tokens that end an answer; None where nobody here knows,
+    as at the server of a deployment."""
+    if not isinstance(experiment, Simulation) or not isinstance(experiment.dataset.train, Dialogues):
+        return None
+    some = experiment.dataset.train.take(numpy.arange(1))
+    renderer = renderer_of(experiment.config, experiment.base, some)
+    plain = isinstance(some.examples[0], PlainText)
+    return {
+        "by": "text" if plain else "prompt" if renderer.template is None else "chat template",
+        "separator": "" if plain or renderer.template is not None else renderer.settings.separator,
+        "stops": [str(experiment.base.tokenizer.convert_ids_to_tokens(stop)) for stop in renderer.stops],
+    }
 
 
 def prompt_style(experiment: Experiment) -> dict[str, object]:

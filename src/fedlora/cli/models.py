@@ -1,35 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Use what a run has made: export its adapter, ask its model."""
 
-import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedlora.cli.command_line import app
-from fedlora.errors import RunFolderError
+from fedlora.errors import UserError
+
+BASE: Any = typer.Option(help="Where the base is now, if it has moved: a folder, or a name on the hub.")
 
 
 @app.command()
 def export(
-    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
-    target: Annotated[Path, typer.Argument(help="Where the PEFT directory goes; must not exist.")],
+    run_folder: Annotated[Path, typer.Argument(help="A finished run, or what a site keeps of one.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write; must not exist.")],
     client: Annotated[str | None, typer.Option(help="A client's personal adapter in place of the global one.")] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Write a whole model: the base with the adapter added to its weights.")
+    ] = False,
+    vllm: Annotated[
+        bool,
+        typer.Option("--vllm", help="Write an adapter of one rank for all maps, filled up with zeros, as vLLM needs."),
+    ] = False,
+    base: Annotated[str | None, BASE] = None,
 ) -> None:
-    """Copy a run's adapter out as a PEFT directory."""
-    from fedlora.app.predict import adapter_folder
+    """Take a run's model out: its adapter as a PEFT directory, or in a form that other programmes need."""
+    from fedlora.app import export as forms
+    from fedlora.app.progress import quiet_libraries
 
-    source = adapter_folder(run_folder, client)
-    if target.exists():
-        raise RunFolderError(f"{target} already exists: choose another folder.")
-    try:
-        shutil.copytree(source, target)
-    except OSError as error:  # shutil.Error, of several files, is one too
-        shutil.rmtree(target, ignore_errors=True)
-        reason = error.strerror or "some files could not be copied"
-        raise RunFolderError(f"{target} cannot be written: {reason}. Make room, or choose another folder.") from error
-    typer.echo(f"{target}: a PEFT directory; load it with PeftModel.from_pretrained.")
+    if merged and vllm:
+        raise UserError("--merged and --vllm were both given: a whole model needs no adapter; choose one of them.")
+    if merged or vllm:
+        quiet_libraries()
+        what = (forms.export_merged if merged else forms.export_one_rank)(run_folder, target, client, base)
+    else:
+        what = forms.export_copy(run_folder, target, client)
+    typer.echo(f"{target}: {what}.")
 
 
 @app.command()
@@ -37,9 +45,7 @@ def predict(
     run_folder: Annotated[Path, typer.Argument(help="A finished run, or what a site keeps of one.")],
     texts: Annotated[list[str], typer.Argument(help="One or more texts.")],
     client: Annotated[str | None, typer.Option(help="Ask a client's personal model.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Where the base is now, if it has moved: a folder, or a name on the hub.")
-    ] = None,
+    base: Annotated[str | None, BASE] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 3,
 ) -> None:
     """Ask a run's model for the label of a text."""

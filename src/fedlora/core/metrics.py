@@ -60,7 +60,7 @@ class Metric:
 
     def words(self, value: float) -> str:
         """A value as it is read: `61.2 %`, or `1.234`."""
-        return f"{100 * value:.1f} %" if self.format == "percent" else f"{value:.3f}"
+        return f"{100 * value:.1f} %" if self.format == "percent" else f"{value:.{1 if abs(value) >= 100 else 3}f}"
 
 
 def mean(name: str, sums: Sums) -> float:

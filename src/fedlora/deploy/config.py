@@ -25,6 +25,7 @@ from fedlora.deploy.log import say
 from fedlora.errors import ConfigError
 from fedlora.federation.settings import ClientsSettings
 from fedlora.federation.wire import MOST_NAME
+from fedlora.training.dialogue_rows import Format
 from fedlora.training.examples import Dataset
 from fedlora.training.model import Base
 from fedlora.training.peft_files import WEIGHTS
@@ -67,7 +68,7 @@ class SiteSettings:
 
 @dataclass(frozen=True)
 class SiteData:
-    """Its labelled texts; all labels stand in the shared config."""
+    """Its labelled texts, whose labels all stand in the shared config; or its texts to learn to write."""
 
     path: str
     """A file, or a folder with train.* and test.*."""
@@ -75,6 +76,16 @@ class SiteData:
     """The column with the text."""
     label: str = DataSettings.label
     """The column with the label."""
+    format: Format | None = None
+    """generate: how its rows hold the examples; by default as the shared config says. The columns below likewise."""
+    prompt: str | None = None
+    """generate: the column with the prompt."""
+    completion: str | None = None
+    """generate: the column with what is to be learned."""
+    context: str | None = None
+    """generate, alpaca: the column whose text follows the instruction."""
+    messages: str | None = None
+    """generate: the column with the conversation."""
     test_share: Annotated[float, Range(above=0.0, below=1.0)] = DataSettings.test_share
     """Where the data are a single file: the share of its examples that becomes the test set."""
 
@@ -154,9 +165,10 @@ def site_client(simulation: Simulation, given: SiteConfig) -> Client:
 def _localised(shared: Config, given: SiteConfig) -> Config:
     """The shared config with this machine's paths and sizes."""
     here, model = given.site, shared.model
+    data = {key: value for key, value in tree_of(given.data).items() if value is not None}
     return replace(
         shared,
-        data=replace(shared.data, source="files", train_examples=None, test_examples=None, **tree_of(given.data)),
+        data=replace(shared.data, source="files", train_examples=None, test_examples=None, **data),
         model=replace(model, base=here.base or model.base),
         run=replace(shared.run, device=here.device),
         train=replace(shared.train, micro_batch=here.micro_batch),

@@ -75,10 +75,11 @@ def _per_method(groups: Sequence[Group]) -> list[Captioned | None]:
 
 
 def _labels(run: RunData) -> Captioned | None:
+    word, _ = run.labels
     return _captioned(
-        "Who owns which labels",
+        f"Who owns which {word}s",
         f"Training examples, seed {run.seed}. The stronger the colour, the more: up to {_most_of_a_label(run)}.",
-        None if run.deployed else _plain(heat_maps.label_map(run, "labels of the clients")),
+        None if run.deployed else _plain(heat_maps.label_map(run, f"{word}s of the clients")),
     )
 
 

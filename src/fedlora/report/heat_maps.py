@@ -24,8 +24,8 @@ _MOST_SLANTED = 12
 
 
 def label_map(run: RunData, title: str) -> str | None:
-    """How many training examples of each label each client owns; None where examples have no labels."""
-    labels = run.split["labels"]
+    """How many training examples of each label or kind each client owns; None where examples have neither."""
+    word, labels = run.labels
     if not labels:
         return None
     all_clients = list(run.split["clients"])
@@ -37,7 +37,7 @@ def label_map(run: RunData, title: str) -> str | None:
         if count
     }
     names = {place: f"client {clients[place[1]]}, {labels[place[0]]}: {value:.0f}" for place, value in values.items()}
-    return heat_map("labels", title, Cells(values, names, labels, clients, _across("label", clients, all_clients)))
+    return heat_map("labels", title, Cells(values, names, labels, clients, _across(word, clients, all_clients)))
 
 
 def slot_map(run: RunData, side: str, title: str) -> str | None:

@@ -86,7 +86,7 @@ def _cell(column: str, figure: Figure | None, metric: MetricInfo) -> Cell:
 
 def _notes(shown: Sequence[str]) -> list[str]:
     told = [
-        "mean over clients: every client counts the same. mean over examples: clients count by their test examples.",
+        "mean over clients: every client counts the same. mean over examples: over all their test examples together.",
         "worst tenth of clients: the mean of the worst ceil(K / 10), metric by metric.",
     ]
     if any(column.startswith(_PARTS["unseen_clients"]) for column in shown):

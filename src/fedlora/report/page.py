@@ -128,7 +128,8 @@ def _title(groups: Sequence[Group]) -> str:
 def _about(runs: Sequence[RunData]) -> str:
     run = runs[0]
     split, data = run.config["split"], run.config["data"]
-    labels = f"{len(run.split['labels'])} labels, " if run.split["labels"] else ""
+    word, names = run.labels
+    labels = f"{counted(len(names), word)}, " if names else ""
     sizes = sorted({line["client"]: line["examples"] for line in run.clients}.values())
     if run.deployed:
         name, dealt = "the sites' own", "each at its owner"
@@ -136,12 +137,12 @@ def _about(runs: Sequence[RunData]) -> str:
         skew = f" (alpha {split['alpha']:g})" if split["kind"] == "dirichlet" else ""
         name = Path(str(data["path"])).name if "path" in data else _SOURCES.get(data["source"], data["source"])
         dealt = f"{split['kind']} split{skew}"
-    if labels and not run.deployed:
+    if not run.deployed:
         sizes = sorted(sum(counts["labels"]) for counts in run.split["clients"].values())
     clients = counted(len(sizes), "client")
     return (
         f"Data: {name}, {labels}{clients} with {sizes[0]} to {sizes[-1]} training examples, {dealt}. "
-        f"Base: {run.environment['base']}. Head: {run.config['adapter']['head']}."
+        f"Base: {run.environment['base']}." + (f" Head: {run.config['adapter']['head']}." if run.has_head else "")
     )
 
 

@@ -51,6 +51,17 @@ class RunData:
         """Whether its clients were sites with data of their own."""
         return not self.split["clients"]
 
+    @property
+    def labels(self) -> tuple[str, Sequence[str]]:
+        """What examples are told apart by, `label` or `kind`, and the names in order; none where they are not."""
+        kinds = self.split.get("kinds", ())
+        return ("kind", kinds) if kinds else ("label", self.split["labels"])
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model has a head besides its adapter, as a classifier does."""
+        return bool(self.environment.get("head_parameters", 1))
+
     def last_scored(self) -> int | None:
         """The last round after which scores were taken."""
         scored = [line["round"] for line in self.rounds if line["personal"] or line["global"]]

@@ -129,6 +129,11 @@ def _constant(name: str, value: str) -> str:
     return f"{name} {value}"
 
 
+def _has_unit(metric: MetricInfo) -> bool:
+    """Whether a metric's title at an axis says more than its name: `loss a token, nats`."""
+    return metric.format != "percent" and metric.title.replace(" ", "_") != metric.name
+
+
 def _notes(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
     headline = rows[0].task.headline
     meaning = {
@@ -150,6 +155,9 @@ def _notes(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
         names = ", ".join(metric.name for metric in [headline, *others] if metric.higher_is_better is higher)
         if names:
             told.append(f"{word} is better: {names}.")
+    units = [f"{metric.name}: {metric.title}" for metric in [headline, *others] if _has_unit(metric)]
+    if units:
+        told.append(f"{'; '.join(units)}.")
     if percents := [metric.name for metric in [headline, *others] if metric.format == "percent"]:
         told.append(f"In percent: {', '.join(percents)}.")
     if any(row.seeds > 1 for row in rows):

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_MANY = 100
+"""From here on, such as a perplexity, one decimal says enough."""
+
 
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
@@ -24,7 +27,8 @@ class MetricInfo:
 
     def number(self, value: float) -> str:
         """A value as a cell of a table shows it."""
-        return f"{self.factor * value:.{1 if self.format == 'percent' else 3}f}"
+        shown = self.factor * value
+        return f"{shown:.{1 if self.format == 'percent' or abs(shown) >= _MANY else 3}f}"
 
     def words(self, value: float) -> str:
         """A value in a sentence."""

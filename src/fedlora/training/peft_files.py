@@ -7,7 +7,6 @@ rank r_m is written with alpha s r_m: in `lora_alpha` where r_m is the file's `r
 PEFT matches them at the end of a name and takes the first that fits.
 """
 
-import copy
 import json
 import re
 import warnings
@@ -22,13 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fedlora.core.adapter import Adapter, AdapterSpec, Start, effective
+from fedlora.core.adapter import Adapter, AdapterSpec, Start
 from fedlora.core.kinds import Kind
 from fedlora.core.lowrank import LowRank, stack
 from fedlora.errors import ModelError
 from fedlora.training.model import Base
-from fedlora.training.quantized import dequantized
-from fedlora.training.quiet import quietly
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -139,36 +136,6 @@ def peft_config(ranks: Mapping[str, int], scale: float, base: Base) -> dict[str,
         inference_mode=True,
     )
     return {key: _plain(value) for key, value in {**config.to_dict(), "target_modules": list(present)}.items()}
-
-
-def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: Mapping[str, Tensor]) -> None:
-    """Write a whole model folder: the base's weights with all that was added to them, its head, the tokenizer."""
-    model: Any = dequantized(base.model)
-    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    if spec.kind == "dense":
-        weights |= {name: tensor.contiguous() for name, tensor in base.moved(start, spec).items()}
-    else:
-        for module, change in effective(start, spec).items():
-            name = f"{module}.weight"
-            stored = change.T if module in base.transposed else change
-            weights[name] = (weights[name].double() + stored).to(weights[name].dtype)
-    weights |= {name: part.contiguous() for name, part in head.items()}
-    with quietly():
-        model.save_pretrained(folder, state_dict=weights)
-    _without_state(base.tokenizer).save_pretrained(folder)
-    mode = (folder / "config.json").stat().st_mode  # as this user's new files are; weights would be their owner's alone
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)
-
-
-def _without_state(tokenizer: Any) -> Any:
-    """A tokenizer that cuts and fills up nothing by itself: what it was last asked to do would be saved with it."""
-    fresh = copy.deepcopy(tokenizer)
-    backend = getattr(fresh, "backend_tokenizer", None)
-    if backend is not None:
-        backend.no_truncation()
-        backend.no_padding()
-    return fresh
 
 
 def _plain(value: Any) -> Any:

@@ -52,7 +52,7 @@ def prediction_scoring(max_length: int) -> Scoring:
         max_length: the most tokens that an example has.
     """
     sums: dict[str, Range] = {
-        LOSS: (-math.inf, math.inf),
+        LOSS: (0.0, math.inf),
         TOKENS: (0.0, float(max_length)),
         HITS: (0.0, float(max_length)),
         BYTES: (0.0, math.inf),
