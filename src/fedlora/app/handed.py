@@ -75,8 +75,8 @@ def handed(
     if not isinstance(data, Dataset):
         column = made.split.column if made.split.kind == "natural" else None
         columns = Columns(settings.text, settings.label, column)
-        data = from_table(data, columns, settings.test_share, made.run.seed, settings.labels)
-    data = take_some(data, settings.train_examples, settings.test_examples, made.run.seed)
+        data = from_table(data, columns, settings.test_share, made.draw, settings.labels)
+    data = take_some(data, settings.train_examples, settings.test_examples, made.draw)
     return Handed(replace(made, data=replace(settings, source=PYTHON, path=None)), data, model)
 
 
