@@ -73,8 +73,8 @@ class SplitSettings:
     """Give each client its own random permutation of the labels, so that the same text means another class at another
     client (concept shift)."""
     seed: Annotated[int, Range(at_least=0)] | None = None
-    """The draw: which examples are used, who owns which, and who has which rank of a profile. By default run.seed, which
-    then draws both this and the training; runs of one draw and other training seeds differ in their training alone."""
+    """The draw: which examples are used, who owns which, and who has which rank of a profile. By default run.seed, of
+    which training depends anyway; runs with one draw and other values of run.seed differ in their training alone."""
 
     def __post_init__(self) -> None:
         given = [name for name in OF_NATURAL if getattr(self, name)]
