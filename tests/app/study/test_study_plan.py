@@ -80,7 +80,10 @@ def test_shards_are_disjoint_and_together_all(tmp_path, shards):
 
 
 def test_axes_are_keys_or_named_points_and_a_rate_may_be_shared(tmp_path):
-    axes = {"setting": {"mild": {"split.alpha": 1.0}, "mixed": {"clients": {"ranks": [1, 5]}}}, "adapter": {"rank": [2, 4]}}
+    axes = {
+        "setting": {"mild": {"split.alpha": 1.0}, "mixed": {"clients": {"ranks": [1, 5]}}},
+        "adapter": {"rank": [2, 4]},
+    }
     tuning = {"draws": [90], "lr": [1e-3], "shared_over": ["adapter.rank"]}
     study = study_of(tmp_path, axes=axes, tuning=tuning, variant=[{"name": "fedit", "method": "fedit"}])
     assert [setting.name for setting in study.settings] == [
@@ -143,7 +146,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(tmp_path, sections, senten
 
 
 def test_an_override_without_effect_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="would have no effect, since the axis split.alpha sets it"):
+    with pytest.raises(ConfigError, match=r"would have no effect, since the axis split\.alpha sets it"):
         make_study(TREE, tmp_path, above={"split": {"alpha": 3.0}})
 
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from fedlora.app.config import resolved
 from fedlora.app.study.cells import Cell, Contents, Unit, of_shard, reported_cells, tuning_cells, units
 from fedlora.app.study.plan import Rate, Study
-from fedlora.app.study.pool import answers
+from fedlora.app.study.pool import Pool
 from fedlora.app.study.results import seconds_of
 from fedlora.app.study.runner import cell_folder, choices, is_done, rates
 from fedlora.errors import ConfigError
@@ -106,8 +106,9 @@ def _dry(cells: Sequence[Cell], workers: int) -> dict[tuple[str, str, int], Cost
     """Dry runs, of the reported cells and of tuning cells alike: their rounds differ, and what is scored."""
     jobs = [{"config": resolved(cell.config)} for cell in cells]
     found = {}
-    for number, told in answers(jobs, workers):
-        if "error" in told:
-            raise ConfigError(f"The cell {cells[number].label} cannot be run: {told['error']}")
-        found[_like(cells[number])] = Cost(told["seconds"], told["bytes_up"] + told["bytes_down"])
+    with Pool(workers) as pool:
+        for number, told in pool.answers(jobs):
+            if "error" in told:
+                raise ConfigError(f"The cell {cells[number].label} cannot be run: {told['error']}")
+            found[_like(cells[number])] = Cost(told["seconds"], told["bytes_up"] + told["bytes_down"])
     return found

@@ -18,69 +18,71 @@ from fedlora.app.study.worker import answer, forget
 Job = dict[str, Any]
 """What `fedlora.app.study.worker.answer` takes."""
 Answer = dict[str, Any]
+Jobs = queue.SimpleQueue[tuple[int, Job]]
+Answers = queue.SimpleQueue[tuple[int, Answer]]
 
 
-def answers(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Answer]]:
-    """Do jobs, each in one thread; yields the number of each with its answer as it is done, in any order.
+class Pool:
+    """Does jobs until it is left, which ends its processes, in the middle of a job if there is one.
 
     Args:
-        jobs: begun in this order.
-        workers: how many at a time; 1: in this process. Answers do not depend on it.
+        workers: how many jobs at a time, each with one thread; 1: in this process. Answers do not depend on it.
     """
-    if workers == 1 or len(jobs) <= 1:
-        try:
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._processes = [_Process() for _ in range(workers)] if workers > 1 else []
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.stop()
+        forget()
+
+    def answers(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Answer]]:
+        """Do jobs, begun in this order; yields the number of each with its answer as it is done, in any order."""
+        if not self._processes:
             for number, job in enumerate(jobs):
                 yield number, answer(job)
-        finally:
-            forget()
-        return
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in range(len(jobs)):
-        waiting.put(number)
-    done: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
-    hands = [_Hand(jobs, waiting, done) for _ in range(min(workers, len(jobs)))]
-    try:
+            return
+        waiting: Jobs = queue.SimpleQueue()
+        done: Answers = queue.SimpleQueue()
+        for pair in enumerate(jobs):
+            waiting.put(pair)
+        for process in self._processes[: len(jobs)]:
+            threading.Thread(target=process.work, args=(waiting, done), daemon=True).start()
         for _ in jobs:
             yield done.get()
-    finally:
-        for hand in hands:
-            hand.stop()
 
 
-class _Hand:
-    """A process, and the thread that gives it jobs; a process that dies fails its job, and another takes its place."""
+class _Process:
+    """A process that does one job at a time; where it dies, that job fails, and the next one gets a new process."""
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        waiting: "queue.SimpleQueue[int]",
-        done: "queue.SimpleQueue[tuple[int, Answer]]",
-    ) -> None:
-        self._jobs, self._waiting, self._done = jobs, waiting, done
+    def __init__(self) -> None:
         self._stopped = False
         self._process: subprocess.Popen[str] | None = None
-        threading.Thread(target=self._work, daemon=True).start()
+
+    def work(self, waiting: Jobs, done: Answers) -> None:
+        """Do jobs until none is waiting."""
+        while not self._stopped:
+            try:
+                number, job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            done.put((number, self._answer(job)))
 
     def stop(self) -> None:
-        """End the process, in the middle of a job if there is one."""
+        """End it."""
         self._stopped = True
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
-    def _work(self) -> None:
-        while not self._stopped:
-            try:
-                number = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            self._done.put((number, self._answer(self._jobs[number])))
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-
     def _answer(self, job: Job) -> Answer:
         if self._process is None or self._process.poll() is not None:
-            self._process = _start()
+            self._process = start()
         process, line = self._process, ""
         with suppress(OSError):  # it has ended; its code is told below
             if process.stdin is not None and process.stdout is not None:
@@ -93,7 +95,8 @@ class _Hand:
         return {"error": f"its process ended with code {process.wait()}; a code of -9 may mean that memory ran out."}
 
 
-def _start() -> "subprocess.Popen[str]":
+def start() -> "subprocess.Popen[str]":
+    """A process that answers jobs, and ends with this one."""
     home = str(Path(fedlora.__file__).parents[1])
     paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(

@@ -12,7 +12,7 @@ from fedlora.app.sections import tree_of
 from fedlora.app.study.cells import Cell, Contents, Unit, of_shard, reported_cells, tuning_cells, units
 from fedlora.app.study.choice import Choice, Trial, choose
 from fedlora.app.study.plan import Rate, Study
-from fedlora.app.study.pool import answers
+from fedlora.app.study.pool import Pool
 from fedlora.app.study.worker import DIVERGED
 from fedlora.errors import RunFolderError
 from fedlora.federation.same_run import CONFIG
@@ -45,8 +45,8 @@ class Place:
     """The folder of all studies."""
     contents: Contents
     """See `cell_key`."""
-    workers: int
-    """Cells at a time, one thread each; nothing but time depends on it."""
+    pool: Pool
+    """By what cells are run; nothing but time depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _run(place: Place, part: str, cells: Sequence[Cell], follow: Callable[[Step]
     begun = list(left.values())
     folders = [str(cell_folder(place.home, cell).absolute()) for cell in begun]
     jobs = [{"config": resolved(cell.config), "folder": folder} for cell, folder in zip(begun, folders, strict=True)]
-    for number, told in answers(jobs, place.workers):
+    for number, told in place.pool.answers(jobs):
         cell, error = left.pop(begun[number].key), str(told.get("error", ""))
         if error:
             failed[cell.label] = error

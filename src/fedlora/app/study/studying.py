@@ -13,6 +13,7 @@ from fedlora.app.clients import on_cpu
 from fedlora.app.sections import override_key
 from fedlora.app.study.cells import contents_of
 from fedlora.app.study.plan import Study, config_at
+from fedlora.app.study.pool import Pool
 from fedlora.app.study.reading import find_study, make_study, read_study
 from fedlora.app.study.results import RESULTS, write_results
 from fedlora.app.study.runner import Place, Step, perform
@@ -103,7 +104,8 @@ def run_cells(
         ConfigError: scipy, which the tables need, is not installed.
     """
     require_scipy()
-    return perform(study, Place(home, cache(contents_of), workers_of(study, workers)), shard, follow).failed
+    with Pool(workers_of(study, workers)) as pool:
+        return perform(study, Place(home, cache(contents_of), pool), shard, follow).failed
 
 
 def results_of(study: Study, home: Path, failed: Mapping[str, str]) -> StudyResults:
