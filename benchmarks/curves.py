@@ -31,8 +31,8 @@ from fedlora.federation.pipeline import Pipeline
 from fedlora.methods.fedit import FedIT
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.generated import generated_base
+from fedlora.training.loading import load_base
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import load_base
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification

@@ -28,10 +28,11 @@ from fedlora.methods.base import State
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.zeropad import ZeroPad
-from fedlora.training.data import Columns, from_files, take_some
+from fedlora.training.data import Columns, from_files
+from fedlora.training.examples import take_some
 from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.loading import load_base
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import load_base
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned, SplitSettings, split
 from fedlora.training.tasks.classification import Classification

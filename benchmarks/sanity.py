@@ -27,7 +27,8 @@ from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.federation.settings import EvaluateSettings
 from fedlora.methods import find_method
-from fedlora.training.data import Columns, from_files, take_some
+from fedlora.training.data import Columns, from_files
+from fedlora.training.examples import take_some
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base

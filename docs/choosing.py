@@ -16,7 +16,7 @@ from results import measured
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "training"))
 from tiny_models import DECODERS, ENCODERS  # the architectures that the tests train
 
-TASKS = {"classify": "classification"}
+TASKS = {"classify": "classification", "generate": "language modelling"}
 ARCHITECTURES = {
     "bert": "BERT", "roberta": "RoBERTa", "distilbert": "DistilBERT", "albert": "ALBERT", "electra": "ELECTRA",
     "modernbert": "ModernBERT", "gpt2": "GPT-2", "llama": "LLaMA", "qwen2": "Qwen2", "mistral": "Mistral",

@@ -12,7 +12,7 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate, global_model
 from fedlora.methods.lora_a2 import LoRAA2
-from fedlora.training.data import Texts
+from fedlora.training.examples import Texts
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import make_base

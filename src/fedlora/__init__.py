@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from fedlora.methods import BUILT_IN as BUILT_IN
     from fedlora.methods import find_method as find_method
     from fedlora.methods.base import Method as Method
-    from fedlora.training.data import Dataset as Dataset
     from fedlora.training.data import from_lists as from_lists
+    from fedlora.training.examples import Dataset as Dataset
 
 _HOMES = {
     "BUILT_IN": "fedlora.methods",
@@ -38,7 +38,7 @@ _HOMES = {
     "AdapterSpec": "fedlora.core.adapter",
     "Comparison": "fedlora.app.comparison",
     "Config": "fedlora.app.config",
-    "Dataset": "fedlora.training.data",
+    "Dataset": "fedlora.training.examples",
     "FedloraError": "fedlora.errors",
     "Keys": "fedlora.app.keys",
     "LoadedRun": "fedlora.app.loaded",

@@ -58,7 +58,7 @@ def scores_and_slopes(forward, starts):
     there = [on_device(start, forward.device) for start in starts]
     adapters = [start.adapter for start, batch in zip(there, BATCHES, strict=True) if len(batch)]
     leaves = [leaf.requires_grad_() for one in adapters for part in (one.input, one.output) for leaf in part.values()]
-    logits = [made for _, made in forward.logits(TOKENS, there, BATCHES)]
+    logits = [made.logits() for _, made in forward.outputs(TOKENS, there, BATCHES)]
     slopes = torch.autograd.grad(sum((one.float() ** 2).sum() for one in logits), leaves)
     return [tensor.detach().cpu() for tensor in (*logits, *slopes)]
 

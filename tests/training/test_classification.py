@@ -9,8 +9,10 @@ from tiny_models import LABELS, some_tokens
 from torch.nn import functional
 
 from fedlora.core.metrics import EXAMPLES, Metric, Score, Scoring, mean_of
+from fedlora.training.outputs import made
 from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification
+from fedlora.training.tokens import Tokens
 
 TASK = Classification(LABELS)
 COUNTING = Classification(LABELS, clients_count_labels=True)
@@ -22,8 +24,15 @@ def logits_for(predicted):
     return 5.0 * functional.one_hot(torch.tensor(predicted), len(LABELS)).float()
 
 
+def labelled(true):
+    """Examples of one token with these labels."""
+    count = len(true)
+    return Tokens(numpy.ones(count, dtype=numpy.int32), numpy.arange(count + 1), numpy.array(true))
+
+
 def score_of(task, predicted, true, client=None):
-    return Score(len(true), task.sums(logits_for(predicted), torch.tensor(true), client))
+    sums = task.sums(made(logits_for(predicted)), labelled(true), numpy.arange(len(true)), client)
+    return Score(len(true), sums)
 
 
 def test_metrics_by_hand():
@@ -65,9 +74,8 @@ def test_a_client_counts_labels_by_the_numbers_of_the_data():
     renamed = Owned(NOBODY, NOBODY, NOBODY, numpy.array([2, 0, 1]))
     tokens = some_tokens()
     examples = numpy.arange(6)
-    targets = COUNTING.targets(tokens, examples, renamed, "cpu")
-    assert targets.tolist() == [[2, 0, 1][label] for label in tokens.labels[examples]]
-    sums = COUNTING.sums(logits_for(targets.tolist()), targets, renamed)
+    predicted = [[2, 0, 1][label] for label in tokens.labels[examples]]
+    sums = COUNTING.sums(made(logits_for(predicted)), tokens, examples, renamed)
     for label in range(3):
         assert sums.get(f"hit.{label}", 0) == int((tokens.labels[examples] == label).sum())
     assert COUNTING.names(renamed) == [LABELS[1], LABELS[2], LABELS[0]]
@@ -75,9 +83,10 @@ def test_a_client_counts_labels_by_the_numbers_of_the_data():
 
 
 def test_the_loss_is_a_sum_over_examples():
-    logits, targets = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
-    each = functional.cross_entropy(logits, targets, reduction="none")
-    torch.testing.assert_close(TASK.loss(logits, targets), each.sum())
+    logits, tokens = torch.randn(5, 3), labelled([0, 1, 2, 1, 0])
+    each = functional.cross_entropy(logits, torch.from_numpy(tokens.labels), reduction="none")
+    torch.testing.assert_close(TASK.loss(made(logits), tokens, numpy.arange(5), None), each.sum())
+    assert TASK.predictions(tokens, numpy.arange(5)) == 5
 
 
 def test_answers_come_likeliest_first():

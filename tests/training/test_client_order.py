@@ -48,7 +48,7 @@ def clients(base, spec, dtype, merged=False):
 
 def scores_and_slopes(forward, starts):
     """The logits of all models with examples, and the gradients of their squares' sum."""
-    logits = dict(forward.logits(TOKENS, starts, BATCHES))
+    logits = {number: made.logits() for number, made in forward.outputs(TOKENS, starts, BATCHES)}
     adapters = [starts[number].adapter for number in logits]
     leaves = [leaf for one in adapters for part in (one.input, one.output, one.dense) for leaf in part.values()]
     slopes = torch.autograd.grad(sum((one.double() ** 2).sum() for one in logits.values()), leaves)
@@ -159,10 +159,10 @@ def test_many_clients_are_grouped_and_few_are_not(monkeypatch):
     forward, starts = fastest_forward(base, spec), clients(base, spec, torch.float32)
     before = packed.pack_by_client
     monkeypatch.setattr(packed, "pack_by_client", lambda *args: calls.append(1) or before(*args))
-    list(forward.logits(TOKENS, starts, BATCHES))
+    list(forward.outputs(TOKENS, starts, BATCHES))
     assert calls == [1]
-    list(forward.logits(TOKENS, starts[:1], BATCHES[:1]))
-    list(replace(forward, masked_share=2.0).logits(TOKENS, starts, BATCHES))
+    list(forward.outputs(TOKENS, starts[:1], BATCHES[:1]))
+    list(replace(forward, masked_share=2.0).outputs(TOKENS, starts, BATCHES))
     assert calls == [1]
 
 

@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from fedlora.errors import DataError
-from fedlora.training.data import Columns, from_files, from_hub, from_rows, take_some
+from fedlora.training.data import Columns, from_files, from_hub, from_rows
+from fedlora.training.examples import take_some
 from fedlora.training.generated import generated_base, generated_dataset
 from fedlora.training.tables import read_rows
 from fedlora.training.tokens import tokenise

@@ -3,8 +3,8 @@
 import numpy
 import pytest
 
-from fedlora.training.data import Texts
 from fedlora.training.digests import example_digests
+from fedlora.training.examples import Texts
 from fedlora.training.split import Owned, Split, centralized
 from fedlora.training.tokens import Tokens, no_tokens, tokenise, tokenise_once
 

@@ -135,13 +135,13 @@ def test_scores_of_a_bfloat16_base_do_not_come_in_its_steps(kind):
     forward = fastest_forward(base, spec)
     start = Start(fresh_adapter(spec, 3, 1).with_dense({name: part.float() for name, part in base.head.items()}))
     with torch.inference_mode():
-        ((_, packed),) = forward.logits(tokens, [start], [numpy.arange(20)])
+        ((_, packed),) = forward.outputs(tokens, [start], [numpy.arange(20)])
         ids = torch.from_numpy(tokens[0].astype(numpy.int64))[None]
         padded = base.logits(ids, torch.ones_like(ids), start, spec)
-    for logits in (packed, padded):
+    for logits in (packed.logits(), padded):
         assert logits.dtype == torch.float32
         assert logits.eq(logits.bfloat16().float()).float().mean() < 0.2
-    torch.testing.assert_close(packed[0], padded[0], rtol=5e-2, atol=5e-2)
+    torch.testing.assert_close(packed.logits()[0], padded[0], rtol=5e-2, atol=5e-2)
 
 
 def test_the_fingerprint_is_that_of_the_checkpoint():

@@ -58,7 +58,7 @@ def starts_of(base):
 
 def logits_and_gradients(forward, starts):
     """Logits of every client and the gradient of a sum in which no two logits weigh the same."""
-    found = [logits for _, logits in forward.logits(some_tokens(), starts, BATCHES)]
+    found = [made.logits() for _, made in forward.outputs(some_tokens(), starts, BATCHES)]
     leaves = [t for s in starts for part in (s.adapter.input, s.adapter.output, s.adapter.dense) for t in part.values()]
     every = torch.cat([logits.flatten() for logits in found])
     weights = torch.linspace(0.5, 1.5, len(every), dtype=every.dtype)
@@ -104,8 +104,8 @@ def test_behind_the_attention_it_computes_one_token_a_sequence(kind):
     last = base.model.get_submodule(list(base.shapes)[-1])  # a map behind the attention
     seen = []
     hook = last.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-2]))
-    list(packed.logits(some_tokens(), starts, BATCHES))
-    list(replace(packed, encoder=packed.encoder.whole).logits(some_tokens(), starts, BATCHES))
+    list(packed.outputs(some_tokens(), starts, BATCHES))
+    list(replace(packed, encoder=packed.encoder.whole).outputs(some_tokens(), starts, BATCHES))
     hook.remove()
     examples = numpy.concatenate(BATCHES)
     assert seen == [len(examples), some_tokens().lengths[examples].sum()]
@@ -181,5 +181,5 @@ def test_with_dropout_the_layer_runs_whole():
     drawn = []
     for forward in (packed, whole):
         torch.manual_seed(0)
-        drawn += [logits for _, logits in forward.logits(some_tokens(), starts, BATCHES[:1], 0.5)]
+        drawn += [made.logits() for _, made in forward.outputs(some_tokens(), starts, BATCHES[:1], 0.5)]
     assert drawn[0].equal(drawn[1])

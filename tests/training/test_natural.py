@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora.errors import ConfigError, DataError
-from fedlora.training.data import Texts
 from fedlora.training.digests import example_digests
+from fedlora.training.examples import Texts
 from fedlora.training.natural import require_several_owners
 from fedlora.training.settings import SplitSettings
 from fedlora.training.split import centralized, split

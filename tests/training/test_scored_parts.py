@@ -37,10 +37,10 @@ class Counting:
     def __getattr__(self, name):
         return getattr(self.forward, name)
 
-    def logits(self, tokens, starts, batches, dropout=0.0):
+    def outputs(self, tokens, starts, batches, dropout=0.0):
         if torch.is_inference_mode_enabled():
             self.tokens.append(sum(int(tokens.lengths[batch].sum()) for batch in batches))
-        return self.forward.logits(tokens, starts, batches, dropout)
+        return self.forward.outputs(tokens, starts, batches, dropout)
 
     def take(self):
         """The tokens since the last call."""

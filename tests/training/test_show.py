@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tokenizer as word_tokenizer
 
-from fedlora.training.data import Texts
 from fedlora.training.dialogues import Completion, Conversation, Message
+from fedlora.training.examples import Texts
 from fedlora.training.render import RenderSettings, make_renderer
 from fedlora.training.rendered_tokens import render_tokens
 from fedlora.training.show import show_labelled, show_owners, show_rendered

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora.errors import DataError
-from fedlora.training.data import Texts
+from fedlora.training.examples import Texts
 from fedlora.training.split import SplitSettings, centralized, deal_tests, largest_remainder, split
 
 

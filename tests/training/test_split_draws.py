@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from fedlora.core.seeds import numpy_stream, stream_seed
-from fedlora.training.data import Texts
+from fedlora.training.examples import Texts
 from fedlora.training.split import SplitSettings, split
 
 reference = pytest.importorskip("flwr_datasets.partitioner")

@@ -65,7 +65,7 @@ def starts_of(base):
 
 
 def logits_and_gradients(forward, starts, tokens=None):
-    found = [logits for _, logits in forward.logits(tokens or some_tokens(), starts, BATCHES)]
+    found = [made.logits() for _, made in forward.outputs(tokens or some_tokens(), starts, BATCHES)]
     leaves = [t for s in starts for part in (s.adapter.input, s.adapter.output, s.adapter.dense) for t in part.values()]
     every = torch.cat([logits.flatten() for logits in found])
     weights = torch.linspace(0.5, 1.5, len(every), dtype=every.dtype)
@@ -127,7 +127,7 @@ def test_layers_below_compute_nothing_and_are_computed_once():
     packed = fastest_forward(base, base.spec(3, 2.0, head="shared"))
     seen.update(dict.fromkeys(seen, 0))
     for _ in range(3):
-        list(packed.logits(tokens, starts, BATCHES))
+        list(packed.outputs(tokens, starts, BATCHES))
     once = len(set(tokens.lengths.tolist()))  # a pass for each length
     assert seen == {0: once, 1: once, 2: 3, 3: 3}
 

@@ -3,7 +3,7 @@
 
 import sys
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import torch
 
@@ -14,8 +14,9 @@ from fedlora.core.payload import type_of_wire
 from fedlora.errors import ConfigError
 from fedlora.training.generated import NAME as GENERATED
 from fedlora.training.generated import generated_base
-from fedlora.training.loaded_model import PYTHON, LoadedModel, handed_base
-from fedlora.training.model import Base, load_base
+from fedlora.training.loaded_model import PYTHON, LoadedModel, handed_base, handed_causal_base
+from fedlora.training.loading import load_base, load_causal_base
+from fedlora.training.model import Base
 from fedlora.training.precision import raise_norms
 
 
@@ -31,14 +32,13 @@ def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel |
         raise ConfigError(
             "model.base is 'python': the model was handed over in Python, so hand it over again, or name its folder."
         )
-    make = partial(load_base, place_of_base(config)) if loaded is None else partial(handed_base, loaded)
-    base = make(
-        labels,
-        targets=config.adapter.targets,
-        layers=config.adapter.layers,
-        dtype=type_of_wire[dtype],
-        seed=config.run.seed,
-    )
+    adapter, place = config.adapter, place_of_base(config)
+    common: dict[str, Any] = {"targets": adapter.targets, "layers": adapter.layers, "dtype": type_of_wire[dtype]}
+    if config.model.task == "generate":
+        base = load_causal_base(place, **common) if loaded is None else handed_causal_base(loaded, **common)
+    else:
+        drawn = common | {"seed": config.run.seed}
+        base = load_base(place, labels, **drawn) if loaded is None else handed_base(loaded, labels, **drawn)
     require_usable(config)
     base.model.to(torch.device(config.run.devices[0]))
     if on_cpu(config):

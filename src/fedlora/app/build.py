@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only file that knows all: it makes every part of a run from a config and puts them together."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,9 +11,10 @@ from fedlora.app.base import load_named_base
 from fedlora.app.clients import local_transport
 from fedlora.app.config import Config, require_validation
 from fedlora.app.dataset import deal, load_dataset
+from fedlora.app.encoding import encode
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
-from fedlora.app.trainer import make_task, new_trainer
+from fedlora.app.trainer import new_trainer
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.lowrank import LowRank
@@ -24,13 +26,12 @@ from fedlora.federation.client_states import ClientStates, HeldClientStates
 from fedlora.federation.server import Federation, Plan, Told
 from fedlora.federation.transport import Transport
 from fedlora.methods.base import Method
-from fedlora.training.data import Dataset, Texts
 from fedlora.training.digests import example_digests
+from fedlora.training.examples import Dataset
 from fedlora.training.loaded_model import LoadedModel
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.model import Base
 from fedlora.training.peft_files import read_peft, read_projection
-from fedlora.training.readable import require_length, require_readable
 from fedlora.training.split import Split, centralized
 from fedlora.training.tokens import Tokens
 
@@ -112,31 +113,20 @@ def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | N
         UserError: with one sentence about what is wrong.
     """
     dataset = dataset or load_dataset(config)
-    dataset, dealt = deal(config, dataset)
     base = load_named_base(config, dataset.labels, loaded)
     fingerprint = base.tokenizer_fingerprint
-    train, test = (encode(config, base, part, fingerprint) for part in (dataset.train, dataset.test))
+    train, test = (
+        encode(config, base, part, name, fingerprint)
+        for part, name in ((dataset.train, "training"), (dataset.test, "test"))
+    )
+    dataset = replace(dataset, train=dataset.train.take(train.kept), test=dataset.test.take(test.kept))
+    dataset, dealt = deal(config, dataset)
+    if dealt.test is not None:  # cut out of the clients
+        test = encode(config, base, dataset.test, "test", fingerprint)
+    for sentence in (*train.told, *test.told):
+        print(f"fedlora: {sentence}", file=sys.stderr)
     others = [base.copied_to(device) for device in config.run.devices[1:]]
-    return Resources(dataset, dealt, base, train, test, others)
-
-
-def encode(config: Config, base: Base, texts: Texts, fingerprint: str | None) -> Tokens:
-    """Examples as the task has them, see `Task.encode`; refused where the base cannot read them.
-
-    Args:
-        config: says the task and where texts are cut.
-        base: whose tokenizer reads them.
-        texts: of the examples.
-        fingerprint: the tokenizer's, where tokens may be kept on disk for other runs; None: they may not.
-
-    Raises:
-        UserError: the base cannot read these texts, or nothing is left of them.
-    """
-    require_length(base.tokenizer, config.model.max_length)
-    task = make_task(config, base.labels)
-    tokens = task.encode(texts, base.tokenizer, fingerprint, config.model.max_length)
-    require_readable(base.name, base.model, base.tokenizer, tokens)
-    return tokens
+    return Resources(dataset, dealt, base, train.tokens, test.tokens, others)
 
 
 def build(config: Config, resources: Resources | None = None, workers: int | None = None) -> Simulation:

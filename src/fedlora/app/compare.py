@@ -25,7 +25,7 @@ from fedlora.federation.record import RoundRecord
 from fedlora.federation.same_run import CONFIG, ENVIRONMENT, require_same_config, require_same_inputs
 from fedlora.federation.settings import EvaluateSettings
 from fedlora.run_files import read_object
-from fedlora.training.data import Dataset
+from fedlora.training.examples import Dataset
 from fedlora.training.loaded_model import LoadedModel
 
 TRIALS = "rates"

@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedlora.app.config import Config
+from fedlora.app.dialogues import load_dialogues, require_labels
 from fedlora.errors import ConfigError
-from fedlora.training.data import Columns, Dataset, from_files, from_hub, from_rows, hub_rows, take_some
+from fedlora.training.data import Columns, from_files, from_hub, from_rows, hub_rows
+from fedlora.training.examples import Dataset, take_some
 from fedlora.training.generated import generated_dataset
 from fedlora.training.loaded_model import PYTHON
 from fedlora.training.natural import file_rows, require_several_owners
@@ -20,7 +22,9 @@ def load_dataset(config: Config) -> Dataset:
     columns = Columns(data.text, data.label, group)
     if data.source == PYTHON:
         raise ConfigError("data.source is 'python': the examples were handed over in Python, so hand them over again.")
-    if data.source == "generated":
+    if config.model.task == "generate":
+        dataset = load_dialogues(config, group)
+    elif data.source == "generated":
         dataset = generated_dataset(seed=seed)
     elif data.path is None:
         raise ConfigError(f"data.source is {data.source!r}, but data.path is not set: say where the data are.")
@@ -51,6 +55,7 @@ def _without_test_part(config: Config, path: str, columns: Columns) -> Dataset:
 
 def deal(config: Config, dataset: Dataset) -> tuple[Dataset, Split]:
     """Who owns which example, and the examples with the test set that was cut out of the clients where one was."""
+    require_labels(config, dataset.train)
     if config.split.kind == "natural":
         require_several_owners(dataset.train, config.split.column)
     dealt = split(dataset.train, dataset.test, config.split, config.draw, config.data.test_share)

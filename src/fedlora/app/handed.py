@@ -11,7 +11,8 @@ from fedlora.app.keys import config_of
 from fedlora.app.paths import is_path
 from fedlora.core.payload import type_of_wire
 from fedlora.errors import ConfigError
-from fedlora.training.data import Columns, Dataset, take_some
+from fedlora.training.data import Columns
+from fedlora.training.examples import Dataset, take_some
 from fedlora.training.loaded_model import PYTHON, LoadedModel, from_table, is_model
 
 if TYPE_CHECKING:

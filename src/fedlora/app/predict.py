@@ -9,15 +9,16 @@ import torch
 
 from fedlora.app.base import load_named_base
 from fedlora.app.config import Config, changed_config, make_config
-from fedlora.app.trainer import make_task
 from fedlora.core.adapter import Adapter, AdapterSpec, Start, on_device
 from fedlora.errors import ModelError, RunFolderError
 from fedlora.federation.journal import client_folder
 from fedlora.federation.same_run import CONFIG
 from fedlora.run_files import read_object, read_toml
-from fedlora.training.model import Base, load_base
+from fedlora.training.loading import load_base
+from fedlora.training.model import Base
 from fedlora.training.peft_files import read_peft, read_projection
 from fedlora.training.readable import longest
+from fedlora.training.tasks.classification import Classification
 
 _ABOUT = "fedlora.json"
 _SHAPE = {"labels": list, "kind": str, "scale": int | float, "client": str | None}
@@ -88,7 +89,7 @@ def answers(  # noqa: PLR0917  each is another kind of thing
     batch = base.tokenizer(list(texts), padding=True, truncation=True, max_length=cut, return_tensors="pt").to(device)
     with torch.inference_mode():
         logits = base.logits(batch["input_ids"], batch["attention_mask"], on_device(start, str(device)), spec)
-        return make_task(config, labels).answers(logits, labels)
+        return Classification(tuple(labels)).answers(logits, labels)
 
 
 def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tuple[Base, Start, AdapterSpec]:

@@ -14,6 +14,7 @@ from fedlora.training.model import Base
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Owned
 from fedlora.training.task import Task
+from fedlora.training.tasks.causal_lm import CausalLM
 from fedlora.training.tasks.classification import Classification
 from fedlora.training.tokens import Tokens
 
@@ -25,6 +26,8 @@ def make_task(config: Config, labels: Sequence[str]) -> Task:
         config: a whole config.
         labels: the names of what it predicts, in order.
     """
+    if config.model.task == "generate":
+        return CausalLM(config.model.max_length)
     return Classification(tuple(labels), clients_count_labels=config.evaluate.all_metrics)
 
 

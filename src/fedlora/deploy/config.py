@@ -12,21 +12,23 @@ from typing import Annotated, Any
 import numpy
 
 from fedlora.app.base import load_named_base
-from fedlora.app.build import Resources, Simulation, build, encode
+from fedlora.app.build import Resources, Simulation, build
 from fedlora.app.config import Config, RunSettings, read_config
 from fedlora.app.dataset import load_dataset
+from fedlora.app.encoding import encode
 from fedlora.app.paths import path_or_name
 from fedlora.app.sections import checked, read_tree, tree_of
 from fedlora.core.rounds import Client
 from fedlora.core.settings import Positive, Range
 from fedlora.core.text import is_plain
+from fedlora.deploy.log import say
 from fedlora.errors import ConfigError
 from fedlora.federation.settings import ClientsSettings
 from fedlora.federation.wire import MOST_NAME
-from fedlora.training.data import Dataset
+from fedlora.training.examples import Dataset
 from fedlora.training.model import Base
 from fedlora.training.peft_files import WEIGHTS
-from fedlora.training.settings import OF_NATURAL, DataSettings, SplitSettings
+from fedlora.training.settings import OF_NATURAL, RENDERING, DataSettings, SplitSettings
 from fedlora.training.split import Split, split
 
 _NOT_SHARED = {"train": {"micro_batch", "tokens_a_pass", "trunk_cache_gb"}, "model": {"base"}, "adapter": {"start"}}
@@ -124,8 +126,14 @@ def build_site(given: SiteConfig) -> Simulation:
     config = _localised(shared, given)
     dataset = load_dataset(config)
     base = load_named_base(config, dataset.labels)
-    train, test = (encode(config, base, texts, None) for texts in (dataset.train, dataset.test))
-    return build(config, Resources(dataset, _one_owner(config, dataset, given.site.name), base, train, test), workers=1)
+    train, test = (
+        encode(config, base, part, name, None) for part, name in ((dataset.train, "training"), (dataset.test, "test"))
+    )
+    for sentence in (*train.told, *test.told):
+        say(sentence)
+    dataset = replace(dataset, train=dataset.train.take(train.kept), test=dataset.test.take(test.kept))
+    split = _one_owner(config, dataset, given.site.name)
+    return build(config, Resources(dataset, split, base, train.tokens, test.tokens), workers=1)
 
 
 def site_client(simulation: Simulation, given: SiteConfig) -> Client:
@@ -152,7 +160,7 @@ def _localised(shared: Config, given: SiteConfig) -> Config:
 
 def _one_owner(config: Config, dataset: Dataset, name: str) -> Split:
     """All examples are the site's; a validation part is set apart as a simulation would."""
-    named = replace(dataset.train, groups=(name,) * len(dataset.train))
+    named = dataset.train.owned_by(name)
     settings = SplitSettings(kind="natural", validation=config.split.validation)
     dealt = split(named, dataset.test, settings, config.run.seed)
     clients = {client: replace(part, test=numpy.arange(len(dataset.test))) for client, part in dealt.clients.items()}
@@ -169,7 +177,7 @@ def require_deployable(config: Config, name: str) -> None:
     Raises:
         ConfigError: a key is missing or in the way.
     """
-    if not config.data.labels:
+    if config.model.task == "classify" and not config.data.labels:
         raise ConfigError(f"{name}: data.labels is not set; sites see only their own: list all labels, in order.")
     if config.model.dtype == "auto":
         raise ConfigError(
@@ -204,7 +212,11 @@ def shared_part(config: Config, base: Base) -> dict[str, str]:
         found["run.rounds"] = config.run.rounds  # otherwise the server's affair: a site trains the same in every round
     found |= {f"method.{key}": value for key, value in tree["method"].items()}
     found |= {f"stage.{n}.{key}": value for n, stage in enumerate(tree["stage"]) for key, value in stage.items()}
-    found["data.labels"] = tree["data"]["labels"]
+    if config.model.task == "generate":
+        found |= {f"data.{key}": tree["data"][key] for key in RENDERING}
+        found["chat template"] = str(base.tokenizer.chat_template)
+    else:
+        found["data.labels"] = tree["data"]["labels"]
     found["split.validation"] = tree["split"]["validation"]
     found["evaluate.all_metrics"] = tree["evaluate"]["all_metrics"]
     if config.deploy is not None:

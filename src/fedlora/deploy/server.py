@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.app.base import load_named_base
-from fedlora.app.build import Experiment, adapter_spec, build, encode, plan_of
+from fedlora.app.build import Experiment, adapter_spec, build, plan_of
 from fedlora.app.config import Config
+from fedlora.app.encoding import encode
 from fedlora.app.method import make_pipeline
 from fedlora.app.results import ownership
 from fedlora.app.run import Run
@@ -31,6 +32,7 @@ from fedlora.federation.server import Federation, last_orders
 from fedlora.federation.settings import DeploySettings
 from fedlora.methods.base import Method
 from fedlora.training.data import Columns, from_rows
+from fedlora.training.dialogue_data import dialogues_dataset
 from fedlora.training.digests import example_digests
 from fedlora.training.model import Base
 from fedlora.training.split import Split
@@ -205,6 +207,10 @@ def _test_tokens(config: Config, base: Base, file: str | None) -> Tokens:
     path = Path(file)
     if not path.is_file():
         raise DataError(f"deploy.test is {file!r}, but there is no such file.")
-    rows, columns = read_rows(path), Columns(config.data.text, config.data.label)
-    texts = from_rows(rows, rows, columns, path.name, config.data.labels).test
-    return encode(config, base, texts, None)
+    rows = read_rows(path)
+    if config.model.task == "generate":
+        examples = dialogues_dataset(config.data, rows, rows, path.name, None).test
+    else:
+        columns = Columns(config.data.text, config.data.label)
+        examples = from_rows(rows, rows, columns, path.name, config.data.labels).test
+    return encode(config, base, examples, "test", None).tokens

@@ -25,6 +25,13 @@ def padded(tokens: Tokens, examples: Indices, padding: int, device: str = "cpu")
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
+def before_supervised(logits: Tensor, tokens: Tokens, examples: Indices) -> Tensor:
+    """Of the logits of a padded batch (examples, tokens, vocabulary) those that predict supervised tokens, example by
+    example."""
+    places = [torch.from_numpy(tokens.predicting(example)).to(logits.device) for example in examples.tolist()]
+    return torch.cat([row[at] for row, at in zip(logits, places, strict=True)])
+
+
 def step_count(examples: int, size: int, duration: Duration) -> int:
     """How many batches a fit on so many examples has."""
     per_epoch = math.ceil(examples / size)

@@ -113,18 +113,17 @@ class ClientFit:
         reason = f"the loss is {loss} at step {step + 1} of {len(self.plan)}"
         self.failure = Failure(self.job.client, self.job.round, reason, "diverged")
 
-    def step(self, step: int, loss: float) -> None:
+    def step(self, loss: float, predictions: int) -> None:
         """One step of the optimiser, in which slots outside the mask do not move at all.
 
         Their gradient is zeroed before it enters the moments, and whatever else would move them (weight
         decay) is undone.
 
         Args:
-            step: its number, from 0.
             loss: the mean loss of its batch.
+            predictions: over how many predictions that is the mean.
         """
-        count = len(self.plan[step])
-        self._losses, self._seen = self._losses + loss * count, self._seen + count
+        self._losses, self._seen = self._losses + loss * predictions, self._seen + predictions
         if self._optimizer is None:
             return
         for side, total in self._gradients.items():

@@ -15,8 +15,10 @@ Addition = Callable[[Tensor], Tensor]
 Group = tuple[int, int, int]
 """Sequences of one length in a pack: (first token, sequences, tokens of each)."""
 
-Reads = Literal["first", "last"]
-"""Which token of a sequence a head reads: encoders the first, decoders the last."""
+Read = Literal["first", "last"]
+"""Which token of a sequence a classifier's head reads: encoders the first, decoders the last."""
+Reads = Read | Literal["predicting"]
+"""What a head reads; predicting: a language model's, every token before one that is to be predicted."""
 
 
 class KeysTaken(Exception):  # noqa: N818 (no error: it ends a call that has done its work)
@@ -34,7 +36,7 @@ class LastLayer:
     Keys and values of all tokens in a first call, which ends at the attention, then all the rest for those tokens.
     """
 
-    side: Reads
+    side: Read
     """Which token of a sequence is read."""
     tokens: Tensor
     """Of each sequence, the place of that token in the pack."""

@@ -7,54 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from numpy.typing import NDArray
 
 from fedlora.core.seeds import numpy_stream
 from fedlora.errors import DataError
+from fedlora.training.examples import Dataset, Texts
 from fedlora.training.quiet import quiet_data
 from fedlora.training.tables import Part, Rows, part_file, read_rows
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Texts:
-    """Examples in a fixed order."""
-
-    texts: tuple[str, ...]
-    labels: NDArray[numpy.int64]
-    """Of each text, its index into the dataset's label names."""
-    groups: tuple[str, ...] | None = None
-    """Of each text, whose it is by nature (a column of the data)."""
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __repr__(self) -> str:
-        return f"Texts({len(self):,} texts)"
-
-    def take(self, indices: NDArray[numpy.int64]) -> "Texts":
-        """Some of the examples."""
-        groups = None if self.groups is None else tuple(self.groups[i] for i in indices)
-        return Texts(tuple(self.texts[i] for i in indices), self.labels[indices], groups)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Dataset:
-    """A training set, a test set and the names of the labels."""
-
-    train: Texts
-    test: Texts
-    labels: tuple[str, ...]
-    origin: str
-    """Where it comes from, for the record."""
-
-    def __repr__(self) -> str:
-        parts = f"{len(self.train):,} training and {len(self.test):,} test texts"
-        return f"Dataset({parts}, {len(self.labels)} labels, from {self.origin!r})"
-
-    def label_counts(self, indices: NDArray[numpy.int64]) -> list[int]:
-        """How many of these training examples have each label."""
-        counts: list[int] = numpy.bincount(self.train.labels[indices], minlength=len(self.labels)).tolist()
-        return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,16 +238,3 @@ def require_whole(text: str, where: str) -> None:
             f"{where} holds {half}, half of a character (a lone surrogate): put the whole character there, or leave "
             f"it out."
         ) from error
-
-
-def take_some(dataset: Dataset, train: int | None, test: int | None, seed: int) -> Dataset:
-    """A random part of the examples, in their old order; None: all."""
-
-    def some(texts: Texts, count: int | None, purpose: str) -> Texts:
-        if count is None or count >= len(texts):
-            return texts
-        chosen = numpy_stream(seed, purpose).choice(len(texts), count, replace=False)
-        return texts.take(numpy.sort(chosen))
-
-    smaller = some(dataset.train, train, "training examples")
-    return replace(dataset, train=smaller, test=some(dataset.test, test, "test examples"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Examples of language modelling: plain texts, prompts with completions, conversations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy
@@ -71,11 +71,13 @@ def as_conversation(example: Completion) -> Conversation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialogues:
-    """Examples in a fixed order."""
+    """Examples of language modelling in a fixed order."""
 
     examples: tuple[Example, ...]
     groups: tuple[str, ...] | None = None
     """Of each example, whose it is by nature (a column of the data)."""
+    kinds: NDArray[numpy.int64] | None = None
+    """Of each example, the number of its kind, by which examples can be dealt to clients as by a label."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -86,4 +88,14 @@ class Dialogues:
     def take(self, indices: NDArray[numpy.int64]) -> "Dialogues":
         """Some of the examples."""
         groups = None if self.groups is None else tuple(self.groups[i] for i in indices)
-        return Dialogues(tuple(self.examples[i] for i in indices), groups)
+        kinds = None if self.kinds is None else self.kinds[indices]
+        return Dialogues(tuple(self.examples[i] for i in indices), groups, kinds)
+
+    def owned_by(self, name: str) -> "Dialogues":
+        """The same examples, all of one owner."""
+        return replace(self, groups=(name,) * len(self))
+
+    @property
+    def labels(self) -> NDArray[numpy.int64]:
+        """The kinds; all 0 where the data name none."""
+        return numpy.zeros(len(self), dtype=numpy.int64) if self.kinds is None else self.kinds

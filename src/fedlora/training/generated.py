@@ -17,7 +17,7 @@ from torch.nn import functional
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.errors import ModelError
 from fedlora.training.cache import made_once
-from fedlora.training.data import Dataset, Texts
+from fedlora.training.examples import Dataset, Texts
 from fedlora.training.quiet import quietly
 
 NAME = "generated"
@@ -119,7 +119,7 @@ def _train_base(width: int, layers: int, steps: int, seed: int, folder: Path) ->
     """Two tasks without labels: guess the hidden words, and name all words from the sentence's vector."""
     from transformers import BertConfig, BertModel
 
-    sentences = generated_dataset(64 * 100, 1, seed=stream_seed(seed, "base text")).train.texts
+    sentences = _texts(64 * 100, len(_ACTIONS) * len(_OBJECTS), stream_seed(seed, "base text"), "train").texts
     tokenizer = _word_tokenizer(sentences)
     config = BertConfig(
         vocab_size=len(tokenizer),

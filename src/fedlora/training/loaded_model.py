@@ -11,8 +11,10 @@ import torch
 
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import DataError, ModelError
-from fedlora.training.data import Columns, Dataset, cut_off_test, from_rows, named_rows
-from fedlora.training.model import Base, make_base, prepared
+from fedlora.training.data import Columns, cut_off_test, from_rows, named_rows
+from fedlora.training.examples import Dataset
+from fedlora.training.loading import prepared, require_causal
+from fedlora.training.model import Base, make_base, make_causal_base
 from fedlora.training.quiet import quietly
 
 PYTHON: Final = "python"
@@ -77,9 +79,40 @@ def handed_base(
             f"The model {name!r} that was handed over does not fit {len(labels)} labels "
             f"({str(error).splitlines()[0]}): load it with num_labels={len(labels)}, or hand over its encoder alone."
         ) from error
-    source = str(Path(given).absolute()) if given and Path(given).is_dir() else given
-    missing = info["missing_keys"]
+    missing, source = info["missing_keys"], _source(given)
     return make_base(model, tokenizer, name, labels, targets=targets, layers=layers, missing=missing, source=source)
+
+
+def handed_causal_base(
+    loaded: LoadedModel,
+    *,
+    targets: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Base:
+    """A base of a loaded language model; arguments as of `handed_base`.
+
+    Raises:
+        ModelError: it predicts no text, or no map fits `targets`.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    given = str(getattr(loaded.model, "name_or_path", "") or "")
+    name = Path(given).name or type(loaded.model).__name__
+    config, tokenizer = copy.deepcopy(loaded.model.config), copy.deepcopy(loaded.tokenizer)
+    require_causal(name, config)
+    if not isinstance(loaded.model, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]):
+        raise ModelError(
+            f"The model {name!r} that was handed over is a {type(loaded.model).__name__}, which has no product with "
+            f"the vocabulary: load it with AutoModelForCausalLM."
+        )
+    model = copy.deepcopy(loaded.model).to(dtype)
+    return make_causal_base(model, tokenizer, name, targets=targets, layers=layers, source=_source(given))
+
+
+def _source(given: str) -> str:
+    """From where a model can be loaded again, by what transformers calls it."""
+    return str(Path(given).absolute()) if given and Path(given).is_dir() else given
 
 
 def from_table(

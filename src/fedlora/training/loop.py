@@ -155,7 +155,7 @@ class ModelTrainer:
             return
         for fit, loss in zip(fits, losses, strict=True):
             if math.isfinite(loss):
-                fit.step(step, loss)
+                fit.step(loss, self._task.predictions(self._train, fit.plan[step]))
             else:
                 fit.diverged(step, loss)
 
@@ -168,10 +168,10 @@ class ModelTrainer:
         for first in range(0, max(len(fit.plan[step]) for fit in fits), size):
             parts = [fit.plan[step][first : first + size] for fit in fits]
             total: Tensor | None = None
-            for number, logits in self._forward.logits(self._train, starts, parts, self._settings.dropout):
+            for number, outputs in self._forward.outputs(self._train, starts, parts, self._settings.dropout):
                 fit = fits[number]
-                targets = self._task.targets(self._train, parts[number], fit.client, self._forward.device)
-                loss = self._task.loss(logits, targets) / len(fit.plan[step])
+                total_loss = self._task.loss(outputs, self._train, parts[number], fit.client)
+                loss = total_loss / self._task.predictions(self._train, fit.plan[step])
                 made.append((number, loss.detach()))
                 total = loss if total is None else total + loss
             if total is not None and total.requires_grad:
@@ -199,21 +199,26 @@ class ModelTrainer:
     def _count(self, part: ScorePart, examples: Indices, start: Start, views: Sequence[Owned | None]) -> list[Score]:
         """The score of a model on some examples of a part, from one pass, as each of some clients or the server (None)
         counts it."""
-        tokens, device = self._test if part == "test" else self._train, self._forward.device
+        tokens = self._test if part == "test" else self._train
         order = examples[numpy.argsort(tokens.lengths[examples], kind="stable")]
         scores = [Score(0) for _ in views]
         with torch.inference_mode():
             for piece in self._forward.pieces(tokens, order):
-                logits = self._score_portions.run(len(piece), partial(self._logits, tokens, piece, start))
-                for number, view in enumerate(views):
-                    targets = self._task.targets(tokens, piece, view, device)
-                    scores[number] += Score(len(piece), self._task.sums(logits, targets, view))
+                found = self._score_portions.run(len(piece), partial(self._counted, tokens, piece, start, views))
+                scores = [score + more for score, more in zip(scores, found, strict=True)]
         return scores
 
-    def _logits(self, tokens: Tokens, examples: Indices, start: Start, size: int) -> Tensor:
-        """The logits of some examples, `size` at a time."""
-        pieces = [examples[first : first + size] for first in range(0, len(examples), size)]
-        return torch.cat([logits for piece in pieces for _, logits in self._forward.logits(tokens, [start], [piece])])
+    def _counted(
+        self, tokens: Tokens, examples: Indices, start: Start, views: Sequence[Owned | None], size: int
+    ) -> list[Score]:
+        """The scores of some examples, `size` in a pass, as each of the views counts them."""
+        scores = [Score(0) for _ in views]
+        for first in range(0, len(examples), size):
+            some = examples[first : first + size]
+            for _, outputs in self._forward.outputs(tokens, [start], [some]):
+                for number, view in enumerate(views):
+                    scores[number] += Score(len(some), self._task.sums(outputs, tokens, some, view))
+        return scores
 
     def _part(self, client: str, part: ScorePart) -> tuple[Indices, Owned]:
         """The examples of a client that a score is of, and who the client is."""

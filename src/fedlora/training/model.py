@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bases: pretrained encoders and decoders for sequence classification, their linear maps and their heads.
+"""Bases: pretrained models for classification or for language modelling, their linear maps and their heads.
 
-A base is loaded once and stays: clients and rounds put their tensors under it and take them away again.
+A base is loaded once (`loading.py`) and stays: clients and rounds put their tensors under it and take them away again.
 """
 
 import copy
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.kinds import Kind
-from fedlora.core.seeds import stream_seed
-from fedlora.errors import FedloraError, ModelError
-from fedlora.training import hub
+from fedlora.errors import ModelError
 from fedlora.training.current_pass import Pass, running
 from fedlora.training.maps import adapt, addition, encoder_of, find_maps, map_shape
-from fedlora.training.memory import require_room
 from fedlora.training.precision import raise_head
-from fedlora.training.quiet import quietly
-from fedlora.training.readable import require_tokenizer
+
+TaskType = Literal["SEQ_CLS", "CAUSAL_LM"]
+"""A classifier, or a language model that predicts each token from those before it."""
 
 
 @dataclass(eq=False)
@@ -36,8 +33,10 @@ class Base:
     name: str
     """In a few words, for records: of a folder, or of a hub's name, the last part."""
     labels: tuple[str, ...]
+    """What a classifier's logits stand for; of a language model none."""
     head: Mapping[str, Tensor]
-    """The dense parts by parameter name: what the checkpoint lacks, and what stands above the encoder."""
+    """The dense parts by parameter name: what the checkpoint lacks, and what stands above the encoder. A language
+    model has none: its product with the vocabulary belongs to the frozen weights."""
     shapes: Mapping[str, tuple[int, int]]
     """Of every map that is adapted, (d_out, d_in), in the model's order."""
     transposed: frozenset[str] = frozenset()
@@ -47,6 +46,8 @@ class Base:
     head_fingerprint: str = ""
     """SHA-256 of the head's weights that came with the checkpoint; the others are drawn from the seed."""
     tokenizer_fingerprint: str = ""
+    task_type: TaskType = "SEQ_CLS"
+    """What it is for, as PEFT calls it."""
     source: str = ""
     """From where it can be loaded again: a folder's absolute path, or a name on the hub; empty: from nowhere."""
     _weights: dict[str, nn.Parameter] = field(default_factory=dict, repr=False)
@@ -58,7 +59,8 @@ class Base:
             adapt(name, self.model.get_submodule(name))
 
     def __repr__(self) -> str:
-        return f"Base({self.name!r}, {len(self.shapes)} maps, {len(self.labels)} labels)"
+        what = "language model" if self.task_type == "CAUSAL_LM" else f"{len(self.labels)} labels"
+        return f"Base({self.name!r}, {len(self.shapes)} maps, {what})"
 
     def copied_to(self, device: str) -> "Base":
         """The same base with weights of its own on a device."""
@@ -66,6 +68,14 @@ class Base:
         other.model = copy.deepcopy(self.model).to(torch.device(device))  # hooks and all
         other._weights = dict(other.model.named_parameters())
         return other
+
+    @property
+    def classes(self) -> int:
+        """How many logits it makes: of labels, or of the vocabulary."""
+        if self.task_type == "SEQ_CLS":
+            return len(self.labels)
+        model: Any = self.model
+        return int(model.get_output_embeddings().weight.shape[0])
 
     @property
     def padding(self) -> int:
@@ -80,7 +90,8 @@ class Base:
         return AdapterSpec(self.shapes, rank, scale, kind, **others)
 
     def logits(self, ids: Tensor, mask: Tensor, start: Start, spec: AdapterSpec, dropout: float = 0.0) -> Tensor:
-        """The model's logits in float32, of a classifier (examples, labels).
+        """The model's logits in float32 or better: of a classifier (examples, labels), of a language model (examples,
+        tokens, vocabulary).
 
         The head, and a dense adapter, go in by value: the resident model's weights are never changed.
 
@@ -117,89 +128,6 @@ def at_least_single(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def load_base(
-    name: str,
-    labels: Sequence[str],
-    *,
-    targets: Sequence[str] | None = None,
-    layers: Sequence[int] | None = None,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-) -> Base:
-    """Load an encoder or decoder for sequence classification from a local folder or from the hub.
-
-    Args:
-        name: a folder, or a name on the hub.
-        labels: label names in order.
-        targets: which maps to adapt, by the end of their names; None: every linear map of the layers.
-        layers: which layers; None: all.
-        dtype: of the base's weights; what stands behind the layers computes in float32 or better.
-        seed: draws what the checkpoint lacks, above all the head.
-
-    Raises:
-        ModelError: it cannot be loaded, does not classify, or no map fits `targets`.
-    """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
-    path = Path(name)
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
-        raise ModelError(
-            f"model.base is {name!r}, which cannot be loaded: there is no such folder. A config's paths are seen from "
-            f"its own folder; a base that has moved is named with --set model.base=FOLDER, or predict's --base."
-        )
-    if path.exists() and not (path / "config.json").is_file():
-        raise ModelError(f"model.base is {name!r}, but that folder holds no model: it has no config.json.")
-    if path.is_dir():
-        require_room(path, torch.finfo(dtype).bits // 8)
-    absent = not path.exists() and not hub.is_reachable()
-    loading: dict[str, Any] = {"trust_remote_code": False, "local_files_only": absent}
-    try:
-        config = AutoConfig.from_pretrained(name, **loading)
-        tokenizer = AutoTokenizer.from_pretrained(name, **loading)
-        prepared(name, config, tokenizer, labels)
-        with quietly(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed, "head"))
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                name, config=config, dtype=dtype, output_loading_info=True, **loading
-            )
-    except FedloraError:
-        raise
-    except Exception as error:  # files of others, read by code of others: damaged ones end in any of them
-        if absent:
-            raise ModelError(
-                f"model.base is {name!r}, which cannot be loaded for classification: it is no folder here, and the hub "
-                f"cannot be reached. Give a folder, go online once, or, for a first try, set model.base = "
-                f'"generated" with data.source = "generated".'
-            ) from error
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"model.base is {name!r}, which cannot be loaded for classification: {first} Give a folder with "
-            f"config.json, weights and tokenizer (a config's paths are seen from its own folder), or a name on a hub "
-            f"that can be reached."
-        ) from error
-    require_tokenizer(name, model, tokenizer)
-    source = str(path.absolute()) if path.is_dir() else name
-    missing = info["missing_keys"]
-    return make_base(
-        model, tokenizer, path.name, labels, targets=targets, layers=layers, missing=missing, source=source
-    )
-
-
-def prepared(name: str, config: Any, tokenizer: Any, labels: Sequence[str]) -> None:
-    """Put the names of the labels and a padding token into a transformers config, and the latter into the tokenizer.
-
-    Raises:
-        ModelError: models of this kind cannot classify, or there is no padding token.
-    """
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING
-
-    _require_classifier(name, config)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.pad_token_id is None:
-        config.pad_token_id = _padding(name, tokenizer)
-
-
 def make_base(
     model: nn.Module,
     tokenizer: Any,
@@ -211,7 +139,7 @@ def make_base(
     missing: Collection[str] = (),
     source: str = "",
 ) -> Base:
-    """Make a base of a model in memory; see `load_base` for the arguments.
+    """Make a base of a classifier in memory; see `loading.load_base` for the arguments.
 
     Args:
         missing: names of parameters that were not in the checkpoint.
@@ -220,18 +148,59 @@ def make_base(
     Raises:
         ModelError: no map fits `targets`, or a map that is to be adapted has no weights.
     """
+    lacking = set(missing)
+    below = {id(parameter) for parameter in encoder_of(model).parameters()}
+    named = model.named_parameters()
+    head = {key: parameter for key, parameter in named if id(parameter) not in below or key in lacking}
+    return _base(model, tokenizer, name, targets, layers, labels=labels, head=head, missing=missing, source=source)
+
+
+def make_causal_base(
+    model: nn.Module,
+    tokenizer: Any,
+    name: str,
+    *,
+    targets: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    missing: Collection[str] = (),
+    source: str = "",
+) -> Base:
+    """Make a base of a language model in memory; see `make_base` for the arguments.
+
+    Raises:
+        ModelError: as `make_base`, or the checkpoint lacks weights.
+    """
+    lacking = sorted(missing)
+    if lacking:
+        raise ModelError(
+            f"model.base {name!r} has no weights for {lacking[0]}, so that it predicts no text: this checkpoint is "
+            f"another model's, or an encoder's; choose a causal language model, or set model.task = 'classify'."
+        )
+    return _base(model, tokenizer, name, targets, layers, task_type="CAUSAL_LM", source=source)
+
+
+def _base(
+    model: nn.Module,
+    tokenizer: Any,
+    name: str,
+    targets: Sequence[str] | None,
+    layers: Sequence[int] | None,
+    *,
+    source: str,
+    labels: Sequence[str] = (),
+    head: Mapping[str, Tensor] | None = None,
+    missing: Collection[str] = (),
+    task_type: TaskType = "SEQ_CLS",
+) -> Base:
+    """What both kinds have in common."""
     model.eval()
     model.requires_grad_(False)
-    maps = find_maps(model, targets, layers)
-    below = {id(parameter) for parameter in encoder_of(model).parameters()}
-    lacking = set(missing)
-    named = dict(model.named_parameters())
-    head = {key: parameter for key, parameter in named.items() if id(parameter) not in below or key in lacking}
+    maps, lacking, head = find_maps(model, targets, layers), set(missing), head or {}
     for map_name in maps:
         if any(key in lacking for key in (f"{map_name}.weight", f"{map_name}.bias")):
             raise ModelError(f"model.base {name!r} has no weights for {map_name}: this checkpoint is another model's.")
-    fingerprint = _fingerprint({key: parameter for key, parameter in named.items() if key not in head})
-    head_fingerprint = _fingerprint({key: parameter for key, parameter in head.items() if key not in lacking})
+    fingerprint = _fingerprint({key: weight for key, weight in model.named_parameters() if key not in head})
+    head_fingerprint = _fingerprint({key: weight for key, weight in head.items() if key not in lacking})
     raise_head(model)  # behind the fingerprints, which tell of the checkpoint
     return Base(
         model=model,
@@ -244,33 +213,9 @@ def make_base(
         fingerprint=fingerprint,
         head_fingerprint=head_fingerprint,
         tokenizer_fingerprint=_tokenizer_fingerprint(tokenizer),
+        task_type=task_type,
         source=source,
     )
-
-
-def _require_classifier(name: str, config: Any) -> None:
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"model.base is {name!r}, a {getattr(config, 'model_type', 'model of unknown kind')}, which cannot "
-            f"classify texts: choose an encoder such as BERT or ModernBERT, or a decoder such as LLaMA or GPT-2."
-        )
-
-
-def _padding(name: str, tokenizer: Any) -> int:
-    """The number of the padding token. Decoders often have none; a token that ends no text takes its place.
-
-    A decoder's head reads the last token that is not padding, so a token that texts end on would not do.
-    """
-    if tokenizer.pad_token_id is None:
-        last = tokenizer("a")["input_ids"][-1]
-        free = [token for token in (tokenizer.unk_token, tokenizer.eos_token) if token is not None]
-        free = [token for token in free if tokenizer.convert_tokens_to_ids(token) != last]
-        if not free:
-            raise ModelError(f"model.base {name!r} has no padding token: give its tokenizer a pad_token.")
-        tokenizer.pad_token = free[0]
-    return int(tokenizer.pad_token_id)
 
 
 def _fingerprint(tensors: Mapping[str, Tensor]) -> str:

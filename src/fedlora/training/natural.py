@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedlora.core.seeds import numpy_stream
 from fedlora.errors import DataError
-from fedlora.training.data import Texts
+from fedlora.training.examples import Examples
 from fedlora.training.settings import SplitSettings
 from fedlora.training.tables import Rows, part_file, read_rows
 
@@ -31,7 +31,7 @@ class Natural:
     """Clients that are left out because they have too few examples."""
 
 
-def natural_clients(train: Texts, settings: SplitSettings, test_share: float, seed: int) -> Natural:
+def natural_clients(train: Examples, settings: SplitSettings, test_share: float, seed: int) -> Natural:
     """Who owns which example, by the column.
 
     Clients with too few examples are left out; of those with too many some examples are drawn; then clients are drawn
@@ -72,7 +72,7 @@ def natural_clients(train: Texts, settings: SplitSettings, test_share: float, se
     return Natural(training, test, held_out, small)
 
 
-def owners(train: Texts) -> dict[str, Indices]:
+def owners(train: Examples) -> dict[str, Indices]:
     """Client -> its examples in order; clients are sorted.
 
     Raises:
@@ -86,7 +86,7 @@ def owners(train: Texts) -> dict[str, Indices]:
     return {str(name): part for name, part in zip(names, parts, strict=True)}
 
 
-def require_several_owners(train: Texts, column: str | None) -> None:
+def require_several_owners(train: Examples, column: str | None) -> None:
     """Refuse a column that says the same of every example.
 
     Args:

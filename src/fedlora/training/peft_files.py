@@ -106,10 +106,10 @@ def vera_config(spec: AdapterSpec, base: Base) -> dict[str, Any]:
     from peft import VeraConfig
 
     config = VeraConfig(
-        task_type="SEQ_CLS",
+        task_type=base.task_type,
         r=spec.rank,
         target_modules=list(spec.shapes),
-        modules_to_save=_head_modules(base),
+        modules_to_save=_head_modules(base) or None,
         save_projection=True,
         fan_in_fan_out=bool(base.transposed),
         base_model_name_or_path=base.source,
@@ -126,11 +126,11 @@ def peft_config(ranks: Mapping[str, int], scale: float, base: Base) -> dict[str,
     (usual, _), *_ = Counter(present.values()).most_common(1)
     others = {f"^{re.escape(module)}$": rank for module, rank in present.items() if rank != usual}
     config = LoraConfig(
-        task_type="SEQ_CLS",
+        task_type=base.task_type,
         r=usual,
         lora_alpha=scale * usual,
         target_modules=list(present),
-        modules_to_save=_head_modules(base),
+        modules_to_save=_head_modules(base) or None,
         rank_pattern=others,
         alpha_pattern={pattern: scale * rank for pattern, rank in others.items()},
         fan_in_fan_out=bool(base.transposed & present.keys()),

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a base in bfloat16 or float16 computes in float32 all the same: its head, and on a CPU its norms."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,21 +12,28 @@ _HALF = (torch.bfloat16, torch.float16)
 
 
 def raise_head(model: nn.Module) -> None:
-    """Have all that stands behind the layers (pooler, head) compute in float32. It reads a token of each text.
+    """Have all that stands behind the layers (norm, pooler, head) compute in float32.
 
-    So scores, and the ranking of labels that lie close together, do not end in steps of 1/256.
+    So scores, and the ranking of labels that lie close together, do not end in steps of 1/256. A language model's
+    product with the vocabulary stays as it is: it is large, and may be the very weights of the embedding.
 
     Args:
-        model: for classification; one in float32 or float64 stays as it is.
+        model: one in float32 or float64 stays as it is.
     """
     layers, _ = repeated_layers(encoder_of(model))
-    inside, behind = set(layers.modules()), False
+    inside, behind = set(layers.modules()) | _vocabulary(model), False
     for module in model.modules():
         behind = behind or module is layers
         weights = list(module.parameters(recurse=False))
         if behind and module not in inside and any(weight.dtype in _HALF for weight in weights):
             module.float()
             module.register_forward_pre_hook(_in_its_type)
+
+
+def _vocabulary(model: Any) -> set[nn.Module]:
+    """What makes logits of tokens; none in a classifier."""
+    found = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return {found} if isinstance(found, nn.Module) else set()
 
 
 def _in_its_type(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

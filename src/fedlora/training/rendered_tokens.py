@@ -32,8 +32,6 @@ class RenderedTokens:
     """Of those examples; their labels are all 0."""
     kept: NDArray[numpy.int64]
     """Which of the examples that were given these are."""
-    answers: NDArray[numpy.int64]
-    """Of each kept example, where its last answer begins; before it is what generation is given."""
     lengths: NDArray[numpy.int64]
     """Of every example that was given, its tokens before it was cut."""
     ended: NDArray[numpy.bool_]
@@ -120,11 +118,11 @@ def _together(found: Sequence[Rendered], max_length: int) -> RenderedTokens:
         labels=numpy.zeros(len(some), dtype=numpy.int64),
         supervised=numpy.concatenate([one.supervised for one in some]),
         text_bytes=numpy.array([one.bytes for one in some], dtype=numpy.int64),
+        answers=numpy.array([one.answer for one in some], dtype=numpy.int64),
     )
     return RenderedTokens(
         tokens=tokens,
         kept=numpy.array(kept, dtype=numpy.int64),
-        answers=numpy.array([one.answer for one in some], dtype=numpy.int64),
         lengths=numpy.array([one.length for one in found], dtype=numpy.int64),
         ended=numpy.array([one.whole_answer for one in found], dtype=numpy.bool_),
         max_length=max_length,
@@ -162,7 +160,7 @@ def _write(examples: Sequence[Example], renderer: Renderer, folder: Path) -> Non
         "text_bytes": tokens.text_bytes,
         "ids": tokens.ids,
     }
-    arrays |= {"supervised": tokens.supervised, "kept": made.kept, "answers": made.answers}
+    arrays |= {"supervised": tokens.supervised, "kept": made.kept, "answers": tokens.answers}
     arrays |= {"lengths": made.lengths, "ended": made.ended}
     for name, array in arrays.items():
         if array is not None:
@@ -179,6 +177,8 @@ def _read(folder: Path, max_length: int) -> RenderedTokens:
     )
     starts = array("starts")
     labels, text_bytes = numpy.zeros(len(starts) - 1, dtype=numpy.int64), array("text_bytes")
-    tokens = Tokens(ids, starts, labels, cached=True, supervised=supervised, text_bytes=text_bytes)
+    tokens = Tokens(
+        ids, starts, labels, cached=True, supervised=supervised, text_bytes=text_bytes, answers=array("answers")
+    )
     ended = array("ended").astype(numpy.bool_)
-    return RenderedTokens(tokens, array("kept"), array("answers"), array("lengths"), ended, max_length)
+    return RenderedTokens(tokens, array("kept"), array("lengths"), ended, max_length)

@@ -7,15 +7,20 @@ from typing import Annotated, Literal
 from fedlora.core.rounds import Duration
 from fedlora.core.settings import AboveZero, Positive, Range, Share
 from fedlora.errors import ConfigError
+from fedlora.training.chat_template import Turns
+from fedlora.training.cutting import Truncate
+from fedlora.training.dialogue_rows import Format
 
 SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
+RENDERING = ("style", "separator", "turns", "truncate", "end")
+"""Keys of [data] that say how examples of language modelling become token ids."""
 OF_NATURAL = ("min_examples", "max_examples", "test_by", "unseen")
 """Keys of [split] that only natural clients have."""
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The labelled texts."""
+    """The examples: labelled texts, or with model.task = "generate" what is written in data.format."""
 
     source: Literal["generated", "files", "hub", "python"] = "generated"
     """generated: an artificial task that needs no files; files: a file or folder on disk; hub: a dataset of the
@@ -26,9 +31,37 @@ class DataSettings:
     text: str = "text"
     """The column with the text."""
     label: str = "label"
-    """The column with the label."""
+    """The column with the label. generate: the column with the kind of an example (such as its task or language), by
+    which split.kind = "dirichlet" or "pathological" deals."""
     labels: list[str] | None = None
     """All labels in order; by default those of the training examples, sorted."""
+    format: Format = "auto"
+    """generate: how rows hold the examples; auto: found by their columns; text: plain texts; prompt-completion;
+    question-answer; alpaca: instruction, input, output; messages: a list of role and content; sharegpt: a list of from
+    and value."""
+    prompt: str | None = None
+    """generate: the column with the prompt; by default prompt, question or instruction, as data.format calls it."""
+    completion: str | None = None
+    """generate: the column with what is to be learned; by default completion, answer or output."""
+    context: str | None = None
+    """generate, alpaca: the column whose text follows the instruction, where it has any; by default input."""
+    messages: str | None = None
+    """generate: the column with the conversation; by default messages or conversations."""
+    references: str | None = None
+    """generate: the column with a list of further right answers, for scoring; by default references where there is
+    one."""
+    style: Literal["auto", "chat"] = "auto"
+    """generate; auto: conversations by the tokenizer's chat template, prompts and completions joined as they are; chat:
+    prompts and completions by the chat template too."""
+    separator: str = "\n"
+    """generate: stands between prompt and completion without a chat template, unless the prompt ends in white space."""
+    turns: Turns = "all"
+    """generate: which messages of the assistant are learned; all, or only the last."""
+    truncate: Truncate = "prompt_start"
+    """generate: what an example longer than model.max_length loses; prompt_start: the beginning of what precedes the
+    last answer; end: its end."""
+    end: str | None = None
+    """generate: the token that ends an answer; by default that of the chat template, or the tokenizer's eos_token."""
     test_share: Annotated[float, Range(above=0.0, below=1.0)] = 0.2
     """Where the data are a single file: the share of its examples that becomes the test set. With split.test_by: the
     share of each client's examples."""
@@ -92,8 +125,9 @@ class ModelSettings:
     base: str = "generated"
     """generated: a small artificial encoder that needs no download; or a folder with an encoder or decoder; or the
     name of a model on the Hugging Face hub; python: written by fedlora where a model was handed over in Python."""
-    task: Literal["classify"] = "classify"
-    """What the model is trained for; classify: one label for each text."""
+    task: Literal["classify", "generate"] = "classify"
+    """What the model is trained for; classify: one label for each text; generate: to write text on, which a causal
+    language model learns from texts, prompts with completions, or conversations."""
     max_length: Annotated[int, Range(at_least=1, at_most=100_000)] = 128
     """Longer texts are cut after this many tokens."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"

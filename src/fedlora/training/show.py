@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
-from fedlora.training.data import Texts
+from fedlora.training.examples import Texts
 from fedlora.training.rendered_tokens import RenderedTokens
 from fedlora.training.tokens import Tokens
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedlora.core.seeds import numpy_stream, stream_seed
 from fedlora.errors import DataError
-from fedlora.training.data import Texts
+from fedlora.training.examples import Examples
 from fedlora.training.natural import Natural, natural_clients
 from fedlora.training.settings import DataSettings, SplitSettings
 
@@ -50,7 +50,7 @@ class Split:
 
 
 def split(
-    train: Texts, test: Texts, settings: SplitSettings, seed: int, test_share: float = DataSettings.test_share
+    train: Examples, test: Examples, settings: SplitSettings, seed: int, test_share: float = DataSettings.test_share
 ) -> Split:
     """Deal training examples to clients, then test examples by the labels that they got, or cut them out of each.
 
@@ -146,7 +146,7 @@ def largest_remainder(counts: NDArray[numpy.int64], total: int) -> NDArray[numpy
     return shares
 
 
-def _partition(train: Texts, settings: SplitSettings, seed: int) -> dict[str, Indices]:
+def _partition(train: Examples, settings: SplitSettings, seed: int) -> dict[str, Indices]:
     """Client -> indices of its examples, sorted."""
     if settings.clients > len(train):
         raise DataError(f"split.clients is {settings.clients}, but there are only {len(train)} training examples.")

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between tasks: how texts are encoded, what is to be predicted, the loss, and the metrics."""
+"""What differs between tasks: what is to be predicted, the loss, and the metrics."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from fedlora.core.metrics import Scoring, Sums
-from fedlora.training.data import Texts
+from fedlora.training.outputs import Outputs
 from fedlora.training.split import Indices, Owned
 from fedlora.training.tokens import Tokens
 
@@ -15,7 +14,7 @@ from fedlora.training.tokens import Tokens
 class Task(Protocol):
     """Everything of training and scoring that depends on what the model is for.
 
-    Whoever trains knows examples, tensors and additive sums, and asks the task for the rest.
+    Whoever trains knows examples, outputs and additive sums, and asks the task for the rest.
     """
 
     @property
@@ -33,40 +32,27 @@ class Task(Protocol):
         """The headline metric of a model that guesses; None where guessing has no meaning."""
         ...
 
-    def encode(self, texts: Texts, tokenizer: Any, fingerprint: str | None, max_length: int) -> Tokens:
-        """The examples as token ids, cut at `max_length`.
+    def loss(self, outputs: Outputs, tokens: Tokens, examples: Indices, client: Owned | None) -> Tensor:
+        """The loss, a scalar: the sum over all that is predicted, which `predictions` counts.
 
         Args:
-            texts: of the examples.
-            tokenizer: of the base.
-            fingerprint: the tokenizer's, by which they are kept on disk for the next run; None: in memory alone.
-            max_length: tokens after which a text is cut.
-        """
-        ...
-
-    def targets(self, tokens: Tokens, examples: Indices, client: Owned | None, device: str) -> Tensor:
-        """What the model should predict for some examples.
-
-        Args:
+            outputs: of the examples, in order.
             tokens: of all examples.
-            examples: which of them, in order.
+            examples: which of them.
             client: whose model it is: a client may number its labels in its own order. None: the server's.
-            device: where to put them.
         """
         ...
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss, a scalar: the sum over the examples."""
+    def predictions(self, tokens: Tokens, examples: Indices) -> int:
+        """How many losses the loss of some examples is the sum of; training goes by their mean."""
         ...
 
     def names(self, client: Owned | None) -> list[str]:
-        """What the logits stand for, in their order, in a client's model or (None) in the global one."""
+        """What the logits stand for, in their order, in a client's model or (None) in the global one; empty where the
+        tokenizer says it."""
         ...
 
-    def answers(self, logits: Tensor, names: Sequence[str]) -> list[list[tuple[str, float]]]:
-        """For each example the possible answers with their probabilities, the likeliest first."""
-        ...
-
-    def sums(self, logits: Tensor, targets: Tensor, client: Owned | None) -> Sums:
-        """The sums from which the metrics come. A client's hold only what `scoring.sums` names."""
+    def sums(self, outputs: Outputs, tokens: Tokens, examples: Indices, client: Owned | None) -> Sums:
+        """The sums from which the metrics come, arguments as of `loss`. A client's hold only what `scoring.sums`
+        names."""
         ...

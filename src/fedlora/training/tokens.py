@@ -13,7 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from fedlora.training.cache import made_once
-from fedlora.training.data import Texts
+from fedlora.training.examples import Texts
 
 _TEXTS_A_TIME = 10_000
 
@@ -32,6 +32,9 @@ class Tokens:
     """Which of `ids` are to be predicted, where that is what the model learns; None: it learns the labels."""
     text_bytes: NDArray[numpy.int64] | None = None
     """UTF-8 bytes of each example's supervised text, where there are supervised tokens."""
+    answers: NDArray[numpy.int64] | None = None
+    """Where in each example its last answer begins, if there are supervised tokens; before it is what a generation is
+    given."""
 
     def __repr__(self) -> str:
         return f"Tokens({len(self):,} texts)"
@@ -52,6 +55,24 @@ class Tokens:
         if self.supervised is None:
             return numpy.zeros(int(self.starts[index + 1] - self.starts[index]), dtype=numpy.bool_)
         return self.supervised[self.starts[index] : self.starts[index + 1]]
+
+    def predicting(self, index: int) -> NDArray[numpy.int64]:
+        """The places in an example whose output predicts a supervised token: one before each of them."""
+        return numpy.flatnonzero(self.mask(index)[1:])
+
+    def take(self, indices: NDArray[numpy.int64]) -> "Tokens":
+        """Some of the examples, in memory."""
+        lengths = self.lengths[indices]
+        starts = _starts(lengths)
+        places = numpy.arange(int(starts[-1])) + numpy.repeat(self.starts[indices] - starts[:-1], lengths)
+        return Tokens(
+            self.ids[places],
+            starts,
+            self.labels[indices],
+            supervised=None if self.supervised is None else self.supervised[places],
+            text_bytes=None if self.text_bytes is None else self.text_bytes[indices],
+            answers=None if self.answers is None else self.answers[indices],
+        )
 
     @property
     def supervised_lengths(self) -> NDArray[numpy.int64]:

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways from examples to logits: padded batches, the oracle, and packed sequences, the fast one."""
+"""Ways from examples to a model's outputs: padded batches, the oracle, and packed sequences, the fast one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from torch import Tensor
-
 from fedlora.core.adapter import AdapterSpec, Start
 from fedlora.core.rounds import FitJob
 from fedlora.training.model import Base
+from fedlora.training.outputs import Outputs
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
 
 class Forward(Protocol):
-    """How a resident base makes logits of examples. It knows neither labels nor losses."""
+    """How a resident base makes outputs of examples. It knows neither labels nor losses."""
 
     @property
     def base(self) -> Base:
@@ -41,9 +40,9 @@ class Forward(Protocol):
         """
         ...
 
-    def logits(
+    def outputs(
         self, tokens: Tokens, starts: Sequence[Start], batches: Sequence[Indices], dropout: float = 0.0
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[tuple[int, Outputs]]:
         """One pass over a batch of each of several models.
 
         Args:
@@ -53,7 +52,8 @@ class Forward(Protocol):
             dropout: probability on the adapters' inputs.
 
         Yields:
-            The number of each model with examples, and its logits in the order of its batch, in float32 or better.
+            The number of each model with examples, and what it gives at the places that are read, in the order of its
+            batch: of a classifier one place an example, of a language model every place before a supervised token.
         """
         ...
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedlora.training.current_pass import Group, KeysTaken, LastLayer, Reads, current
+from fedlora.training.current_pass import Group, KeysTaken, LastLayer, Read, current
 from fedlora.training.forward.varlen import is_usable, varlen
 
 ATTENTION = "fedlora_packed"
@@ -93,7 +93,7 @@ def by_length(  # noqa: PLR0917
     causal: bool,
     window: int | None,
     scale: float | None,
-    side: Reads | None = None,
+    side: Read | None = None,
 ) -> Tensor:
     """Attention within every sequence of a pack that is sorted by length: a dense batch for every length.
 
@@ -159,7 +159,7 @@ def _taken(layer: LastLayer, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
     return layer.keys, layer.values
 
 
-def _row(mask: Tensor | None, side: Reads, length: int, causal: bool, device: torch.device) -> Tensor | None:
+def _row(mask: Tensor | None, side: Read, length: int, causal: bool, device: torch.device) -> Tensor | None:
     """What the read token sees, (1, length); None: all tokens of its sequence.
 
     SDPA's own causal mask would not do: it aligns one query with the first key.

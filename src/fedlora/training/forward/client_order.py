@@ -69,10 +69,12 @@ def pack_by_client(tokens: Tokens, batches: Sequence[Indices], device: str, size
         new_number,
         by_client,
         *(new_number[rows] for rows in found.rows),
+        *(to_length[places] for places in found.predicting),
     ]
     put = iter(_put(arrays, device))
     ids, positions, firsts, lasts, member, to_length, from_length, starts = islice(put, 8)
-    token_ends, sequence_ends, sequences_to_length, sequences_from_length, *rows = put
+    token_ends, sequence_ends, sequences_to_length, sequences_from_length, *rest = put
+    rows, predicting = rest[: len(found.rows)], rest[len(found.rows) :]
     order = ClientOrder(
         token_ends=token_ends.int(),
         sequence_ends=sequence_ends.int(),
@@ -92,6 +94,7 @@ def pack_by_client(tokens: Tokens, batches: Sequence[Indices], device: str, size
         lasts=lasts,
         member=member,
         rows=tuple(rows),
+        predicting=tuple(predicting),
         order=order,
     )
 

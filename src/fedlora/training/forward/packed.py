@@ -8,6 +8,7 @@ pack, and every adapted map adds to each token what its own client's factors mak
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -28,6 +29,7 @@ from fedlora.training.forward.trial import packed_encoder
 from fedlora.training.forward.trunk import Trunk, new_trunk
 from fedlora.training.maps import addition, low_rank
 from fedlora.training.model import Base, at_least_single
+from fedlora.training.outputs import Outputs, made
 from fedlora.training.settings import TrainSettings
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
@@ -60,7 +62,7 @@ def fastest_forward(
         trunk_cache_gb: what may be kept of that which lies below the adapted layers, see `new_trunk`; 0: nothing.
         announce: is told in a sentence what is about to take a while.
     """
-    encoder = packed_encoder(base.model, base.padding)
+    encoder = packed_encoder(base.model, base.padding, base.task_type)
     if encoder is not None:
         together = can_be_together(encoder, base)
         trunk = new_trunk(
@@ -118,10 +120,10 @@ class PackedForward:
         merged = job.fit.start.merged.values()
         return self.spec.kind == "dense" or any(not isinstance(value, LowRank) for value in merged)
 
-    def logits(
+    def outputs(
         self, tokens: Tokens, starts: Sequence[Start], batches: Sequence[Indices], dropout: float = 0.0
-    ) -> Iterator[tuple[int, Tensor]]:
-        """The logits of all models, from one pass over one pack."""
+    ) -> Iterator[tuple[int, Outputs]]:
+        """The outputs of all models, from one pass over one pack."""
         numbers = [number for number, batch in enumerate(batches) if len(batch)]
         present = [starts[number] for number in numbers]
         parts = [additions(start, self.spec) for start in present] if self.spec.kind != "dense" else []
@@ -140,13 +142,21 @@ class PackedForward:
         below = self._below(tokens, packed)
         hidden = encoder.hidden(packed, replaced, added, below)
         values = [{**replaced, **self.base.head_values(start)} for start in present]
-        states = [hidden.index_select(0, rows) for rows in packed.rows]
+        states = [hidden.index_select(0, rows) for rows in encoder.read_by(packed)]
         if grouped and self.heads_together:
             for number, logits in zip(numbers, logits_together(self.encoder, states, values), strict=True):
-                yield number, at_least_single(logits)
+                yield number, made(at_least_single(logits))
             return
         for number, head, some in zip(numbers, values, states, strict=True):
-            yield number, at_least_single(self.encoder.logits(some, head))
+            if tokens.supervised is None:
+                yield number, made(self._logits(head, some))
+            else:
+                trains = any(part.requires_grad for part in head.values())
+                yield number, Outputs(some, partial(self._logits, head), self.base.classes, trains)
+
+    def _logits(self, head: dict[str, Tensor], hidden: Tensor) -> Tensor:
+        """Logits of hidden states (n, width) by a model's head."""
+        return at_least_single(self.encoder.logits(hidden, head))
 
     def _below(self, tokens: Tokens, packed: Pack) -> Below | None:
         """What the layers below the adapted ones give for a pack, if that is known."""

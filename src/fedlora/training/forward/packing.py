@@ -9,6 +9,7 @@ in `attention.py`.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy
@@ -23,6 +24,7 @@ from fedlora.training.current_pass import (
     LastLayer,
     Pass,
     PassEnded,
+    Read,
     Reads,
     running,
 )
@@ -56,6 +58,9 @@ class Pack:
     """Of each token, whose it is."""
     rows: tuple[Tensor, ...]
     """Of each member, which sequences of the pack it gave, in the order in which it gave them."""
+    predicting: tuple[Tensor, ...] = ()
+    """Of each member, the tokens that stand before supervised ones, in the order in which it gave them; none where
+    nothing is supervised."""
     order: ClientOrder | None = None
     """Of a pack whose tokens lie client by client, see `client_order.py`; None: they lie by length."""
 
@@ -84,6 +89,9 @@ def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
         return torch.from_numpy(numpy.ascontiguousarray(array, dtype=numpy.int64)).to(device)
 
     rows = tuple(put(place[owners == number]) for number in range(len(batches)))
+    before = [starts[at] + tokens.predicting(example) for at, example in zip(place, examples.tolist(), strict=True)]
+    ends = numpy.cumsum([len(batch) for batch in batches]).tolist()
+    predicting = [before[first:end] for first, end in pairwise([0, *ends])] if tokens.supervised is not None else []
     member = put(numpy.repeat(owners[order], lengths))
     return Pack(
         put(ids[None]),
@@ -94,6 +102,7 @@ def pack(tokens: Tokens, batches: Sequence[Indices], device: str) -> Pack:
         put(starts + lengths - 1),
         member,
         rows,
+        tuple(put(numpy.concatenate(places)) for places in predicting),
     )
 
 
@@ -104,8 +113,8 @@ class PackedEncoder:
     it did before.
 
     Args:
-        model: a model for classification, on its device.
-        reads: the token of a sequence that its head reads.
+        model: a classifier or a language model, on its device.
+        reads: which tokens its head reads.
         last_layer: for which tokens the last layer is computed.
     """
 
@@ -131,7 +140,8 @@ class PackedEncoder:
         additions: Mapping[str, Addition] | None = None,
         below: Below | None = None,
     ) -> Tensor:
-        """The last hidden state of that token of every sequence that the head reads, (sequences, width).
+        """The last hidden state of that token of every sequence that the head reads, (sequences, width); of a language
+        model, that of every token, (tokens, width).
 
         Args:
             pack: the sequences.
@@ -141,16 +151,18 @@ class PackedEncoder:
         """
         last = self._new_last(pack)
         hidden = self._run(pack, values, Pass(additions or {}, pack.groups, pack.order, last=last, below=below))
-        return hidden if self.last_layer == "read" else hidden.index_select(0, self._read(pack))
+        if self._reads == "predicting" or self.last_layer == "read":
+            return hidden
+        return hidden.index_select(0, _read(pack, self._reads))
 
-    def _read(self, pack: Pack) -> Tensor:
-        """Of each sequence, the place of the token that the head reads."""
-        return pack.firsts if self._reads == "first" else pack.lasts
+    def read_by(self, pack: Pack) -> tuple[Tensor, ...]:
+        """Of each member of a pack, the rows of `hidden` that its head reads, in the member's order."""
+        return pack.predicting if self._reads == "predicting" else pack.rows
 
     def _new_last(self, pack: Pack) -> LastLayer | None:
-        if self.last_layer == "whole":
+        if self.last_layer == "whole" or self._reads == "predicting":
             return None
-        return LastLayer(self._reads, self._read(pack), self.last_layer == "placed", self.idle)
+        return LastLayer(self._reads, _read(pack, self._reads), self.last_layer == "placed", self.idle)
 
     def without_idle_maps(self, pack: Pack) -> "PackedEncoder":
         """The same, in which maps on which the last layer's keys and values do not depend are left out where only these
@@ -197,7 +209,7 @@ class PackedEncoder:
     def _run(self, pack: Pack, values: Mapping[str, Tensor], now: Pass) -> Tensor:
         """The hidden state that a pass ends with, without its first axis."""
         inputs: dict[str, Any] = {"input_ids": pack.ids, "position_ids": pack.positions + self._offset}
-        if self._reads == "last":
+        if self._reads != "first":
             inputs["use_cache"] = False  # of keys and values, for writing text on
         with running(now), suppress(PassEnded):
             if values:
@@ -216,20 +228,29 @@ class PackedEncoder:
         return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
 
     def logits(self, hidden: Tensor, values: dict[str, Tensor]) -> Tensor:
-        """Class scores from hidden states, through all that stands behind the layers.
+        """Logits (n, classes) from hidden states, through all that stands behind the layers.
 
-        The layers are stood in for by what they gave, so that the model's own code makes the scores.
+        The layers are stood in for by what they gave, so that the model's own code makes the logits.
 
         Args:
-            hidden: (sequences, width).
+            hidden: (n, width).
             values: the head's parameters.
         """
         ids = torch.ones(len(hidden), 1, dtype=torch.long, device=hidden.device)
         inputs = {"input_ids": ids, "attention_mask": ids}
-        with self._layers.alone, running(Pass(given=hidden[:, None])):
-            output = torch.func.functional_call(self._model, values, args=(), kwargs=inputs)
+        with running(Pass(given=hidden[:, None])):
+            if values:
+                with self._layers.alone:  # parameters are put into the one model
+                    output = torch.func.functional_call(self._model, values, args=(), kwargs=inputs)
+            else:
+                output = self._model(**inputs)
         logits: Tensor = output.logits
-        return logits
+        return logits.squeeze(1) if self._reads == "predicting" else logits
+
+
+def _read(pack: Pack, reads: Read) -> Tensor:
+    """Of each sequence, the place of the token that a classifier's head reads."""
+    return pack.firsts if reads == "first" else pack.lasts
 
 
 def _first_position(model: nn.Module) -> int:

@@ -4,12 +4,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from fedlora.core.adapter import AdapterSpec, Start
 from fedlora.core.rounds import FitJob
-from fedlora.training.batches import padded
+from fedlora.training.batches import before_supervised, padded
 from fedlora.training.model import Base
+from fedlora.training.outputs import Outputs, made
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
@@ -29,14 +28,15 @@ class PaddedForward:
         """One job after the other."""
         return ([job] for job in jobs)
 
-    def logits(
+    def outputs(
         self, tokens: Tokens, starts: Sequence[Start], batches: Sequence[Indices], dropout: float = 0.0
-    ) -> Iterator[tuple[int, Tensor]]:
-        """The logits of each model, a pass for each."""
+    ) -> Iterator[tuple[int, Outputs]]:
+        """The outputs of each model, a pass for each; their logits are there already."""
         for number, (start, batch) in enumerate(zip(starts, batches, strict=True)):
             if len(batch):
                 ids, mask = padded(tokens, batch, self.base.padding, self.device)
-                yield number, self.base.logits(ids, mask, start, self.spec, dropout)
+                logits = self.base.logits(ids, mask, start, self.spec, dropout)
+                yield number, made(logits if tokens.supervised is None else before_supervised(logits, tokens, batch))
 
     def pieces(self, tokens: Tokens, examples: Indices) -> Iterator[Indices]:
         """So many examples at a time."""

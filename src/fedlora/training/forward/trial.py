@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which models can be run on packs, and in which form their last layer: tried and not looked up."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy
 import torch
 from torch import Tensor, nn
 
-from fedlora.training.batches import padded
+from fedlora.training.batches import before_supervised, padded
 from fedlora.training.current_pass import Reads
 from fedlora.training.forward.packing import Form, Pack, PackedEncoder, pack
 from fedlora.training.maps import encoder_of
+from fedlora.training.model import TaskType
 from fedlora.training.tokens import Tokens
 
+_CLASSIFIERS: Final[tuple[Reads, ...]] = ("first", "last")
 
-def packed_encoder(model: nn.Module, padding: int) -> PackedEncoder | None:
-    """The model's encoder on packs; None where packs do not give the scores of padded batches.
+
+def packed_encoder(model: nn.Module, padding: int, task_type: TaskType = "SEQ_CLS") -> PackedEncoder | None:
+    """The model on packs; None where packs do not give the logits of padded batches.
 
     That, which token the head reads, and whether the last layer can be computed for it alone, is tried and not looked
     up: architectures are many.
@@ -23,16 +27,18 @@ def packed_encoder(model: nn.Module, padding: int) -> PackedEncoder | None:
     parameter = next(model.parameters())
     config: Any = encoder_of(model).config
     usual: Any = getattr(config, "_attn_implementation", None)
-    tokens = some_tokens(model)
-    expected = _padded_scores(model, tokens, padding)
+    tokens, sides = some_tokens(model), _CLASSIFIERS
+    if task_type == "CAUSAL_LM":
+        tokens, sides = replace(tokens, supervised=numpy.ones(len(tokens.ids), dtype=numpy.bool_)), ("predicting",)
+    expected = _padded_logits(model, tokens, padding)
     packed = pack(tokens, [numpy.arange(len(tokens))], str(parameter.device))
-    sides: tuple[Reads, ...] = ("first", "last")
     for reads in sides:
-        found = _scores(model, packed, reads, "whole")
+        found = _logits(model, packed, reads, "whole")
         if found is None:
             break
         if agree(found, expected, narrowest(model)):
-            return PackedEncoder(model, reads, _cheapest(model, packed, reads, found)).without_idle_maps(packed)
+            form = "whole" if reads == "predicting" else _cheapest(model, packed, reads, found)
+            return PackedEncoder(model, reads, form).without_idle_maps(packed)
     config._attn_implementation = usual
     return None
 
@@ -41,18 +47,18 @@ def _cheapest(model: nn.Module, packed: Pack, reads: Reads, expected: Tensor) ->
     """The cheapest form of the last layer that gives the scores that the whole one gives."""
     forms: tuple[Form, ...] = ("read", "placed")
     for form in forms:
-        found = _scores(model, packed, reads, form)
+        found = _logits(model, packed, reads, form)
         if found is not None and agree(found, expected, narrowest(model)):
             return form
     return "whole"
 
 
-def _scores(model: nn.Module, packed: Pack, reads: Reads, last_layer: Form) -> Tensor | None:
-    """The class scores of a pack; None where the model cannot make them so."""
+def _logits(model: nn.Module, packed: Pack, reads: Reads, last_layer: Form) -> Tensor | None:
+    """The logits of a pack; None where the model cannot make them so."""
     try:
         encoder = PackedEncoder(model, reads, last_layer)
         with torch.inference_mode():
-            return encoder.logits(encoder.hidden(packed, {}), {})[packed.rows[0]]
+            return encoder.logits(encoder.hidden(packed, {}).index_select(0, encoder.read_by(packed)[0]), {})
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         return None
 
@@ -80,10 +86,10 @@ def some_tokens(model: nn.Module) -> Tokens:
     return Tokens(ids.numpy().astype(numpy.int32), starts, numpy.zeros(len(lengths), dtype=numpy.int64))
 
 
-def _padded_scores(model: Any, tokens: Tokens, padding: int) -> Tensor:
-    """The class scores as the model gives them on a padded batch."""
+def _padded_logits(model: Any, tokens: Tokens, padding: int) -> Tensor:
+    """The logits as the model gives them on a padded batch, of a language model those before supervised tokens."""
     device = str(next(iter(model.parameters())).device)
     ids, mask = padded(tokens, numpy.arange(len(tokens)), padding, device)
     with torch.inference_mode():
-        scores: Tensor = model(input_ids=ids, attention_mask=mask).logits
-    return scores
+        logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
+    return logits if tokens.supervised is None else before_supervised(logits, tokens, numpy.arange(len(tokens)))

@@ -8,20 +8,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fedlora.training.current_pass import ClientOrder, Reads
+from fedlora.training.current_pass import ClientOrder, Read
 
 _WIDEST = 256
 """The widest head that the kernel takes."""
 
 
-def is_usable(q: Tensor, causal: bool, window: int | None, side: Reads | None = None) -> bool:
+def is_usable(q: Tensor, causal: bool, window: int | None, side: Read | None = None) -> bool:
     """Whether the kernel takes such queries, half-width numbers on a CUDA device, and gives such attention."""
     half = q.dtype in (torch.bfloat16, torch.float16)
     fits = q.shape[-1] % 8 == 0 and q.shape[-1] <= _WIDEST
     return q.is_cuda and half and fits and "window_size" in _parameters() and gives(causal, window, side)
 
 
-def gives(causal: bool, window: int | None, side: Reads | None = None) -> bool:
+def gives(causal: bool, window: int | None, side: Read | None = None) -> bool:
     """Whether the kernel gives such attention: a single query of a sequence it takes for that of the last token."""
     return side != "first" or (window is None and not causal)
 
@@ -34,7 +34,7 @@ def varlen(  # noqa: PLR0917
     causal: bool,
     window: int | None,
     scale: float | None,
-    side: Reads | None = None,
+    side: Read | None = None,
 ) -> Tensor:
     """Attention within every sequence of a pack in any order; the arguments are those of `attention.by_length`."""
     from torch.nn.attention.varlen import varlen_attn

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlora.core.metrics import EXAMPLES, Metric, Range, Scoring, Sums, mean_of
-from fedlora.training.data import Texts
+from fedlora.training.outputs import Outputs, made
 from fedlora.training.split import Indices, Owned
-from fedlora.training.tokens import Tokens, tokenise, tokenise_once
+from fedlora.training.tokens import Tokens
 
 _HIT, _PREDICTED, _LABELLED = "hit", "predicted", "labelled"
 """Of one label, `hit.3`: examples that have it and are predicted to; that are predicted to; that have it."""
@@ -61,22 +60,15 @@ class Classification:
         )
         return Scoring(metrics, sums)
 
-    def encode(self, texts: Texts, tokenizer: Any, fingerprint: str | None, max_length: int) -> Tokens:
-        """The tokens of every text, special tokens included, cut at `max_length`; from a cache where there is one."""
-        if fingerprint is None:
-            return tokenise(texts, tokenizer, max_length)
-        return tokenise_once(texts, tokenizer, fingerprint, max_length)
-
-    def targets(self, tokens: Tokens, examples: Indices, client: Owned | None, device: str) -> Tensor:
-        """The label of each example (examples,), in the client's own numbers where it has such."""
-        labels = tokens.labels[examples]
-        if client is not None and client.label_permutation is not None:
-            labels = client.label_permutation[labels]
-        return torch.from_numpy(labels).to(device)
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, tokens: Tokens, examples: Indices, client: Owned | None) -> Tensor:
         """Cross-entropy of logits (examples, labels), summed over the examples."""
+        logits = outputs.logits()
+        targets = torch.from_numpy(_targets(tokens, examples, client)).to(logits.device)
         return functional.cross_entropy(logits, targets, reduction="sum")
+
+    def predictions(self, tokens: Tokens, examples: Indices) -> int:
+        """One an example."""
+        return len(examples)
 
     def names(self, client: Owned | None) -> list[str]:
         """The labels in the order of a model's logits: a client may have numbered them in its own order."""
@@ -93,11 +85,12 @@ class Classification:
             answers.append([(names[index], float(probabilities[index])) for index in order])
         return answers
 
-    def sums(self, logits: Tensor, targets: Tensor, client: Owned | None) -> Sums:
+    def sums(self, outputs: Outputs, tokens: Tokens, examples: Indices, client: Owned | None) -> Sums:
         """Correct answers and loss, and counts by label (by the dataset's numbers) where they may be told."""
-        loss = float(self.loss(logits, targets))
+        logits = outputs.logits()
+        loss = float(self.loss(made(logits), tokens, examples, client))
         predicted = logits.argmax(dim=1).cpu().numpy()
-        true = targets.cpu().numpy()
+        true = _targets(tokens, examples, client)
         sums = {"correct": int((predicted == true).sum()), "loss": loss}
         if client is not None and not self.clients_count_labels:
             return sums
@@ -106,6 +99,14 @@ class Classification:
             predicted, true = back[predicted], back[true]
         found = ((_HIT, true[predicted == true]), (_PREDICTED, predicted), (_LABELLED, true))
         return sums | {f"{kind}.{label}": n for kind, labels in found for label, n in _counts(labels)}
+
+
+def _targets(tokens: Tokens, examples: Indices, client: Owned | None) -> NDArray[numpy.int64]:
+    """The label of each example, in the client's own numbers where it has such."""
+    labels = tokens.labels[examples]
+    if client is not None and client.label_permutation is not None:
+        labels = client.label_permutation[labels]
+    return labels
 
 
 def _counts(labels: NDArray[numpy.int64]) -> list[tuple[int, int]]:

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads bases from local folders and from the hub."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedlora.core.seeds import stream_seed
+from fedlora.errors import FedloraError, ModelError
+from fedlora.training import hub
+from fedlora.training.memory import require_room
+from fedlora.training.model import Base, make_base, make_causal_base
+from fedlora.training.quiet import quietly
+from fedlora.training.readable import require_tokenizer
+
+
+def load_base(
+    name: str,
+    labels: Sequence[str],
+    *,
+    targets: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Base:
+    """Load an encoder or decoder for sequence classification from a local folder or from the hub.
+
+    Args:
+        name: a folder, or a name on the hub.
+        labels: label names in order.
+        targets: which maps to adapt, by the end of their names; None: every linear map of the layers.
+        layers: which layers; None: all.
+        dtype: of the base's weights; what stands behind the layers computes in float32 or better.
+        seed: draws what the checkpoint lacks, above all the head.
+
+    Raises:
+        ModelError: it cannot be loaded, does not classify, or no map fits `targets`.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config, tokenizer, loading = _described(name, dtype, "classification")
+    prepared(name, config, tokenizer, labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "head"))
+        model, missing = _loaded(AutoModelForSequenceClassification, name, config, dtype, loading, "classification")
+    require_tokenizer(name, model, tokenizer)
+    kept: dict[str, Any] = {"targets": targets, "layers": layers, "missing": missing, "source": _source(name)}
+    return make_base(model, tokenizer, Path(name).name, labels, **kept)
+
+
+def load_causal_base(
+    name: str,
+    *,
+    targets: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Base:
+    """Load a decoder for language modelling from a local folder or from the hub; arguments as of `load_base`.
+
+    Raises:
+        ModelError: it cannot be loaded, does not predict text, or no map fits `targets`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    purpose = "language modelling"
+    config, tokenizer, loading = _described(name, dtype, purpose)
+    require_causal(name, config)
+    model, missing = _loaded(AutoModelForCausalLM, name, config, dtype, loading, purpose)
+    require_tokenizer(name, model, tokenizer)
+    kept: dict[str, Any] = {"targets": targets, "layers": layers, "missing": missing, "source": _source(name)}
+    return make_causal_base(model, tokenizer, Path(name).name, **kept)
+
+
+def _described(name: str, dtype: torch.dtype, purpose: str) -> tuple[Any, Any, Mapping[str, Any]]:
+    """A base's config, its tokenizer, and how to load its weights.
+
+    Raises:
+        ModelError: there is no such base, or it does not fit into memory.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    path = Path(name)
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
+        raise ModelError(
+            f"model.base is {name!r}, which cannot be loaded: there is no such folder. A config's paths are seen from "
+            f"its own folder; a base that has moved is named with --set model.base=FOLDER, or predict's --base."
+        )
+    if path.exists() and not (path / "config.json").is_file():
+        raise ModelError(f"model.base is {name!r}, but that folder holds no model: it has no config.json.")
+    if path.is_dir():
+        require_room(path, torch.finfo(dtype).bits // 8)
+    absent = not path.exists() and not hub.is_reachable()
+    loading = {"trust_remote_code": False, "local_files_only": absent}
+    try:
+        config = AutoConfig.from_pretrained(name, **loading)
+        return config, AutoTokenizer.from_pretrained(name, **loading), loading
+    except Exception as error:  # files of others, read by code of others: damaged ones end in any of them
+        raise _unloadable(name, purpose, absent, error) from error
+
+
+def _loaded(  # noqa: PLR0917
+    kind: Any, name: str, config: Any, dtype: torch.dtype, loading: Mapping[str, Any], purpose: str
+) -> tuple[Any, Sequence[str]]:
+    """The model, and the names of the parameters that the checkpoint lacks."""
+    try:
+        with quietly():
+            model, info = kind.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True, **loading)
+    except FedloraError:
+        raise
+    except Exception as error:  # as above
+        raise _unloadable(name, purpose, bool(loading["local_files_only"]), error) from error
+    return model, info["missing_keys"]
+
+
+def _unloadable(name: str, purpose: str, absent: bool, error: Exception) -> ModelError:
+    if absent:
+        return ModelError(
+            f"model.base is {name!r}, which cannot be loaded for {purpose}: it is no folder here, and the hub "
+            f"cannot be reached. Give a folder, go online once, or, for a first try, set model.base = "
+            f'"generated" with data.source = "generated".'
+        )
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(
+        f"model.base is {name!r}, which cannot be loaded for {purpose}: {first} Give a folder with "
+        f"config.json, weights and tokenizer (a config's paths are seen from its own folder), or a name on a hub "
+        f"that can be reached."
+    )
+
+
+def _source(name: str) -> str:
+    """From where a base can be loaded again."""
+    path = Path(name)
+    return str(path.absolute()) if path.is_dir() else name
+
+
+def prepared(name: str, config: Any, tokenizer: Any, labels: Sequence[str]) -> None:
+    """Put the names of the labels and a padding token into a transformers config, and the latter into the tokenizer.
+
+    Raises:
+        ModelError: models of this kind cannot classify, or there is no padding token.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    _require_classifier(name, config)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.pad_token_id is None:
+        config.pad_token_id = _padding(name, tokenizer)
+
+
+def _require_classifier(name: str, config: Any) -> None:
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"model.base is {name!r}, a {getattr(config, 'model_type', 'model of unknown kind')}, which cannot "
+            f"classify texts: choose an encoder such as BERT or ModernBERT, or a decoder such as LLaMA or GPT-2."
+        )
+
+
+def _padding(name: str, tokenizer: Any) -> int:
+    """The number of the padding token. Decoders often have none; a token that ends no text takes its place.
+
+    A decoder's head reads the last token that is not padding, so a token that texts end on would not do.
+    """
+    if tokenizer.pad_token_id is None:
+        last = tokenizer("a")["input_ids"][-1]
+        free = [token for token in (tokenizer.unk_token, tokenizer.eos_token) if token is not None]
+        free = [token for token in free if tokenizer.convert_tokens_to_ids(token) != last]
+        if not free:
+            raise ModelError(f"model.base {name!r} has no padding token: give its tokenizer a pad_token.")
+        tokenizer.pad_token = free[0]
+    return int(tokenizer.pad_token_id)
+
+
+def require_causal(name: str, config: Any) -> None:
+    """Refuse a base that predicts no text.
+
+    Args:
+        name: of the base.
+        config: of transformers.
+
+    Raises:
+        ModelError: models of this kind cannot predict the next token.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    if not decoder or getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"model.base is {name!r}, a {getattr(config, 'model_type', 'model of unknown kind')}, which is no causal "
+            f"language model and generates no text: choose a decoder such as LLaMA, Qwen or GPT-2, or set "
+            f"model.task = 'classify'."
+        )
