@@ -97,6 +97,20 @@ def test_axes_are_keys_or_named_points_and_a_rate_may_be_shared(tmp_path):
     assert all(cell.config.clients.ranks is None for cell in cells)
 
 
+def test_a_variant_may_be_run_at_some_points_only(tmp_path):
+    """Its rate is still chosen where the study chooses it."""
+    variants = [*TREE["variant"], {"name": "zeropad", "method": "zeropad", "at": ["split.alpha=0.5"]}]
+    tuning = {**TREE["tuning"], "shared_over": ["split.alpha"]}
+    study = study_of(tmp_path, variant=variants, tuning=tuning)
+    cells = reported_cells(study, {unit: Rate(1e-3) for unit in units(study)})
+    assert {cell.setting for cell in cells if cell.variant == "zeropad"} == {"split.alpha=0.5"}
+    assert len(cells) == 3 * 5
+    tuned = {(cell.setting, cell.variant) for cell in tuning_cells(study)}
+    assert tuned == {("split.alpha=0.1", name) for name in ("fedit", "ffa", "zeropad")}
+    with pytest.raises(ConfigError, match="'mixed', which is no point of an axis"):
+        study_of(tmp_path, variant=[*TREE["variant"], {"name": "x", "method": "fedit", "at": ["mixed"]}])
+
+
 def test_sizes_and_overrides_lie_on_top(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(

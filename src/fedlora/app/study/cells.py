@@ -12,6 +12,7 @@ from fedlora.app.config import Config
 from fedlora.app.paths import short_class_name
 from fedlora.app.sections import tree_of
 from fedlora.app.study.plan import Rate, Setting, Study, Variant, config_at
+from fedlora.app.study.settings import StudySettings
 
 _DIGITS = 24
 """Of a cell's name, in hexadecimal."""
@@ -59,8 +60,8 @@ Contents = Callable[[str], str]
 
 def units(study: Study) -> list[Unit]:
     """Every unit of a study, in order."""
-    settings = dict.fromkeys(study.tuning_setting(setting.name) for setting in study.settings)
-    return [Unit(setting, variant.name) for setting in settings for variant in study.variants]
+    found = [Unit(study.tuning_setting(setting.name), variant.name) for setting, variant in study.pairs]
+    return list(dict.fromkeys(found))
 
 
 def of_shard(whole: Sequence[Unit], number: int, shards: int) -> list[Unit]:
@@ -79,12 +80,12 @@ def tuning_cells(study: Study, contents: Contents = str) -> list[Cell]:
     if study.tuning is None:
         return []
     rounds = study.tuning.rounds
-    wanted = set(units(study))
+    settings = {setting.name: setting for setting in study.settings}
+    variants = {variant.name: variant for variant in study.variants}
     cells = []
     for draw in study.tuning.draws:
-        for setting, variant in _pairs(study):
-            if Unit(setting.name, variant.name) not in wanted:
-                continue
+        for unit in units(study):
+            setting, variant = settings[unit.setting], variants[unit.variant]
             config = config_at(study, setting, variant)
             short = replace(
                 config,
@@ -107,8 +108,8 @@ def reported_cells(study: Study, chosen: Mapping[Unit, Rate], contents: Contents
         contents: see `cell_key`.
     """
     cells = []
-    for draw, seed in _draws_and_seeds(study):
-        for setting, variant in _pairs(study):
+    for draw, seed in draws_and_seeds(study.about):
+        for setting, variant in study.pairs:
             config = config_at(study, setting, variant)
             rate = chosen.get(Unit(study.tuning_setting(setting.name), variant.name))
             if study.tuning is None:
@@ -119,15 +120,10 @@ def reported_cells(study: Study, chosen: Mapping[Unit, Rate], contents: Contents
     return cells
 
 
-def _draws_and_seeds(study: Study) -> list[tuple[int, int]]:
+def draws_and_seeds(about: StudySettings) -> list[tuple[int, int]]:
     """First every draw with the one seed, then the first draws with the extra seeds."""
-    about = study.about
     first = [(draw, about.seed) for draw in about.reported_draws]
     return first + [(draw, seed) for draw in about.reported_draws[: about.repeated] for seed in about.extra_seeds]
-
-
-def _pairs(study: Study) -> list[tuple[Setting, Variant]]:
-    return [(setting, variant) for setting in study.settings for variant in study.variants]
 
 
 def _cell(

@@ -50,6 +50,12 @@ class Variant:
     bound: bool = False
     """It stands beside the others and in no comparison."""
     seed_offset: int = 0
+    at: tuple[str, ...] | None = None
+    """Points of axes, at any of which it is run; None: at all settings."""
+
+    def is_run_at(self, setting: Setting) -> bool:
+        """Whether it has cells at a setting."""
+        return self.at is None or bool(set(self.at) & set(setting.points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,12 @@ class Study:
     tuning: TuningSettings | None = None
     tuned_at: Mapping[str, str] | None = None
     """Setting -> the setting at which its rates are chosen, by name; None: each at itself."""
+
+    @property
+    def pairs(self) -> list[tuple[Setting, Variant]]:
+        """What is run: every variant at its settings, setting by setting."""
+        pairs = [(setting, variant) for setting in self.settings for variant in self.variants]
+        return [(setting, variant) for setting, variant in pairs if variant.is_run_at(setting)]
 
     @property
     def folder_name(self) -> str:
@@ -123,7 +135,7 @@ def require_sound(study: Study) -> None:
     if study.tuning is not None:
         _require_apart(about, study.tuning)
         _require_equal_effort(study.variants)
-    configs = [config_at(study, setting, variant) for setting in study.settings for variant in study.variants]
+    configs = [config_at(study, setting, variant) for setting, variant in study.pairs]
     for config in configs:
         _require_fit(config, tuned=study.tuning is not None)
 

@@ -87,6 +87,7 @@ def make_study(
     base = _laid(base, with_absolute_paths(set_here, Path.cwd(), source))
     axes = {name: _points(name, value, absolute) for name, value in _axes(given.axes.options).items()}
     variants = tuple(_variant(entry, given.tuning, absolute) for entry in given.variant)
+    _require_points(variants, [point for points in axes.values() for point in points])
     _require_free(base, set_here, axes, variants, tuned=given.tuning is not None)
     settings = tuple(_settings(axes))
     study = Study(
@@ -177,13 +178,14 @@ def keys_of(options: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _variant(given: VariantSection, tuning: TuningSettings | None, absolute: Absolute) -> Variant:
     keys = absolute(keys_of(given.options, f"variant {given.name}"))
+    at = None if given.at is None else tuple(given.at)
     if tuning is None:
         if given.lr is not None or given.lr_b_ratio is not None:
             raise ConfigError(f"variant {given.name} has rates to choose from, but there is no section [tuning].")
-        return Variant(given.name, keys, (), given.bound, given.seed_offset)
+        return Variant(given.name, keys, (), given.bound, given.seed_offset, at)
     ratios: Sequence[float | None] = tuning.lr_b_ratio if given.lr_b_ratio is None else given.lr_b_ratio
     rates = [Rate(lr, ratio) for lr in given.lr or tuning.lr for ratio in ratios or [None]]
-    return Variant(given.name, keys, tuple(dict.fromkeys(rates)), given.bound, given.seed_offset)
+    return Variant(given.name, keys, tuple(dict.fromkeys(rates)), given.bound, given.seed_offset, at)
 
 
 def _settings(axes: Mapping[str, Mapping[str, Tree]]) -> list[Setting]:
@@ -212,6 +214,16 @@ def _tuned_at(axes: Sequence[str], settings: Sequence[Setting], tuning: TuningSe
         ]
         for setting in settings
     }
+
+
+def _require_points(variants: Sequence[Variant], points: Sequence[str]) -> None:
+    for variant in variants:
+        for point in variant.at or ():
+            if point not in points:
+                there = nearest(point, points) if points else "the study has no axes."
+                raise ConfigError(
+                    f"The variant {variant.name!r} is at {point!r}, which is no point of an axis: {there}"
+                )
 
 
 def _require_free(

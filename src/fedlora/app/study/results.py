@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.study.cells import Cell, Contents, reported_cells, tuning_cells
+from fedlora.app.study.cells import Cell, Contents, draws_and_seeds, reported_cells, tuning_cells
 from fedlora.app.study.choice import Choice
 from fedlora.app.study.compared import tables
 from fedlora.app.study.plan import Study
@@ -143,14 +143,11 @@ def _missing(study: Study, done: Sequence[Cell]) -> list[dict[str, Any]]:
     """Reported cells that are not there. Why is told where the study is run: a sentence may name folders."""
     there = {(cell.setting, cell.variant, cell.draw, cell.seed) for cell in done}
     about, found = study.about, []
-    for setting in study.settings:
-        for variant in study.variants:
-            wanted = [(draw, about.seed) for draw in about.reported_draws]
-            wanted += [(draw, seed) for draw in about.reported_draws[: about.repeated] for seed in about.extra_seeds]
-            for draw, seed in wanted:
-                place = (setting.name, variant.name, draw, seed + variant.seed_offset)
-                if place not in there:
-                    found.append(dict(zip(("setting", "variant", "draw", "seed"), place, strict=True)))
+    for setting, variant in study.pairs:
+        for draw, seed in draws_and_seeds(about):
+            place = (setting.name, variant.name, draw, seed + variant.seed_offset)
+            if place not in there:
+                found.append(dict(zip(("setting", "variant", "draw", "seed"), place, strict=True)))
     return found
 
 

@@ -99,6 +99,8 @@ class VariantSection:
     """It is told beside the others, such as central training, and stands in no comparison."""
     seed_offset: Draw = 0
     """Added to the training seeds: for a variant that is the same method again, as a control."""
+    at: list[str] | None = None
+    """Points of axes at which it is run, such as ["mixed ranks"] or ["adapter.rank=4"]; by default all."""
     lr: list[AboveZero] | None = None
     """Its learning rates to choose from, in place of tuning.lr."""
     lr_b_ratio: list[AboveZero] | None = None
