@@ -97,6 +97,17 @@ def test_axes_are_keys_or_named_points_and_a_rate_may_be_shared(tmp_path):
     assert all(cell.config.clients.ranks is None for cell in cells)
 
 
+def test_a_given_rate_is_not_chosen(tmp_path):
+    variants = [{"name": "fedit at 5e-4", "method": "fedit", "rate": 5e-4}, *TREE["variant"]]
+    study = study_of(tmp_path, variant=variants)
+    assert {cell.variant for cell in tuning_cells(study)} == {"fedit", "ffa"}
+    cells = reported_cells(study, {unit: Rate(1e-3) for unit in units(study)})
+    assert {cell.config.train.lr for cell in cells if cell.variant == "fedit at 5e-4"} == {5e-4}
+    assert {cell.config.train.lr for cell in cells if cell.variant == "fedit"} == {1e-3}
+    with pytest.raises(ConfigError, match="its rate is given"):
+        study_of(tmp_path, variant=[{**variants[0], "lr": [1e-3]}, *TREE["variant"]])
+
+
 def test_a_variant_may_be_run_at_some_points_only(tmp_path):
     """Its rate is still chosen where the study chooses it."""
     variants = [*TREE["variant"], {"name": "zeropad", "method": "zeropad", "at": ["split.alpha=0.5"]}]

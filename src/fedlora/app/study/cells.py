@@ -86,6 +86,8 @@ def tuning_cells(study: Study, contents: Contents = str) -> list[Cell]:
     for draw in study.tuning.draws:
         for unit in units(study):
             setting, variant = settings[unit.setting], variants[unit.variant]
+            if variant.given is not None:
+                continue
             config = config_at(study, setting, variant)
             short = replace(
                 config,
@@ -111,8 +113,8 @@ def reported_cells(study: Study, chosen: Mapping[Unit, Rate], contents: Contents
     for draw, seed in draws_and_seeds(study.about):
         for setting, variant in study.pairs:
             config = config_at(study, setting, variant)
-            rate = chosen.get(Unit(study.tuning_setting(setting.name), variant.name))
-            if study.tuning is None:
+            rate = variant.given or chosen.get(Unit(study.tuning_setting(setting.name), variant.name))
+            if study.tuning is None and variant.given is None:
                 rate = Rate(config.train.lr, config.train.lr_b_ratio)
             if rate is not None:
                 seed_here = seed + variant.seed_offset

@@ -80,8 +80,8 @@ def _first_rates(study: Study) -> dict[Unit, Rate]:
     """A rate for every unit: what a cell takes does not depend on it."""
     if study.tuning is None:
         return {}
-    first = {variant.name: variant.rates[0] for variant in study.variants}
-    return {unit: first[unit.variant] for unit in units(study)}
+    first = {variant.name: variant.rates[0] for variant in study.variants if variant.rates}
+    return {unit: first[unit.variant] for unit in units(study) if unit.variant in first}
 
 
 def _distinct(cells: Sequence[Cell]) -> list[Cell]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A study as a value: what is varied, what is compared, and the rates that everybody chooses from."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +47,9 @@ class Variant:
     name: str
     keys: Tree
     rates: tuple[Rate, ...] = ()
-    """To choose from; none where the study chooses none."""
+    """To choose from; none where the study chooses none, or the rate is given."""
+    given: Rate | None = None
+    """A rate that is not chosen."""
     bound: bool = False
     """It stands beside the others and in no comparison."""
     seed_offset: int = 0
@@ -150,8 +153,8 @@ def _require_apart(about: StudySettings, tuning: TuningSettings) -> None:
 
 
 def _require_equal_effort(variants: Sequence[Variant]) -> None:
-    first, *others = variants
-    for variant in others:
+    choosing = [variant for variant in variants if variant.given is None]
+    for first, variant in itertools.pairwise(choosing):
         if len(variant.rates) != len(first.rates):
             raise ConfigError(
                 f"The variant {variant.name!r} has {len(variant.rates)} rates to choose from and {first.name!r} has "

@@ -19,7 +19,6 @@ _RESERVED = {
     "split.seed": "study.draws says it",
     "run.name": "cells are named by their content",
 }
-_CHOSEN = {"train.lr": "tuning.lr", "train.lr_b_ratio": "tuning.lr_b_ratio"}
 _USUAL = "small"
 Absolute = Callable[[Mapping[str, Any]], Tree]
 """Makes the paths of a layer of keys absolute."""
@@ -88,7 +87,7 @@ def make_study(
     axes = {name: _points(name, value, absolute) for name, value in _axes(given.axes.options).items()}
     variants = tuple(_variant(entry, given.tuning, absolute) for entry in given.variant)
     _require_points(variants, [point for points in axes.values() for point in points])
-    _require_free(base, set_here, axes, variants, tuned=given.tuning is not None)
+    _require_free(base, set_here, axes, variants)
     settings = tuple(_settings(axes))
     study = Study(
         about=given.study,
@@ -179,13 +178,16 @@ def keys_of(options: Mapping[str, Any], place: str) -> dict[str, Any]:
 def _variant(given: VariantSection, tuning: TuningSettings | None, absolute: Absolute) -> Variant:
     keys = absolute(keys_of(given.options, f"variant {given.name}"))
     at = None if given.at is None else tuple(given.at)
-    if tuning is None:
-        if given.lr is not None or given.lr_b_ratio is not None:
-            raise ConfigError(f"variant {given.name} has rates to choose from, but there is no section [tuning].")
-        return Variant(given.name, keys, (), given.bound, given.seed_offset, at)
-    ratios: Sequence[float | None] = tuning.lr_b_ratio if given.lr_b_ratio is None else given.lr_b_ratio
-    rates = [Rate(lr, ratio) for lr in given.lr or tuning.lr for ratio in ratios or [None]]
-    return Variant(given.name, keys, tuple(dict.fromkeys(rates)), given.bound, given.seed_offset, at)
+    rates: tuple[Rate, ...] = ()
+    listed = given.lr is not None or given.lr_b_ratio is not None
+    if listed and (tuning is None or given.rate is not None):
+        why = "there is no section [tuning]" if tuning is None else f"its rate is given ({given.rate:g})"
+        raise ConfigError(f"The variant {given.name!r} has rates to choose from, but {why}: leave one out.")
+    if tuning is not None and given.rate is None:
+        ratios: Sequence[float | None] = tuning.lr_b_ratio if given.lr_b_ratio is None else given.lr_b_ratio
+        rates = tuple(dict.fromkeys(Rate(lr, ratio) for lr in given.lr or tuning.lr for ratio in ratios or [None]))
+    fixed = Rate(given.rate) if given.rate is not None else None
+    return Variant(given.name, keys, rates, fixed, given.bound, given.seed_offset, at)
 
 
 def _settings(axes: Mapping[str, Mapping[str, Tree]]) -> list[Setting]:
@@ -227,25 +229,32 @@ def _require_points(variants: Sequence[Variant], points: Sequence[str]) -> None:
 
 
 def _require_free(
-    base: Tree, set_here: Tree, axes: Mapping[str, Mapping[str, Tree]], variants: Sequence[Variant], *, tuned: bool
+    base: Tree, set_here: Tree, axes: Mapping[str, Mapping[str, Tree]], variants: Sequence[Variant]
 ) -> None:
     """Refuse keys that the study sets itself, and overrides that would have no effect."""
-    layers = {"The study's config": base}
-    layers |= {f"axes.{axis}": keys for axis, points in axes.items() for keys in points.values()}
-    layers |= {f"The variant {variant.name!r}": variant.keys for variant in variants}
-    for place, keys in layers.items():
+    chosen = {variant.name: _chosen(variant) for variant in variants}
+    of_any = {name for names in chosen.values() for name in names}
+    layers: list[tuple[str, Tree, set[str]]] = [("The study's config", base, set())]
+    layers += [(f"axes.{axis}", keys, of_any) for axis, points in axes.items() for keys in points.values()]
+    layers += [(f"The variant {variant.name!r}", variant.keys, chosen[variant.name]) for variant in variants]
+    for place, keys, taken in layers:
         for name in _names(keys):
             if name in _RESERVED:
                 raise ConfigError(f"{place} sets {name}: leave it out; {_RESERVED[name]}.")
-            if tuned and name in _CHOSEN and keys is not base:
-                raise ConfigError(
-                    f"{place} sets {name}, which the study chooses: leave it out, or see {_CHOSEN[name]}."
-                )
+            if name in taken:
+                raise ConfigError(f"{place} sets {name}, which the study chooses: leave it out.")
     for axis, points in axes.items():
         varied = {name for keys in points.values() for name in _names(keys)}
         for name in _names(set_here):
             if name in varied:
                 raise ConfigError(f"--set {name} would have no effect, since the axis {axis} sets it: leave it out.")
+
+
+def _chosen(variant: Variant) -> set[str]:
+    """The keys that a variant's rates set."""
+    rates = [*variant.rates, *([variant.given] if variant.given else [])]
+    names = {"train.lr"} if rates else set()
+    return names | {"train.lr_b_ratio" for rate in rates if rate.ratio is not None}
 
 
 def _names(keys: Tree) -> list[str]:

@@ -122,10 +122,11 @@ def perform(study: Study, place: Place, shard: tuple[int, int], follow: Callable
     chosen = choices(study, place.home, place.contents)
     if study.tuning is not None:
         told = {choice.unit: choice.rate for choice in chosen}
-        for unit in units(study):
-            if unit in ours and unit not in told:
+        given = {variant.name for variant in study.variants if variant.given is not None}
+        for unit in [unit for unit in units(study) if unit in ours and unit.variant not in given]:
+            if unit not in told:
                 failed[unit.label] = "no rate could be chosen, since tuning cells failed."
-            elif unit in ours and told[unit] is None:
+            elif told[unit] is None:
                 failed[unit.label] = "its training diverged at every rate; try lower ones (tuning.lr)."
     cells = [cell for cell in reported_cells(study, rates(chosen), place.contents) if _unit(study, cell) in ours]
     return Work(failed | _run(place, "reported", cells, follow))

@@ -101,6 +101,8 @@ class VariantSection:
     """Added to the training seeds: for a variant that is the same method again, as a control."""
     at: list[str] | None = None
     """Points of axes at which it is run, such as ["mixed ranks"] or ["adapter.rank=4"]; by default all."""
+    rate: AboveZero | None = None
+    """A learning rate that is given and not chosen, such as a paper's one rate for all methods."""
     lr: list[AboveZero] | None = None
     """Its learning rates to choose from, in place of tuning.lr."""
     lr_b_ratio: list[AboveZero] | None = None
