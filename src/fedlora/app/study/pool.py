@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import fedlora
 from fedlora.app.study.worker import answer, forget
 
 Job = dict[str, Any]
@@ -97,7 +96,7 @@ class _Process:
 
 def start() -> "subprocess.Popen[str]":
     """A process that answers jobs, and ends with this one."""
-    home = str(Path(fedlora.__file__).parents[1])
+    home = str(Path(__file__).parents[3])  # where the package lies
     paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", "fedlora.app.study.worker"],

@@ -97,7 +97,13 @@ def _teller(home: Path, say: Callable[[str], object]) -> Callable[[Step], None]:
         rounds = sum(cell.config.run.rounds for cell in step.left)
         left = time_left(time.perf_counter() - since, spent[step.part], rounds)
         score = "failed" if step.error else _score(home, step)
-        say("  ".join(filter(None, (f"{step.part} {step.cell.label}:", score, f"{len(step.left)} cells left", left))))
+        say(
+            "  ".join(
+                filter(
+                    None, (f"{step.part} {step.cell.label}:", score, f"{counted(len(step.left), 'cell')} left", left)
+                )
+            )
+        )
 
     return tell
 
