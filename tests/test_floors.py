@@ -22,7 +22,7 @@ BELOW = {
     "laws": {"run_files", "federation", "methods", "core", "errors"},
     "report": {"run_files", "errors"},
     "statistics": set(),
-    "app": {"run_files", "laws", "report", "federation", "training", "methods", "core", "errors"},
+    "app": {"run_files", "laws", "report", "statistics", "federation", "training", "methods", "core", "errors"},
     "deploy": {"run_files", "app", "federation", "training", "methods", "core", "errors"},
     "flower": {"run_files", "deploy", "app", "federation", "methods", "core", "errors"},
     "cli": {"run_files", "deploy", "app", "report", "laws", "federation", "training", "methods", "core", "errors"},

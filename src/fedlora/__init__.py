@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fedlora.app.loaded import load_run as load_run
     from fedlora.app.run import Run as Run
     from fedlora.app.run import run as run
+    from fedlora.app.study.studying import StudyResults as StudyResults
+    from fedlora.app.study.studying import study as study
     from fedlora.core.adapter import Adapter as Adapter
     from fedlora.core.adapter import AdapterSpec as AdapterSpec
     from fedlora.core.lowrank import LowRank as LowRank
@@ -44,6 +46,7 @@ _HOMES = {
     "Method": "fedlora.methods.base",
     "RoundRecord": "fedlora.federation.record",
     "Run": "fedlora.app.run",
+    "StudyResults": "fedlora.app.study.studying",
     "UserError": "fedlora.errors",
     "compare": "fedlora.app.comparison",
     "find_method": "fedlora.methods",
@@ -52,6 +55,7 @@ _HOMES = {
     "make_config": "fedlora.app.config",
     "read_config": "fedlora.app.config",
     "run": "fedlora.app.run",
+    "study": "fedlora.app.study.studying",
 }
 
 __version__ = "0.1.0.dev0"

@@ -257,7 +257,7 @@ def client_ranks(config: Config, clients: int, method: Method) -> list[int]:
     if given is None:
         return [config.adapter.rank] * clients
     if isinstance(given, str):
-        given = profile_ranks(given, config.split.clients, config.run.seed)
+        given = profile_ranks(given, config.split.clients, config.draw)
     if method.facts.centralized:
         return [max(given)] * clients
     return [given[number % len(given)] for number in range(clients)]

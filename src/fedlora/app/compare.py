@@ -110,14 +110,14 @@ def best_rates(runs: Sequence[Entry]) -> dict[str, float]:
     found: dict[str, list[tuple[list[float], float]]] = {entry.config.method.name: [] for entry in runs}
     for entry in runs:
         if entry.finished:
-            found[entry.config.method.name].append((_goodness(entry.folder), entry.config.train.lr))
+            found[entry.config.method.name].append((goodness(entry.folder), entry.config.train.lr))
     for method, trials_of_method in found.items():
         if not trials_of_method:
             raise ConfigError(f"No trial of {short_class_name(method)} came to an end: try lower --rates.")
     return {method: max(trials_of_method)[1] for method, trials_of_method in found.items()}
 
 
-def _goodness(folder: Path) -> list[float]:
+def goodness(folder: Path) -> list[float]:
     """The metrics of a finished run over all clients' examples, each turned so that more is better."""
     summary = read_object(folder / SUMMARY, {"personal": dict})
     environment = read_object(folder / ENVIRONMENT, {"task": dict})
@@ -132,13 +132,19 @@ def _goodness(folder: Path) -> list[float]:
 def _of_method(config: Config, method: str) -> Config:
     """The config for one of several methods."""
     options = config.method.options if method == config.method.name else {}
-    facts = make_method(method, options).facts
-    chosen = replace(config, method=MethodSection(method, options), run=replace(config.run, name=folder_name(method)))
-    if config.clients.ranks and not facts.mixed_ranks and not facts.centralized:
-        scale = federation_scale(config, max(_mixed(config)), config.adapter.kind)
-        adapter = replace(config.adapter, rank=mean_rank(config), scale=scale)
-        chosen = replace(chosen, clients=replace(config.clients, ranks=None), adapter=adapter)
-    return chosen
+    return at_one_rank(
+        replace(config, method=MethodSection(method, options), run=replace(config.run, name=folder_name(method)))
+    )
+
+
+def at_one_rank(config: Config) -> Config:
+    """The config, where its method takes one rank for all and clients have several, at their mean and their scale."""
+    facts = make_method(config.method.name, config.method.options).facts
+    if not config.clients.ranks or facts.mixed_ranks or facts.centralized:
+        return config
+    scale = federation_scale(config, max(_mixed(config)), config.adapter.kind)
+    adapter = replace(config.adapter, rank=mean_rank(config), scale=scale)
+    return replace(config, clients=replace(config.clients, ranks=None), adapter=adapter)
 
 
 def mean_rank(config: Config) -> int:

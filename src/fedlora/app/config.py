@@ -79,6 +79,11 @@ class Config:
     stage: list[StageSection] = field(default_factory=list)
     deploy: DeploySettings | None = None
 
+    @property
+    def draw(self) -> int:
+        """The seed of the draw: of the examples that are used, of their owners and of the owners' ranks."""
+        return self.run.seed if self.split.seed is None else self.split.seed
+
 
 def require_validation(config: Config) -> None:
     """Refuse to score on a validation part that is not there.

@@ -17,7 +17,7 @@ from fedlora.training.split import Split, split
 
 def load_dataset(config: Config) -> Dataset:
     """The examples that [data] names. Where test parts are cut out of clients, that comes with `deal`."""
-    data, seed = config.data, config.run.seed
+    data, seed = config.data, config.draw
     group = config.split.column if config.split.kind == "natural" else None
     columns = Columns(data.text, data.label, group)
     if data.source == PYTHON:
@@ -58,5 +58,5 @@ def deal(config: Config, dataset: Dataset) -> tuple[Dataset, Split]:
     require_labels(config, dataset.train)
     if config.split.kind == "natural":
         require_several_owners(dataset.train, config.split.column)
-    dealt = split(dataset.train, dataset.test, config.split, config.run.seed, config.data.test_share)
+    dealt = split(dataset.train, dataset.test, config.split, config.draw, config.data.test_share)
     return dataset if dealt.test is None else replace(dataset, test=dataset.train.take(dealt.test)), dealt

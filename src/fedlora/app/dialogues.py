@@ -53,7 +53,7 @@ def _rows(config: Config, path: str) -> tuple[Rows, Rows]:
         return read_rows(part_file(folder, "train")), read_rows(part_file(folder, "test"))
     if not folder.is_file():
         raise DataError(f"data.path is {path!r}, but there is no such file or folder.")
-    return cut_off_test(read_rows(folder), data.test_share, config.run.seed)
+    return cut_off_test(read_rows(folder), data.test_share, config.draw)
 
 
 def require_labels(config: Config, examples: Examples) -> None:

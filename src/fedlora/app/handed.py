@@ -79,7 +79,7 @@ def handed(
     if not isinstance(data, Dataset):
         data = _read(made, data)
     _require_examples_of_task(made, data)
-    data = take_some(data, settings.train_examples, settings.test_examples, made.run.seed)
+    data = take_some(data, settings.train_examples, settings.test_examples, made.draw)
     return Handed(replace(made, data=replace(settings, source=PYTHON, path=None)), data, model)
 
 

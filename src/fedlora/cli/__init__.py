@@ -3,13 +3,13 @@
 
 import sys
 
-from fedlora.cli import data, deployment, methods, models, running  # each gives its commands to the line
+from fedlora.cli import data, deployment, methods, models, running, studying  # each gives its commands to the line
 from fedlora.cli.command_line import app
 from fedlora.errors import FedloraError, UserError
 
-__all__ = ["app", "data", "deployment", "main", "methods", "models", "running"]
+__all__ = ["app", "data", "deployment", "main", "methods", "models", "running", "studying"]
 
-_ROOMS = [module.__name__ for module in (data, running, models, methods, deployment)]
+_ROOMS = [module.__name__ for module in (data, running, studying, models, methods, deployment)]
 app.registered_commands.sort(key=lambda command: _ROOMS.index(getattr(command.callback, "__module__", "")))
 
 

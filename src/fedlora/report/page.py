@@ -44,7 +44,7 @@ def write_report(paths: Sequence[Path], folder: Path, reload: int | None = None)
         }
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _write(folder / name, text)
+            write_text(folder / name, text)
     except FedloraError:
         raise
     except Exception as error:  # whatever it is, it must not look like a failure of the run
@@ -64,8 +64,8 @@ def write_waiting(folder: Path, title: str, reload: int) -> Path:
         ReportError: the folder cannot be written.
     """
     try:
-        text = _environment().get_template("waiting.html.j2").render(title=visible(title), reload=reload)
-        _write(folder / HTML, text)
+        text = environment().get_template("waiting.html.j2").render(title=visible(title), reload=reload)
+        write_text(folder / HTML, text)
     except Exception as error:
         raise _no_page(folder, error) from error
     return folder / HTML
@@ -76,7 +76,8 @@ def _no_page(folder: Path, error: Exception) -> ReportError:
     return ReportError(f"The page in {folder} could not be made ({reason}).")
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one."""
     beside = path.with_name(f".{path.name}.part")
     try:
         beside.write_text(text, encoding="utf-8", newline="\n")
@@ -92,7 +93,7 @@ def page(runs: Sequence[RunData], folder: Path, reload: int | None = None) -> st
     table = rows(groups)
     first = runs[0]
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             title=_title(groups),
@@ -110,7 +111,8 @@ def page(runs: Sequence[RunData], folder: Path, reload: int | None = None) -> st
     )
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Where the templates of pages are found; what they show is escaped."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("fedlora.report", "."),
         autoescape=True,

@@ -145,7 +145,7 @@ def label(runs: Sequence[RunData]) -> list[RunData]:
 
 def _keys(run: RunData) -> dict[str, Any]:
     """A run's config, flat, without what only names the run."""
-    silent = {"run.seed", "run.name", "run.device"}
+    silent = {"run.seed", "split.seed", "run.name", "run.device"}
     flat: dict[str, Any] = {}
     for section, keys in run.config.items():
         if isinstance(keys, dict):

@@ -70,9 +70,9 @@ class DataSettings:
     """Where the data are a single file: the share of its examples that becomes the test set. With split.test_by: the
     share of each client's examples."""
     train_examples: Positive | None = None
-    """Use only this many training examples, drawn at random by the seed."""
+    """Use only this many training examples, drawn at random by split.seed."""
     test_examples: Positive | None = None
-    """Use only this many test examples, drawn at random by the seed."""
+    """Use only this many test examples, drawn at random by split.seed."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,9 @@ class SplitSettings:
     permuted: bool = False
     """Give each client its own random permutation of the labels, so that the same text means another class at another
     client (concept shift)."""
+    seed: Annotated[int, Range(at_least=0)] | None = None
+    """The draw: which examples are used, who owns which, and who has which rank of a profile. By default run.seed, of
+    which training depends anyway; runs with one draw and other values of run.seed differ in their training alone."""
 
     def __post_init__(self) -> None:
         given = [name for name in OF_NATURAL if getattr(self, name)]
