@@ -1,5 +1,6 @@
 """Settings for all tests, and a small run to try the command line on."""
 
+import importlib
 import json
 import os
 import shutil
@@ -99,6 +100,14 @@ def command(monkeypatch, capsys):
 def fedlora(command):
     """The command under its name, where a test does not import the package by it."""
     return command
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No hub can be reached, and that is known at once: the libraries read the variable for it when they are imported."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("huggingface_hub.constants", "datasets.config"):
+        monkeypatch.setattr(importlib.import_module(name), "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture(autouse=True)

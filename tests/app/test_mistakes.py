@@ -140,11 +140,10 @@ def earlier(tmp_path_factory, small):
 
 
 @pytest.fixture
-def refused(fedlora, earlier, monkeypatch):
+def refused(fedlora, earlier, offline):
     """Runs a command that must be refused: exit 2, one sentence, no traceback, earlier results intact."""
 
     def call(sentence, *words):
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         before = files(earlier)
         code, _, err = fedlora(*words)
         assert code == 2, err

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -45,14 +46,21 @@ def site_file(small, tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts `fedlora site FILE`, and waits until it is ready; what it says goes to a file."""
+    """Starts `fedlora site FILE`, and waits until it is ready; what it says goes to a file.
+
+    With options of a process, an interpreter is started for it.
+    """
     begun = []
 
     def begin(path, wait=True, **options):
-        env, log = {**os.environ, "OMP_NUM_THREADS": "1"}, tmp_path / f"site-{len(begun)}.log"
-        line = [sys.executable, "-m", "fedlora.cli", "site", str(path)]
+        log = tmp_path / f"site-{len(begun)}.log"
         with log.open("wb") as file:
-            process = subprocess.Popen(line, stdout=file, stderr=file, env=env, **options)
+            if options:
+                env = {**os.environ, "OMP_NUM_THREADS": "1"}
+                line = [sys.executable, "-m", "fedlora.cli", "site", str(path)]
+                process = subprocess.Popen(line, stdout=file, stderr=file, env=env, **options)
+            else:
+                process = warm.start("site", path, stdin=None, stdout=file.fileno(), stderr=file.fileno())
         begun.append(process)
         if wait:
             wait_until(lambda: "is ready at" in log.read_text() or process.poll() is not None)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from tests import warm
 
 ENTRY = "import sys; from fedlora.cli import main; sys.argv[0] = 'fedlora'; main()"
 
@@ -50,9 +51,7 @@ def change(project, **sections):
 
 def command(line, folder):
     """A line of a page or of a shell, in a folder."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", ENTRY, *shlex.split(line)[1:]]
-    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return warm.run(*shlex.split(line)[1:], cwd=folder)
 
 
 def tree(folder):

@@ -9,35 +9,27 @@ import subprocess
 import sys
 
 import pytest
+from tests import warm
 
 PROGRAM = "import sys; from fedlora import cli; sys.argv[0] = 'fedlora'; cli.main()"
 
 
-def command(*words, cwd=None, **environment):
-    """The command line in a process of its own, with stdout and stderr piped."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    line = [sys.executable, "-c", PROGRAM, *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=cwd, env=env)
-
-
 def on_terminal(*words, columns):
     """What the command line prints on a terminal of so many columns."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "TERM": "dumb"}
     master, slave = pty.openpty()
-    line = [sys.executable, "-c", PROGRAM, *map(str, words)]
-    with subprocess.Popen(line, stdin=slave, stdout=slave, stderr=slave, env=env) as process:
-        os.close(slave)
-        said = b""
-        while True:
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # Linux says so where the other side is closed
-                break
-            if not part:
-                break
-            said += part
+    process = warm.start(*words, stdin=slave, stdout=slave, stderr=slave, COLUMNS=str(columns), TERM="dumb")
+    os.close(slave)
+    said = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # Linux says so where the other side is closed
+            break
+        if not part:
+            break
+        said += part
     os.close(master)
-    assert process.returncode == 0, said.decode()
+    assert process.wait(60) == 0, said.decode()
     return said.decode().replace("\r\n", "\n")
 
 
@@ -126,7 +118,7 @@ def test_a_table_keeps_its_figures_at_80_columns_and_when_piped(config, fedlora,
     methods = f"lora-a2,{file}:AsManyCopiesAsThereAreSlots,fedsa"
     words = ("compare", path, "--methods", methods, "--seeds", "2", "--out", out)
     assert fedlora(*words)[0] == 0
-    piped, narrow = command(*words).stdout, on_terminal(*words, columns=80)
+    piped, narrow = warm.run(*words).stdout, on_terminal(*words, columns=80)
     for text in (piped, narrow):
         assert "…" not in text
         for row in table_of(out).values():
@@ -213,5 +205,5 @@ def test_a_hint_on_a_wrong_key_knows_the_name(config, fedlora, tmp_path):
     code, _, err = fedlora("run", tree, "--out", tmp_path / "out")
     assert code == 2
     assert "unknown key method.nam: did you mean 'name'?" in err
-    help_text = " ".join(command("compare", "--help", COLUMNS="200").stdout.split())
+    help_text = " ".join(warm.run("compare", "--help", COLUMNS="200").stdout.split())
     assert "tell them side by side" not in help_text

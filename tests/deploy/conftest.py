@@ -4,8 +4,6 @@ import json
 import os
 import select
 import shutil
-import subprocess
-import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
+from tests import warm
 from tests.deploy.direct import DirectConnection
 
 from fedlora.app.build import build, load
@@ -163,9 +162,13 @@ def processes():
     begun = []
 
     def start(*paths):
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        line = [sys.executable, "-m", "fedlora.cli", "site"]
-        own = [subprocess.Popen([*line, str(path)], stdout=subprocess.PIPE, text=True, env=env) for path in paths]
+        own = []
+        for path in paths:
+            reading, writing = os.pipe()
+            process = warm.start("site", path, stdin=None, stdout=writing, stderr=None)
+            os.close(writing)
+            process.stdout = os.fdopen(reading)
+            own.append(process)
         begun.extend(own)
         for process in own:
             assert select.select([process.stdout], [], [], 120)[0], "a site did not get ready"

@@ -4,6 +4,7 @@ import re
 
 import numpy
 
+from fedlora.report import heat_maps
 from fedlora.report.figures import client_scores
 from fedlora.report.heat_maps import label_map, overlap_map
 from fedlora.report.read import Group, RunData
@@ -55,3 +56,14 @@ def test_few_clients_are_all_there():
     dots = client_scores([Group("lora-a2", (run,))])
     assert dots.svg.count("training examples") == 30
     assert dots.remarks == []
+
+
+def test_a_map_that_runs_share_is_drawn_once(monkeypatch):
+    drawn, usual = [], heat_maps.to_svg
+    monkeypatch.setattr(heat_maps, "to_svg", lambda *own: drawn.append(own) or usual(*own))
+    first, second = label_map(run_of(7), "who owns what"), label_map(run_of(7), "who owns what")
+    assert first == second
+    assert len(drawn) == 1
+    assert label_map(run_of(8), "who owns what") != first
+    assert label_map(run_of(7), "another title") != first
+    assert len(drawn) == 3

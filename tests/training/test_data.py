@@ -124,8 +124,7 @@ def test_nothing_there(tmp_path):
         from_files(tmp_path, Columns())
 
 
-def test_a_hub_that_cannot_be_reached(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_hub_that_cannot_be_reached(offline):
     with pytest.raises(DataError, match="could not be loaded from the hub"):
         from_hub("nobody/nothing", Columns())
 

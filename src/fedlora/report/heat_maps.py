@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -129,23 +130,47 @@ class Cells:
 
 
 def heat_map(name: str, title: str, cells: Cells) -> str:
-    """The map drawn, the fuller a cell the higher its value."""
-    columns = _below(cells.columns)
-    slanted = 0.06 * max(0, max(map(len, columns), default=0) - 8)  # inches that long names take from the map
-    figure, (axes,) = new_figure(height=1.1 + slanted + min(0.26 * len(cells.rows), 5.0))
+    """The map drawn, the fuller a cell the higher its value. Runs of a comparison share maps; each is drawn once."""
+    return _drawn(
+        name,
+        title,
+        values=tuple((place, value, cells.tips[place]) for place, value in cells.values.items()),
+        columns=tuple(cells.columns),
+        rows=tuple(cells.rows),
+        across=cells.across,
+        top=cells.top,
+    )
+
+
+@lru_cache(maxsize=16)
+def _drawn(
+    name: str,
+    title: str,
+    *,
+    values: tuple[tuple[tuple[int, int], float, str], ...],
+    columns: tuple[str, ...],
+    rows: tuple[str, ...],
+    across: str,
+    top: float | None,
+) -> str:
+    """The map of cells, each with its place, value and tip."""
+    below = _below(columns)
+    slanted = 0.06 * max(0, max(map(len, below), default=0) - 8)  # inches that long names take from the map
+    figure, (axes,) = new_figure(height=1.1 + slanted + min(0.26 * len(rows), 5.0))
     axes.grid(visible=False)
-    highest = cells.top or max(cells.values.values(), default=1.0)
+    highest = top or max((value for _, value, _ in values), default=1.0)
     told: dict[str, str] = {}
-    for (x, y), value in cells.values.items():
+    for (x, y), value, tip in values:
         fullness = min(1.0, 0.08 + 0.92 * value / highest)
         cell = Rectangle((x - 0.5, y - 0.5), 1, 1, color=PALETTE[0], alpha=fullness, linewidth=0)
-        axes.add_patch(cell)
+        axes.add_artist(cell)  # not `add_patch`, which looks for its limits: they are set below
         cell.set_gid(f"cell{x}-{y}")
-        told[f"cell{x}-{y}"] = cells.tips[x, y]
-    axes.set_xlim(-0.5, len(cells.columns) - 0.5)
-    axes.set_ylim(len(cells.rows) - 0.5, -0.5)
-    _names(axes, columns, cells.rows)
-    axes.set_xlabel(cells.across)
+        cell.set_in_layout(False)  # it lies within the axes
+        told[f"cell{x}-{y}"] = tip
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    _names(axes, below, rows)
+    axes.set_xlabel(across)
     return to_svg(figure, name, title, told)
 
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -72,6 +73,7 @@ def to_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> st
         text.set_usetex(False)
     with rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # glyphs that matplotlib lacks: the browser draws the text
+        _lay_out(figure)
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
@@ -92,6 +94,14 @@ def to_svg(figure: Figure, name: str, title: str, tips: Mapping[str, str]) -> st
     root.set("role", "img")
     root.set("aria-label", title)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place the axes once. `savefig` would draw the whole figure a first time to do so."""
+    FigureCanvasSVG(figure)  # text has the sizes that it will have in the SVG
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+    figure.set_layout_engine(None)
 
 
 def _of_the_page(colour: re.Match[str]) -> str:
