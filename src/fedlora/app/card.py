@@ -141,9 +141,13 @@ def _question(asked: Mapping[str, Any]) -> list[str]:
     else:
         end = f" + {json.dumps(asked['separator'])}" if asked["separator"] else ""
         prompt = [f'ids = tokenizer("a prompt"{end}, return_tensors="pt", return_token_type_ids=False)']
+    named = f"tokenizer.convert_tokens_to_ids({json.dumps(asked['stops'])})"
+    stops = named if asked["stops"] else "tokenizer.eos_token_id"
+        f"tokenizer.convert_tokens_to_ids({json.dumps(asked['stops'])})" if asked["stops"] else "tokenizer.eos_token_id"
+    )
     return [
         *prompt,
-        f"stops = tokenizer.convert_tokens_to_ids({json.dumps(asked['stops'])})",
+        f"stops = {stops}",
         "answer = model.generate(**ids, max_new_tokens=100, do_sample=False, eos_token_id=stops)",
         'print(tokenizer.decode(answer[0, ids["input_ids"].shape[1]:], skip_special_tokens=True))',
     ]

@@ -25,7 +25,7 @@ def load_dialogues(config: Config, group: str | None) -> Dataset:
     """
     data = config.data
     if data.source == "generated":
-        return generated_facts(seed=config.run.seed)
+        return generated_facts(seed=config.draw)
     if data.path is None:
         raise ConfigError(f"data.source is {data.source!r}, but data.path is not set: say where the data are.")
     train, test = _rows(config, data.path)

@@ -2,10 +2,9 @@
 """A run's language model asked to go on from prompts, which are rendered as the run's examples were."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from fedlora.app.encoding import render_settings
+from fedlora.app.asking import as_asked
 from fedlora.app.predict import AskedModel, asked_model
 from fedlora.core.adapter import on_device
 from fedlora.training.generation import Generated, Limits
@@ -52,7 +51,5 @@ def continued(asked: AskedModel, prompts: Sequence[Prompt], most: int | None = N
 
 def _renderer(asked: AskedModel, prompts: Sequence[Prompt]) -> Renderer:
     """The run's; prompts go through the chat template where its examples did."""
-    settings, base = render_settings(asked.config), asked.base
-    if asked.about.get("chat"):
-        settings = replace(settings, style="chat")
+    settings, base = as_asked(asked.config, asked.about.get("asked")), asked.base
     return make_renderer(prompts, base.tokenizer, base.name, asked.config.model.max_length, settings)

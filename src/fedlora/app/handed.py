@@ -94,7 +94,7 @@ def _holds_parts(data: Mapping[str, Any]) -> bool:
 
 def _read(config: Config, table: Any) -> Dataset:
     """The examples of tables, as the config's task has them."""
-    settings, seed = config.data, config.run.seed
+    settings, seed = config.data, config.draw
     column = config.split.column if config.split.kind == "natural" else None
     if config.model.task == "generate":
         train, test = table_parts(table, settings.label, settings.test_share, seed)

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
+from fedlora.app.asking import asked_how
 from fedlora.app.build import Experiment, Simulation
 from fedlora.app.card import model_card
-from fedlora.app.encoding import renderer_of
 from fedlora.app.inputs import inputs
 from fedlora.app.paths import short_class_name
 from fedlora.app.trainer import answer_metrics, describe_task, make_task, train_settings
@@ -23,7 +22,7 @@ from fedlora.federation.files import write_json, write_whole
 from fedlora.federation.journal import client_folder
 from fedlora.federation.same_run import ENVIRONMENT, SPLIT
 from fedlora.federation.server import Server, global_model
-from fedlora.training.dialogues import Conversation, Dialogues, PlainText
+from fedlora.training.dialogues import Dialogues
 from fedlora.training.model import Base
 from fedlora.training.model_files import same_tokenizer, write_model, write_tokenizer
 from fedlora.training.peft_files import fits_peft, write_peft
@@ -92,8 +91,9 @@ def ownership(experiment: Experiment) -> dict[str, object]:
 
 def _kinds(experiment: Experiment) -> dict[str, list[str]]:
     """The names of the kinds of examples that a language model learns, where the data name such."""
-    named = isinstance(experiment, Simulation) and writes_text(experiment.base)
-    return {"kinds": list(experiment.dataset.labels)} if named and experiment.dataset.labels else {}
+    if not isinstance(experiment, Simulation) or not writes_text(experiment.base):
+        return {}
+    return {"kinds": list(experiment.dataset.labels)} if experiment.dataset.labels else {}
 
 
 def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> dict[str, object]:
@@ -212,7 +212,7 @@ def _export(
     head = dict(model.adapter.dense) or dict(experiment.head)
     write = write_peft if fits_peft(model, experiment.spec) else write_model
     write(folder, model, experiment.spec, base, head)
-    about = {
+    about: dict[str, object] = {
         "task": base.task_type,
         "labels": label_names(experiment, client),
         "base": base.source,
@@ -222,10 +222,9 @@ def _export(
         "scale": experiment.spec.scale,
         "method": short_class_name(experiment.config.method.name),
         "client": client.id if client else None,
-        **prompt_style(experiment),
     }
     if writes_text(base):
-        about |= {"asked": asked_how(experiment)}
+        about["asked"] = asking(experiment)
     write_json(folder / "fedlora.json", about)
     card = model_card(about, summary, experiment.federation.scorer.scoring)
     write_whole(folder / "README.md", card.encode())
@@ -236,33 +235,10 @@ def writes_text(base: Base) -> bool:
     return base.task_type == "CAUSAL_LM"
 
 
-def asked_how(experiment: Experiment) -> dict[str, object] | None:
-    """How a prompt precedes its answer in training, and the tokens that end an answer; None where nobody here knows,
-    as at the server of a deployment."""
-    if not isinstance(experiment, Simulation) or not isinstance(experiment.dataset.train, Dialogues):
-        return None
-    some = experiment.dataset.train.take(numpy.arange(1))
-    renderer = renderer_of(experiment.config, experiment.base, some)
-    plain = isinstance(some.examples[0], PlainText)
-    return {
-        "by": "text" if plain else "prompt" if renderer.template is None else "chat template",
-        "separator": "" if plain or renderer.template is not None else renderer.settings.separator,
-        "stops": [str(experiment.base.tokenizer.convert_ids_to_tokens(stop)) for stop in renderer.stops],
-    }
-
-
-def prompt_style(experiment: Experiment) -> dict[str, object]:
-    """Of a language model, whether its prompts go through the tokenizer's chat template; None: not known here."""
-    data = experiment.config.data
-    if experiment.config.model.task != "generate":
-        return {}
-    if data.style == "chat" or data.format in ("messages", "sharegpt"):
-        return {"chat": True}
-    if not isinstance(experiment, Simulation):
-        return {"chat": None if data.format == "auto" else False}
-    examples = experiment.dataset.train
-    talks = isinstance(examples, Dialogues) and any(isinstance(one, Conversation) for one in examples.examples)
-    return {"chat": talks}
+def asking(experiment: Experiment) -> dict[str, object] | None:
+    """How the run's language model is to be asked, see `asked_how`."""
+    here = experiment.dataset.train if isinstance(experiment, Simulation) else None
+    return asked_how(experiment.config, experiment.base, here)
 
 
 def label_names(experiment: Experiment, client: Client | None) -> list[str]:

@@ -19,13 +19,13 @@ from fedlora.app.pages import write_page
 from fedlora.app.predict import Answer, AskedModel, answers, require_task
 from fedlora.app.results import (
     MODEL_FOLDERS,
+    asking,
     client_model,
     environment,
     export,
     export_adapters,
     label_names,
     ownership,
-    prompt_style,
     summarise,
 )
 from fedlora.core.adapter import Start
@@ -186,7 +186,7 @@ class Run:
         experiment = self.experiment
         require_task(experiment.config, "generate", "this")
         model, _ = self._model(client)
-        asked = AskedModel(experiment.config, experiment.base, model, experiment.spec, prompt_style(experiment))
+        asked = AskedModel(experiment.config, experiment.base, model, experiment.spec, {"asked": asking(experiment)})
         return [each.text for each in continued(asked, [prompts] if isinstance(prompts, str) else prompts, most)]
 
     def report(self) -> Path:
