@@ -143,8 +143,6 @@ def _question(asked: Mapping[str, Any]) -> list[str]:
         prompt = [f'ids = tokenizer("a prompt"{end}, return_tensors="pt", return_token_type_ids=False)']
     named = f"tokenizer.convert_tokens_to_ids({json.dumps(asked['stops'])})"
     stops = named if asked["stops"] else "tokenizer.eos_token_id"
-        f"tokenizer.convert_tokens_to_ids({json.dumps(asked['stops'])})" if asked["stops"] else "tokenizer.eos_token_id"
-    )
     return [
         *prompt,
         f"stops = {stops}",
