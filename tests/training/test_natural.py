@@ -133,6 +133,18 @@ def test_another_seed_draws_other_clients_and_other_examples():
     assert len({unseen for unseen, _ in found.values()}) == len({told for _, told in found.values()}) == 3
 
 
+def test_only_so_many_clients_take_part_whom_another_seed_draws_anew():
+    """Of twenty with enough examples eight, of whom two never train; nobody of those who have too few."""
+    groups = [name for number in range(20) for name in [f"client{number:02d}"] * 5] + ["small"] * 2
+    settings = settings_of(min_examples=3, max_clients=8, unseen=2)
+    first, again, other = (split(texts(groups), texts(groups), settings, seed, 0.2) for seed in (0, 0, 1))
+    assert (len(first.clients), len(first.unseen)) == (6, 2)
+    assert first.clients.keys() == again.clients.keys() != other.clients.keys()
+    assert first.small == ("small",)
+    whole = split(texts(groups), texts(groups), settings_of(min_examples=3, max_clients=50), 0, 0.2)
+    assert len(whole.clients) == 20
+
+
 def test_by_order_the_last_examples_are_the_test_part():
     groups = ["a", "b"] * 10
     result = split(texts(groups), NO_TEST, settings_of(test_by="order"), 0, 0.3)

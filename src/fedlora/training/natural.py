@@ -34,8 +34,8 @@ class Natural:
 def natural_clients(train: Examples, settings: SplitSettings, test_share: float, seed: int) -> Natural:
     """Who owns which example, by the column.
 
-    Clients with too few examples are left out; of those with too many some examples are drawn; then clients are drawn
-    who never train; then the others' test parts are cut off. Every draw is a stream of its own, named by its client.
+    Clients with too few examples are left out; of the others some are drawn, where there are too many; of those with
+    too many examples some examples are drawn; then clients are drawn who never train; then the others' test parts are cut off. Every draw is a stream of its own, named by its client.
 
     Args:
         train: examples with their owners.
@@ -50,7 +50,8 @@ def natural_clients(train: Examples, settings: SplitSettings, test_share: float,
     least = settings.min_examples or 1
     small = tuple(client for client, examples in owned.items() if len(examples) < least)
     most = settings.max_examples
-    kept = {client: _some(examples, most, client, seed) for client, examples in owned.items() if len(examples) >= least}
+    large = _chosen([client for client in owned if client not in small], settings.max_clients, seed)
+    kept = {client: _some(owned[client], most, client, seed) for client in large}
     if not kept:
         largest = max(owned, key=lambda client: len(owned[client]))
         raise DataError(
@@ -120,6 +121,13 @@ def _some(examples: Indices, most: int | None, client: str, seed: int) -> Indice
     if most is None or len(examples) <= most:
         return examples
     return numpy.sort(numpy_stream(seed, "examples of a client", client).choice(examples, most, replace=False))
+
+
+def _chosen(clients: list[str], most: int | None, seed: int) -> list[str]:
+    """At most so many clients, in their order."""
+    if most is None or len(clients) <= most:
+        return clients
+    return sorted(str(name) for name in numpy_stream(seed, "clients that take part").permutation(clients)[:most])
 
 
 def _unseen(clients: list[str], settings: SplitSettings, seed: int) -> list[str]:

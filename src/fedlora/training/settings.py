@@ -15,7 +15,7 @@ from fedlora.training.quantized import Quantization
 SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
 RENDERING = ("style", "separator", "turns", "truncate", "long_texts", "end")
 """Keys of [data] that say how examples of language modelling become token ids."""
-OF_NATURAL = ("min_examples", "max_examples", "test_by", "unseen")
+OF_NATURAL = ("min_examples", "max_examples", "max_clients", "test_by", "unseen")
 """Keys of [split] that only natural clients have."""
 
 
@@ -97,6 +97,9 @@ class SplitSettings:
     """natural: leave out clients with fewer examples."""
     max_examples: Positive | None = None
     """natural: use only this many examples of a client that has more, drawn at random by the seed."""
+    max_clients: Positive | None = None
+    """natural: use only this many of the clients that have enough examples, those who never train included, drawn by
+    the seed."""
     test_by: Literal["random", "order"] | None = None
     """natural: cut each client's test part (data.test_share) out of its examples in the training part of the data, and
     read no other test part; random: drawn by the seed; order: the last ones in the order of the data. By default the
