@@ -26,13 +26,13 @@ from fedlora.federation.wire import (
     FinishMessage,
     Hello,
     Introduction,
-    Number,
     OrderMessage,
     Refusal,
     ReplyMessage,
     decode_answer,
     encode,
 )
+from fedlora.federation.wire_fields import Number
 
 _POLL = 1.0
 """Seconds that a connection is asked to wait for something to come."""

@@ -43,13 +43,13 @@ from fedlora.federation.wire import (
     FinishMessage,
     Hello,
     Introduction,
-    Number,
     OrderMessage,
     Refusal,
     decode_request,
     encode,
     encode_reply,
 )
+from fedlora.federation.wire_fields import Number
 
 EXAMPLES = "examples.json"
 """Of each run, the digests of the examples that the site began it with."""

@@ -34,7 +34,7 @@ def are_whole(*values: object) -> bool:
     return all(type(value) is int for value in values)
 
 
-def weight_in(fields: Mapping[str, Any]) -> float | None:
+def weight_in(fields: Mapping[Any, Any]) -> float | None:
     """A client's weight where it is told; above zero and finite."""
     if "weight" not in fields:
         return None
