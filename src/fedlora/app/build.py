@@ -14,7 +14,7 @@ from fedlora.app.dataset import deal, load_dataset
 from fedlora.app.encoding import encode
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
-from fedlora.app.trainer import new_trainer
+from fedlora.app.trainer import answer_metrics, new_trainer
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
 from fedlora.core.lowrank import LowRank
@@ -112,6 +112,7 @@ def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | N
     Raises:
         UserError: with one sentence about what is wrong.
     """
+    answer_metrics(config)  # what they lack is told before anything is loaded
     dataset = dataset or load_dataset(config)
     base = load_named_base(config, dataset.labels, loaded)
     fingerprint = base.tokenizer_fingerprint
