@@ -14,7 +14,7 @@ from fedlora.app.dataset import load_dataset
 from fedlora.app.encoding import read_parts
 from fedlora.app.method import make_pipeline
 from fedlora.app.profiles import profile_ranks
-from fedlora.app.trainer import new_trainer
+from fedlora.app.trainer import answer_metrics, new_trainer
 from fedlora.app.weights import require_weights, weight_of
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.kinds import Kind, vera_projection
@@ -113,6 +113,7 @@ def load(config: Config, dataset: Dataset | None = None, loaded: LoadedModel | N
     Raises:
         UserError: with one sentence about what is wrong.
     """
+    answer_metrics(config)  # what they lack is told before anything is loaded
     dataset = dataset or load_dataset(config)
     base = load_named_base(config, dataset.labels, loaded)
     parts = read_parts(config, base, dataset)

@@ -132,7 +132,7 @@ def _rounds(simulation: Simulation, seed: int, workers: int | None) -> Iterator[
     federation = replace(simulation.federation, transport=transport, scorer=untrained)
     for _, record in federate(federation, begin(federation, simulation.head)):
         taking_part = [client for client in record.clients if client.outcome == "accepted"]
-        trained = [untrained.moved[client.client, record.round] for client in taking_part]
+        trained = [untrained.moved.get((client.client, record.round), 0) for client in taking_part]
         yield RoundCost(
             clients=len(taking_part),
             bytes_up=record.traffic.up,

@@ -166,7 +166,10 @@ def _programme(
     payload, head = _open(order, client_state, pipeline, spec)
     kept = client_state.kept if client_state else {}
     programme = pipeline.method.client(payload, kept, order.client, spec, order.round)
-    fit, trained = pipeline.request(next(programme)), head
+    try:
+        fit, trained = pipeline.request(next(programme)), head
+    except StopIteration as stop:  # it asks for no training
+        return stop.value, head
     while True:
         start = Start(fit.start.adapter.with_dense(head), fit.start.merged)
         fitted = yield replace(fit, start=start)

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from fedlora.errors import MethodError, nearest
 from fedlora.methods.base import Method
+from fedlora.methods.base_alone import BaseAlone
 from fedlora.methods.facts import Facts
 from fedlora.methods.fair import FAIR
 from fedlora.methods.fedex import FedEx
@@ -43,6 +44,7 @@ _CLASSES: tuple[type[Method], ...] = (
     Full,
     Local,
     Central,
+    BaseAlone,
 )
 BUILT_IN: Mapping[str, type[Method]] = {method.name: method for method in _CLASSES}
 """Every method that comes with fedlora, by name."""

@@ -47,6 +47,8 @@ class Facts:
     """Whether aggregation makes new factors (SVD), so that slots do not correspond across rounds."""
     supports_server_optimizer: bool = True
     """Whether global factors are updated additively from round to round, as server optimizers require."""
+    trains: bool = True
+    """Whether clients train at all, the head included."""
     common_start: bool = True
     """Whether the server knows what a client's training started from."""
     idempotence_tolerance: float | None = None
@@ -67,6 +69,8 @@ class Facts:
 
     def head_mode(self, spec: AdapterSpec) -> HeadMode:
         """What becomes of the head. Where nothing is shared, a shared head is not either."""
+        if not self.trains:
+            return "frozen"
         return "private" if spec.head == "shared" and self.private_sides == BOTH else spec.head
 
     def keeps_client_state(self, spec: AdapterSpec) -> bool:
