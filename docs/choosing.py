@@ -67,7 +67,8 @@ def support_table():
     lines += [
         "",
         f"Task, for every method: {tasks}. Models, for every method: encoders ({models[0]}) and decoders "
-        f"({models[1]}), each with the classification head of transformers.",
+        f"({models[1]}): classification by all, with the classification head of transformers, language modelling by the "
+        "decoders.",
     ]
     return "\n".join(lines)
 

@@ -60,6 +60,15 @@ def test_a_guide_works_as_it_is_written(name, tmp_path, monkeypatch, fedlora):
     assert all(told)
 
 
+@pytest.mark.skipif(not (ROOT / "studies" / "bases").is_dir(), reason="the source archive has no trained base")
+def test_the_guide_to_language_models_works_as_it_is_written(tmp_path, monkeypatch, fedlora, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").symlink_to(ROOT / "studies")
+    told = follow(ROOT / "docs" / "language-models.md", tmp_path, fedlora)
+    assert len(told) >= 5
+    assert any("loss" in line and "done" in line for line in told)
+
+
 def alike(told, expected):
     """Same words, and numbers that differ by no more than processors' rounding can make of a short run."""
     assert NUMBER.sub("N", told) == NUMBER.sub("N", expected)
