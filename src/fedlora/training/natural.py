@@ -35,7 +35,8 @@ def natural_clients(train: Examples, settings: SplitSettings, test_share: float,
     """Who owns which example, by the column.
 
     Clients with too few examples are left out; of the others some are drawn, where there are too many; of those with
-    too many examples some examples are drawn; then clients are drawn who never train; then the others' test parts are cut off. Every draw is a stream of its own, named by its client.
+    too many examples some examples are drawn; then clients are drawn who never train; then the others' test parts are
+    cut off. Every draw is a stream of its own, named by its client.
 
     Args:
         train: examples with their owners.
