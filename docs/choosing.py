@@ -84,7 +84,8 @@ def choice_table(link=""):
         method = kind()
         facts = method.facts
         bytes_sent = [size(sent[name]["steady"][way]) if name in sent else "-" for way in ("up", "down")]
-        sees = "every text" if facts.centralized else SEES[facts.consumes] if sent[name]["steady"]["up"] else "nothing"
+        silent = not facts.trains or (name in sent and not sent[name]["steady"]["up"])
+        sees = "every text" if facts.centralized else "nothing" if silent else SEES[facts.consumes]
         cells = [
             "yes" if facts.mixed_ranks else "no",
             "no" if facts.exact == "none" and not facts.centralized else "yes",
@@ -95,6 +96,8 @@ def choice_table(link=""):
         ]
         if facts.centralized:
             cells[5] = "nothing"
+        if not facts.trains:
+            cells[2:5] = ["-", "0 B", "0 B"]
         lines.append(f"| [`{name}`]({link}methods/{name}.md) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -102,8 +105,16 @@ def choice_table(link=""):
 def questions():
     """Which methods answer a need, from facts alone."""
     methods = {name: kind() for name, kind in BUILT_IN.items()}
+<<<<<<< HEAD
     sends = {name: method.facts.trains and not method.facts.centralized for name, method in methods.items()}
     federated = {name: method for name, method in methods.items() if sends[name] and name != "local"}
+=======
+    federated = {
+        name: method
+        for name, method in methods.items()
+        if method.facts.trains and not method.facts.centralized and name != "local"
+    }
+>>>>>>> wt-gen
     sent = {name: measured("traffic")["bytes of one client and round"][name]["steady"] for name in federated}
     lora = [name for name, method in federated.items() if "lora" in method.facts.kinds]
     ways = {way: sorted({sent[name][way] for name in lora})[0] for way in ("up", "down")}
@@ -121,6 +132,7 @@ def questions():
         "the fewest bytes down": ", ".join(f"`{name}`" for name in least["down"]),
         "a server for which sums of uploads are enough": those(lambda m: m.facts.consumes != "individual"),
         "nothing sent at all": "`local`",
+        "a bound from below, nothing trained": "`base`",
         "a bound from above, all data in one place": "`central`",
     }
     return "\n".join(

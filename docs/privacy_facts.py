@@ -21,6 +21,9 @@ def privacy_table():
                 f"| [`{name}`](methods/{name}.md) | every text: all data are in one place | - | - | nothing | - |"
             )
             continue
+        if not method.facts.trains:
+            lines.append(f"| [`{name}`](methods/{name}.md) | - | - | - | everything | - |")
+            continue
         nobody, shapes = frozenset(), ((5, 7), (6, 4))
         world = World(shapes, (2, 2), (5, 4), 2, nobody, nobody, 1.0, "frozen", "float32", 0, adapter)
         run = play(Pipeline(method), world)

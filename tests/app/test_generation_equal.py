@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from test_generation import SMALL, needs_weights, require_equal, stock
+from causal_models import SMALL, needs_weights, require_equal, stock
 
 import fedlora as package
 from fedlora.app.encoding import render_settings

@@ -3,14 +3,16 @@
 import json
 import sys
 
+import numpy
 import pytest
-from causal_models import causal_model
+from causal_models import causal_model, random_start
 from chats import tokenizer
 
 import fedlora as package
 from fedlora.core.metrics import Score
 from fedlora.training import answers as answering
-from fedlora.training.generation import Limits
+from fedlora.training.generation import Limits, generate
+from fedlora.training.loading import load_causal_base
 from fedlora.training.metrics.generation import generation_metrics
 
 WORDS = ("cat", "mat", "house", "wood", "woman", "France", "Paris", "day")
@@ -170,6 +172,21 @@ def test_a_dense_model_is_asked(home, tmp_path):
     found = package.load_run(tmp_path / "run").generate("the cat and the mat?", most=8)
     assert found == run.generate("the cat and the mat?", most=8)
     assert not (tmp_path / "run" / "generations.jsonl").exists()
+
+
+def test_the_base_alone_is_scored_untrained_and_sends_nothing(home, tmp_path):
+    out = tmp_path / "run"
+    for record in package.run(tree(home, method="base", run={"rounds": 2}), out=out):
+        assert (record.traffic.up, record.traffic.down, record.steps, record.loss) == (0, 0, 0, None)
+    first, second = read(out / "rounds.jsonl")
+    assert first["global"] == second["global"]
+    lines = read(out / "generations.jsonl")
+    assert {line["client"] for line in lines} == {None}, "every client has the base"
+    base = load_causal_base(str(home / "base"))
+    nothing, spec = random_start(base, size=0.0), base.spec(2, 1.0)
+    prompt = numpy.array(base.tokenizer(lines[0]["prompt"])["input_ids"], dtype=numpy.int32)
+    (answer,) = generate(base, spec, nothing, [prompt], Limits((base.tokenizer.eos_token_id,), 64, 5))
+    assert answer.text == lines[0]["generated"]
 
 
 def test_each_command_names_the_other_where_it_is_not_the_one(runs, command, config, tmp_path):

@@ -269,7 +269,8 @@ def test_heads_are_treated_once_for_all_methods():
             own, steps = run(method, head=mode)
             server, record = steps[-1]
             effective = method.facts.head_mode(own.spec)
-            assert effective == ("private" if name in ("local", "central") and mode == "shared" else mode)
+            private = name in ("local", "central") and mode == "shared"
+            assert effective == ("frozen" if name == "base" else "private" if private else mode)
             moved = not server.state.head["head"].equal(own.scorer.head["head"])
             assert moved == (effective == "shared")
             assert all((c.head_bytes_up > 0) == (effective == "shared") for c in record.clients)

@@ -17,7 +17,7 @@ SPEC = AdapterSpec({"m": (3, 4)}, rank=2, scale=1.0)
 
 def test_all_are_there():
     names = "lora-a2 fedsa replicate fedit zeropad ffa rolora flexlora hetlora flora fedex florist fedsvd fair full"
-    names += " local central"
+    names += " local central base"
     assert list(BUILT_IN) == names.split()
 
 

@@ -1,11 +1,19 @@
 """Small language models with random weights, and the greedy answer by the plainest way there is."""
 
+from pathlib import Path
+
+import numpy
+import pytest
 import torch
 from tiny_models import tokenizer
 
 from fedlora.core.adapter import Adapter, Start
 from fedlora.training.model import make_causal_base
 
+SMALL = Path(__file__).parents[2] / "studies" / "bases" / "small-llama-novels"
+needs_weights = pytest.mark.skipif(not SMALL.is_dir(), reason="the source archive has no trained weights")
+ROUNDING = 1e-4
+"""Two logits nearer than this may change places with the order in which float32 sums are formed."""
 DECODERS = ("gpt2", "llama", "qwen2", "mistral")
 
 
@@ -55,3 +63,34 @@ def greedy(base, spec, start, prompt, limits):
             break
         ids.append(token)
     return tuple(ids[len(prompt) :])
+
+
+def stock(model, prompts, limits, padding):
+    """What transformers generates, one prompt after the other, so without padding; the end token left out."""
+    answers = []
+    for prompt in prompts:
+        ids = torch.tensor(prompt[None].astype(numpy.int64))
+        new = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=limits.room(len(prompt)),
+            eos_token_id=list(limits.stops),
+            pad_token_id=padding,
+        )[0, len(prompt) :].tolist()
+        answers.append(tuple(new[:-1] if new[-1] in limits.stops else new))
+    return answers
+
+
+def require_equal(model, prompts, found, expected):
+    """Token for token, but that at most one answer of a hundred may part where two logits are equal in float32."""
+    parted = [n for n, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other]
+    for n in parted:
+        one, other = ((*answer, None) for answer in (found[n], expected[n]))
+        at = next(place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+        text = torch.tensor([[*prompts[n].tolist(), *one[:at]]])
+        with torch.inference_mode():
+            best = model(input_ids=text).logits[0, -1].topk(2).values
+        assert float(best[0] - best[1]) < ROUNDING, f"prompt {n} at token {at}: {one[at]} for {other[at]}"
+    assert len(parted) <= len(prompts) / 100, parted
+    return len(parted)

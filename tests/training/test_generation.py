@@ -1,12 +1,11 @@
 """Generation is greedy, with adapters on, and token for token what transformers generates with the exported model."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy
 import pytest
 import torch
-from causal_models import DECODERS, causal_base, greedy, random_start
+from causal_models import DECODERS, SMALL, causal_base, greedy, needs_weights, random_start, require_equal, stock
 from torch import nn
 
 from fedlora.core.adapter import Adapter, Start
@@ -17,15 +16,11 @@ from fedlora.training.generation import Limits, generate
 from fedlora.training.loading import load_causal_base
 from fedlora.training.peft_files import write_model, write_peft
 
-SMALL = Path(__file__).parents[2] / "studies" / "bases" / "small-llama-novels"
-needs_weights = pytest.mark.skipif(not SMALL.is_dir(), reason="the source archive has no trained weights")
 TEXT = (
     "It was a fine morning in the spring of the year, and the old man, who had walked all the way from the village, "
     "sat down upon a stone by the road to rest himself. He took a piece of bread out of his pocket, looked at it for "
     "some time, and said that the world was no longer what it had been when his father kept the inn at the corner."
 )
-ROUNDING = 1e-4
-"""Two logits nearer than this may change places with the order in which float32 sums are formed."""
 
 
 def prompts_of(lengths, vocabulary=60, seed=0):
@@ -169,37 +164,6 @@ def novel_prompts(tokenizer, count):
     generator = numpy.random.default_rng(0)
     firsts, lengths = generator.integers(0, len(ids) - 60, count), generator.integers(1, 60, count)
     return [numpy.array(ids[a : a + n], dtype=numpy.int32) for a, n in zip(firsts, lengths, strict=True)]
-
-
-def stock(model, prompts, limits, padding):
-    """What transformers generates, one prompt after the other, so without padding; the end token left out."""
-    answers = []
-    for prompt in prompts:
-        ids = torch.tensor(prompt[None].astype(numpy.int64))
-        new = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=limits.room(len(prompt)),
-            eos_token_id=list(limits.stops),
-            pad_token_id=padding,
-        )[0, len(prompt) :].tolist()
-        answers.append(tuple(new[:-1] if new[-1] in limits.stops else new))
-    return answers
-
-
-def require_equal(model, prompts, found, expected):
-    """Token for token, but that at most one answer of a hundred may part where two logits are equal in float32."""
-    parted = [n for n, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other]
-    for n in parted:
-        one, other = ((*answer, None) for answer in (found[n], expected[n]))
-        at = next(place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
-        text = torch.tensor([[*prompts[n].tolist(), *one[:at]]])
-        with torch.inference_mode():
-            best = model(input_ids=text).logits[0, -1].topk(2).values
-        assert float(best[0] - best[1]) < ROUNDING, f"prompt {n} at token {at}: {one[at]} for {other[at]}"
-    assert len(parted) <= len(prompts) / 100, parted
-    return len(parted)
 
 
 def exported(kind, base, folder):

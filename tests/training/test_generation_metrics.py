@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlora.core.metrics import Metric, Score
+from fedlora.core.metrics import Metric, Score, mean_of
 from fedlora.errors import ConfigError
 from fedlora.training.metrics import intervals
 from fedlora.training.metrics.exact import exact_match, flexible_number, gsm8k_flexible, gsm8k_strict, strict_number
 from fedlora.training.metrics.generation import generation_metrics, generation_scoring, generation_sums
-from fedlora.training.metrics.intervals import bootstrap, paired_bootstrap, wilson
+from fedlora.training.metrics.intervals import bootstrap, mean_bootstrap, paired_bootstrap, wilson
 from fedlora.training.metrics.ngrams import bleu_signature, chrf_signature
 from fedlora.training.metrics.rouge import rouge_l, rouge_signature, unicode_words
 
@@ -262,3 +262,17 @@ def test_intervals_of_generation_scores():
     assert share == wilson(1, 6)
     assert score.low < score.value < score.high
     assert "bootstrap" in score.name
+
+
+def test_the_mean_over_groups_has_an_interval_by_drawing_within_each_group():
+    """Two groups apart from each other, steady inside: examples drawn from all would give a wide interval."""
+    metric = Metric("share", True, mean_of("share"))
+    groups = [[{"share": 0.1 + n / 1000} for n in range(20)], [{"share": 0.9 + n / 1000} for n in range(5)]]
+    found = mean_bootstrap(metric, groups)
+    assert found.value == pytest.approx((0.1095 + 0.902) / 2)
+    assert found.value - 0.003 < found.low < found.value < found.high < found.value + 0.003
+    assert mean_bootstrap(metric, groups) == found
+    pooled = bootstrap(metric, [sums for group in groups for sums in group])
+    assert pooled.high - pooled.low > 0.1
+    assert mean_bootstrap(metric, [[{"share": 0}] * 9, [{}]]) is None, "every draw gives 0"
+    assert mean_bootstrap(metric, [[{"share": 1}]]) is None

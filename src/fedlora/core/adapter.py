@@ -55,8 +55,8 @@ class AdapterSettings:
     """The classification head; shared: trained and averaged like the adapter; frozen: left as it was initialised;
     private: trained and kept by each client."""
     head_std: AboveZero | None = None
-    """Standard deviation of the classification head's weights as they are drawn; by default the base's usual one, 0.02
-    for most. With a frozen head a larger one, such as 0.5, makes much of what is learned visible."""
+    """Standard deviation of the classification head's weights as they are drawn; by default the base's usual one, which
+    is small. A larger one lets the adapter be seen through a head that stays frozen."""
     start: str | None = None
     """A PEFT folder with an adapter to start from; by default a fresh one."""
 
