@@ -105,16 +105,8 @@ def choice_table(link=""):
 def questions():
     """Which methods answer a need, from facts alone."""
     methods = {name: kind() for name, kind in BUILT_IN.items()}
-<<<<<<< HEAD
     sends = {name: method.facts.trains and not method.facts.centralized for name, method in methods.items()}
     federated = {name: method for name, method in methods.items() if sends[name] and name != "local"}
-=======
-    federated = {
-        name: method
-        for name, method in methods.items()
-        if method.facts.trains and not method.facts.centralized and name != "local"
-    }
->>>>>>> wt-gen
     sent = {name: measured("traffic")["bytes of one client and round"][name]["steady"] for name in federated}
     lora = [name for name, method in federated.items() if "lora" in method.facts.kinds]
     ways = {way: sorted({sent[name][way] for name in lora})[0] for way in ("up", "down")}
