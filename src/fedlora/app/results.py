@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from fedlora.app.build import Experiment, Simulation
@@ -75,8 +74,9 @@ def ownership(experiment: Experiment) -> dict[str, object]:
 
 def _kinds(experiment: Experiment) -> dict[str, list[str]]:
     """The names of the kinds of examples that a language model learns, where the data name such."""
-    named = isinstance(experiment, Simulation) and writes_text(experiment.base)
-    return {"kinds": list(experiment.dataset.labels)} if named and experiment.dataset.labels else {}
+    if not isinstance(experiment, Simulation) or not writes_text(experiment.base):
+        return {}
+    return {"kinds": list(experiment.dataset.labels)} if experiment.dataset.labels else {}
 
 
 def summarise(experiment: Experiment, rounds: Sequence[Mapping[str, Any]]) -> dict[str, object]:
@@ -222,9 +222,9 @@ def asked_how(experiment: Experiment) -> dict[str, object] | None:
     as at the server of a deployment."""
     if not isinstance(experiment, Simulation) or not isinstance(experiment.dataset.train, Dialogues):
         return None
-    some = experiment.dataset.train.take(numpy.arange(1))
-    renderer = renderer_of(experiment.config, experiment.base, some)
-    plain = isinstance(some.examples[0], PlainText)
+    first = Dialogues(experiment.dataset.train.examples[:1])  # all examples of a table have one layout
+    renderer = renderer_of(experiment.config, experiment.base, first)
+    plain = isinstance(first.examples[0], PlainText)
     return {
         "by": "text" if plain else "prompt" if renderer.template is None else "chat template",
         "separator": "" if plain or renderer.template is not None else renderer.settings.separator,
