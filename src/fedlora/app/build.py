@@ -203,6 +203,12 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
             f"frozen weights: leave it out; method.name = 'fedsa' keeps a part of each adapter private."
         )
     kind: Kind = "dense" if method.facts.kinds == {"dense"} else settings.kind
+    if kind == "dense" and config.model.quantization != "none":
+        raise ConfigError(
+            f"method.name is {config.method.name!r}, which trains every weight, but model.quantization is "
+            f"{config.model.quantization!r}, which keeps weights in fewer bits than training needs: set it to 'none', "
+            f"or choose another method."
+        )
     smallest = min(min(shape) for shape in base.shapes.values())
     if kind == "lora" and rank > smallest:
         raise ConfigError(

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlora.core.adapter import AdapterSpec, Start, effective
 from fedlora.training.model import Base
+from fedlora.training.quantized import dequantized
 from fedlora.training.quiet import quietly
 
 
@@ -25,9 +26,9 @@ def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head:
         base: the model that it belongs to.
         head: the dense parts that the adapter was trained with.
     """
-    added = _added(start, spec, base) | {name: part.contiguous() for name, part in head.items()}
-    weights = {name: tensor.detach() for name, tensor in base.model.state_dict().items()}
-    model: Any = base.model
+    model: Any = dequantized(base.model)
+    added = _added(start, spec, base, model) | {name: part.contiguous() for name, part in head.items()}
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     with quietly():
         model.save_pretrained(folder, state_dict=weights | _with_tied(added, model))
     write_tokenizer(folder, base.tokenizer)
@@ -36,13 +37,13 @@ def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head:
         path.chmod(mode)
 
 
-def _added(start: Start, spec: AdapterSpec, base: Base) -> dict[str, Tensor]:
-    """The weights that differ from the base's, by parameter name."""
+def _added(start: Start, spec: AdapterSpec, base: Base, model: nn.Module) -> dict[str, Tensor]:
+    """The weights that differ from the base's, by parameter name; `model` is the base's, dequantized."""
     if spec.kind == "dense":
         return {name: tensor.contiguous() for name, tensor in base.moved(start, spec).items()}
     found = {}
     for module, change in effective(start, spec).items():
-        weight = base.model.get_parameter(f"{module}.weight").detach()
+        weight = model.get_parameter(f"{module}.weight").detach()
         stored = change.T if module in base.transposed else change
         found[f"{module}.weight"] = (weight.double() + stored).to(weight.dtype)
     return found
