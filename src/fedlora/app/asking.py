@@ -31,7 +31,7 @@ def asked_how(config: Config, base: Base, examples: Examples | None) -> dict[str
     if not isinstance(examples, Dialogues) or not len(examples):
         by = CHAT if config.data.style == "chat" else _BY_FORMAT.get(config.data.format, PROMPT)
         return None if by is None else {"by": by, "separator": _separator(config, by), "stops": []}
-    renderer = renderer_of(config, base, examples)
+    renderer = renderer_of(config, base, Dialogues(examples.examples[:1]))  # all examples of a table have one layout
     stops = [str(base.tokenizer.convert_ids_to_tokens(stop)) for stop in renderer.stops]
     by = _by(config, examples.examples[0])
     return {"by": by, "separator": _separator(config, by), "stops": stops}
