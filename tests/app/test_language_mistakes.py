@@ -153,6 +153,19 @@ def test_a_row_that_holds_no_example(tried, pairs, row, sentence, command_word):
     assert sentence in tried([*pairs, row], words=(command_word,))
 
 
+def test_too_few_rows_for_two_parts(command, tmp_path, smallest_decoder):
+    (tmp_path / "data.jsonl").write_text('{"text": "a cat"}\n{"text": "a mat"}\n')
+    words = ("--set", f"data.path={tmp_path}/data.jsonl", "--set", "data.source=files", "--set", "model.task=generate")
+    code, _, err = command("run", "--out", tmp_path / "out", "--set", f"model.base={smallest_decoder}", *words)
+    assert code == 2
+    assert "There are 2 examples in one table, of which a test_share of 0.2 (data.test_share) makes 0 test" in err
+
+
+def test_half_a_character_in_a_kind(tried, pairs):
+    said = tried([{**pair, "label": "x\ud800"} for pair in pairs])
+    assert "The column 'label' holds '\\ud800', half of a character" in said
+
+
 KEYS = [
     ({"data": {"references": "right"}}, "row 1 of the test part has no column 'right'; it has 'prompt', 'completion'"),
     ({"data": {"prompt": "ask"}}, "row 1 of the train part has no column 'ask'"),

@@ -282,7 +282,7 @@ def test_a_site_that_changed_its_data_or_config_is_told_apart(world, threads, tm
         if record and record.round == 2:
             sites[1]._digest = sites[2]._digest
     assert statuses(tmp_path / "out", "cedar") == ["accepted"] * 3
-    assert "and this is ash with 7: start the server again" in statuses(tmp_path / "out", "ash")[1]
+    assert "and this is ash with 7 examples: start the server again" in statuses(tmp_path / "out", "ash")[1]
     assert "the shared config has changed since the hello" in statuses(tmp_path / "out", "birch")[1]
     assert statuses(tmp_path / "out", "birch")[2] == "accepted"
 

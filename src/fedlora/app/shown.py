@@ -4,8 +4,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy
-
 from fedlora.app.base import place_of_base
 from fedlora.app.config import Config
 from fedlora.app.dataset import load_dataset
@@ -16,7 +14,7 @@ from fedlora.training.examples import Examples, Texts
 from fedlora.training.loaded_model import PYTHON
 from fedlora.training.loading import describe_base
 from fedlora.training.model import Base, TaskType
-from fedlora.training.rendered_tokens import RenderedTokens, render_tokens_once
+from fedlora.training.rendered_tokens import RenderedTokens, render_tokens_once, uncut
 from fedlora.training.show import show_labelled, show_owners, show_rendered
 from fedlora.training.tokens import Tokens
 
@@ -65,17 +63,15 @@ def _part(config: Config, base: Base, parts: Parts, name: str, count: int) -> It
 def _rendered(config: Config, base: Base, given: Examples, tokens: Tokens) -> RenderedTokens:
     """The tokens of a part with what became of each example; of split texts, each piece is an example."""
     if config.data.long_texts == "split" or not isinstance(given, Dialogues):
-        every = numpy.arange(len(tokens))
-        return RenderedTokens(tokens, every, tokens.lengths, every >= 0, config.model.max_length)
+        return uncut(tokens, config.model.max_length)
     return render_tokens_once(given.examples, renderer_of(config, base, given), base.tokenizer_fingerprint)
 
 
 def _clients(parts: Parts) -> Iterator[str]:
     """Who trains on what, and what belongs to nobody."""
     split = parts.split
-    owned = {client: numpy.concatenate([part.train, part.validation]) for client, part in split.clients.items()}
     tokens = replace(parts.train, labels=parts.dataset.train.labels)  # of language modelling, the kinds
-    yield from show_owners(owned, tokens, parts.dataset.labels)
+    yield from show_owners(split.for_training, tokens, parts.dataset.labels)
     if split.unseen:
         examples = sum(len(part.test) for part in split.unseen.values())
         yield f"{len(split.unseen):,} more clients never train and are scored as newcomers, with {examples:,} examples."

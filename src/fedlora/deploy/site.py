@@ -171,12 +171,11 @@ class Site:
         order = message.order
         if message.shared != self._digest:
             raise FedloraError("the shared config has changed since the hello: start the server again")
-        asked = (order.client.id, order.client.examples, order.client.weight)
-        if asked != (self.client.id, self.client.examples, self.client.weight):
+        asked, here = order.client, self.client
+        if (asked.id, asked.examples, asked.weight) != (here.id, here.examples, here.weight):
             raise FedloraError(
-                f"the order is for {asked[0]} with {asked[1]} examples and weight {asked[2]:g}, and this is "
-                f"{self.client.id} with {self.client.examples} and weight {self.client.weight:g}: start the server "
-                f"again"
+                f"the order is for {asked.id} with {_counted(asked)}, and this is {here.id} with {_counted(here)}: "
+                f"start the server again"
             )
         if order.client.rank > self.client.rank:
             raise FedloraError(f"the order has rank {order.client.rank}, more than this site's {self.client.rank}")
@@ -231,6 +230,11 @@ def _told(failure: Failure, round: int, number: Number) -> FailureMessage:
     complain(f"round {round}: {failure.reason}")
     reason = failure.reason.partition(":")[0] if failure.kind == "error" else failure.reason
     return FailureMessage(one_line(reason, MOST_REASON), failure.kind, number)
+
+
+def _counted(client: Client) -> str:
+    """What counts of a client, in a sentence."""
+    return f"{client.examples} examples" + ("" if client.counted_as is None else f" and weight {client.counted_as:g}")
 
 
 def _public(error: Exception) -> str:

@@ -47,9 +47,19 @@ def from_files(
 
 
 def cut_off_test(rows: Rows, test_share: float, seed: int) -> tuple[Rows, Rows]:
-    """Training and test rows out of one table, drawn by the seed, both in their old order."""
+    """Training and test rows out of one table, drawn by the seed, both in their old order.
+
+    Raises:
+        DataError: one of the parts would be empty.
+    """
     order = numpy_stream(seed, "test part").permutation(len(rows))
     cut = round(len(rows) * test_share)
+    if cut in (0, len(rows)):
+        raise DataError(
+            f"There are {len(rows)} examples in one table, of which a test_share of {test_share:g} (data.test_share) "
+            f"makes {cut} test examples and {len(rows) - cut} training examples: give more examples or another share, "
+            f"or a test part of its own."
+        )
     test, train = sorted(order[:cut].tolist()), sorted(order[cut:].tolist())
     return [rows[i] for i in train], [rows[i] for i in test]
 

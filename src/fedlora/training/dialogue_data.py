@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy
 
 from fedlora.errors import DataError
+from fedlora.training.data import require_whole
 from fedlora.training.dialogue_rows import Layout, dialogues_from_rows
 from fedlora.training.dialogues import Dialogues
 from fedlora.training.examples import Dataset
@@ -45,6 +46,8 @@ def _kinds(data: DataSettings, rows: Rows) -> Sequence[str]:
     found = sorted({str(row[data.label]) for row in rows if row.get(data.label) is not None})
     if not found or any(row.get(data.label) is None for row in rows):
         return ()
+    for name in found:
+        require_whole(name, f"The column {data.label!r}")
     strange = sorted(set(found) - set(data.labels or found))
     if strange:
         raise DataError(

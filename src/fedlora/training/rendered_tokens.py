@@ -69,6 +69,12 @@ class RenderedTokens:
         return sentences
 
 
+def uncut(tokens: Tokens, max_length: int) -> RenderedTokens:
+    """Tokens of which each example is whole, such as the pieces of split texts."""
+    every = numpy.arange(len(tokens))
+    return RenderedTokens(tokens, every, tokens.lengths, every >= 0, max_length)
+
+
 def render_tokens(examples: Sequence[Example], renderer: Renderer) -> RenderedTokens:
     """The ids of examples with what is learned of them.
 

@@ -48,6 +48,14 @@ class Split:
     test: Indices | None = None
     """The training examples that are the test set, where it was cut out of the clients; None: the data's own."""
 
+    @property
+    def for_training(self) -> dict[str, Indices]:
+        """Client -> its training examples, the validation part included."""
+        return {
+            client: numpy.sort(numpy.concatenate([part.train, part.validation]))
+            for client, part in self.clients.items()
+        }
+
 
 def split(
     train: Examples, test: Examples, settings: SplitSettings, seed: int, test_share: float = DataSettings.test_share
