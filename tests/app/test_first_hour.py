@@ -78,7 +78,7 @@ def test_init_takes_the_columns_that_it_is_told(table, fedlora, tmp_path):
 )
 def test_init_says_what_it_misses(fedlora, tmp_path, content, sentence):
     (tmp_path / "data.csv").write_text(content)
-    code, _, err = fedlora("init", tmp_path / "data.csv", "--out", tmp_path / "x.toml")
+    code, _, err = fedlora("init", tmp_path / "data.csv", "--task", "classify", "--out", tmp_path / "x.toml")
     assert code == 2
     assert sentence in err
     assert "does not exist" in fedlora("init", tmp_path / "no.csv")[2]

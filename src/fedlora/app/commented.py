@@ -35,7 +35,7 @@ def commented(values: Values, heading: Sequence[str]) -> str:
 def _section(section: type, values: Mapping[str, Any]) -> Sequence[str]:
     lines = []
     for key in keys(section):
-        lines += textwrap.wrap(_meaning(key), 118, initial_indent="# ", subsequent_indent="# ")
+        lines += textwrap.wrap(_meaning(key), 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
         if key.name in values:
             lines.append(_line(key.name, values[key.name]))
         else:

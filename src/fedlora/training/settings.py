@@ -82,7 +82,7 @@ class SplitSettings:
     kind: SplitKind = "dirichlet"
     """iid: every client gets a random sample; dirichlet: the clients' label frequencies differ, as strongly as alpha
     says; pathological: every client has two labels, which it shares with one other client; natural: a column of the
-    data names the client. With model.task = "generate" the default is iid."""
+    data names the client. For language modelling the default is iid."""
     clients: Positive = 10
     """Number of clients; natural: ignored, there are as many as the column has values."""
     alpha: AboveZero = 0.5
