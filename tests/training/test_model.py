@@ -96,6 +96,27 @@ def test_load_from_a_folder_and_the_same_head_every_time(tmp_path):
     assert one.name == tmp_path.name
 
 
+def test_the_drawn_head_gets_the_spread_that_is_asked_for(tmp_path):
+    """The same draw, wider; a pooler that came with the checkpoint, or is drawn too, stays as it is."""
+    tiny_model("bert").base_model.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    usual, wide = (load_base(str(tmp_path), LABELS, head_std=std) for std in (None, 0.5))
+    assert float(wide.head["classifier.weight"].std()) == pytest.approx(0.5)
+    ratio = wide.head["classifier.weight"] / usual.head["classifier.weight"]
+    torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))
+    for name in wide.head.keys() - {"classifier.weight"}:
+        assert torch.equal(wide.head[name], usual.head[name])
+
+
+def test_a_head_that_came_with_the_checkpoint_is_not_spread(tmp_path):
+    tiny_model("bert").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(
+        ModelError, match=r"adapter\.head_std is 0\.5, but model\.base .* brings a head for these 3 labels"
+    ):
+        load_base(str(tmp_path), LABELS, head_std=0.5)
+
+
 def test_what_the_checkpoint_lacks_belongs_to_the_head(tmp_path):
     from transformers import BertModel
 

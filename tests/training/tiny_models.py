@@ -1,5 +1,8 @@
 """Small models of every architecture, made from their configs; nothing is downloaded."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy
 import torch
 
@@ -11,10 +14,36 @@ WORDS = [f"w{number}" for number in range(50)]
 LABELS = ("no", "yes", "perhaps")
 ENCODERS = ("bert", "roberta", "distilbert", "albert", "electra", "modernbert")
 DECODERS = ("gpt2", "llama", "qwen2", "mistral")
+LANGUAGE_MODELS = (*DECODERS, "qwen3", "phi", "phi3", "gemma", "gemma2", "gpt_neox", "opt")
 
 
 def tiny_model(kind, seed=0):
     """A model for classification with random weights, in eval mode. Not square anywhere that matters."""
+    import transformers as t
+
+    return _random(t.AutoModelForSequenceClassification, _config(kind), seed)
+
+
+def tiny_language_model(kind, seed=0, **changes):
+    """A language model with random weights, likewise. `changes` are keys of its config."""
+    import transformers as t
+
+    config = _config(kind)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return _random(t.AutoModelForCausalLM, config, seed)
+
+
+def _random(factory, config, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = factory.from_config(config)
+        for parameter in model.parameters():  # GPT-2 and others start with tiny or zero weights
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def _config(kind):
     import transformers as t
 
     common = {"vocab_size": 60, "num_labels": len(LABELS), "pad_token_id": 0}
@@ -36,13 +65,29 @@ def tiny_model(kind, seed=0):
         "mistral": lambda: t.MistralConfig(
             **common, **sizes, num_key_value_heads=1, max_position_embeddings=40, sliding_window=4
         ),
+        "qwen3": lambda: t.Qwen3Config(
+            **common, **sizes, num_key_value_heads=1, max_position_embeddings=40, head_dim=16
+        ),
+        "phi": lambda: t.PhiConfig(**common, **sizes, max_position_embeddings=40),
+        "phi3": lambda: t.Phi3Config(**common, **sizes, num_key_value_heads=1, max_position_embeddings=40),
+        "gemma": lambda: t.GemmaConfig(
+            **common, **sizes, num_key_value_heads=1, max_position_embeddings=40, head_dim=16
+        ),
+        "gemma2": lambda: t.Gemma2Config(
+            **common, **sizes, num_key_value_heads=1, max_position_embeddings=40, head_dim=16
+        ),
+        "gpt_neox": lambda: t.GPTNeoXConfig(**common, **sizes, max_position_embeddings=40),
+        "opt": lambda: t.OPTConfig(
+            **common,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            ffn_dim=48,
+            max_position_embeddings=40,
+            word_embed_proj_dim=32,
+        ),
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = t.AutoModelForSequenceClassification.from_config(configs[kind]())
-        for parameter in model.parameters():  # GPT-2 and others start with tiny or zero weights
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    return model.eval()
+    return configs[kind]()
 
 
 def tokenizer():
@@ -60,3 +105,18 @@ def some_tokens(count=20, seed=0):
 def owned_by(count, clients):
     parts = numpy.array_split(numpy.arange(count), clients)
     return {f"c{number}": Owned(part, part[:0], part) for number, part in enumerate(parts)}
+
+
+def some_dialogues(count=20, seed=0):
+    """Tokens of which a random stretch at the end is to be predicted; some have two such stretches."""
+    tokens = some_tokens(count, seed)
+    generator = numpy.random.default_rng(seed + 1)
+    supervised = numpy.zeros(len(tokens.ids), dtype=numpy.bool_)
+    answers = []
+    for start, end in pairwise(tokens.starts.tolist()):
+        answer = int(generator.integers(start + 1, end))
+        answers.append(answer - start)
+        supervised[answer:end] = True
+        supervised[start + 1] |= end - start > 8
+    none = numpy.zeros(count, dtype=numpy.int64)
+    return replace(tokens, labels=none, supervised=supervised, text_bytes=tokens.lengths, answers=numpy.array(answers))

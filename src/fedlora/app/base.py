@@ -33,14 +33,18 @@ def load_named_base(config: Config, labels: Sequence[str], loaded: LoadedModel |
             "model.base is 'python': the model was handed over in Python, so hand it over again, or name its folder."
         )
     adapter, place = config.adapter, place_of_base(config)
-    common: dict[str, Any] = {"targets": adapter.targets, "layers": adapter.layers, "dtype": type_of_wire[dtype]}
+    targets = None if adapter.targets == "all-linear" else adapter.targets
+    common: dict[str, Any] = {"targets": targets, "layers": adapter.layers, "dtype": type_of_wire[dtype]}
+    if loaded is None:
+        common["quantization"] = config.model.quantization
     if config.model.task == "generate":
         base = load_causal_base(place, **common) if loaded is None else handed_causal_base(loaded, **common)
     else:
-        drawn = common | {"seed": config.run.seed}
+        drawn = common | {"head_std": adapter.head_std, "seed": config.run.seed}
         base = load_base(place, labels, **drawn) if loaded is None else handed_base(loaded, labels, **drawn)
     require_usable(config)
-    base.model.to(torch.device(config.run.devices[0]))
+    if next(base.model.parameters()).device != torch.device(config.run.devices[0]):
+        base.model.to(torch.device(config.run.devices[0]))
     if on_cpu(config):
         raise_norms(base.model)
     return base

@@ -199,6 +199,12 @@ def adapter_spec(config: Config, base: Base, rank: int, method: Method) -> Adapt
     """
     settings = config.adapter
     kind: Kind = "dense" if method.facts.kinds == {"dense"} else settings.kind
+    if kind == "dense" and config.model.quantization != "none":
+        raise ConfigError(
+            f"method.name is {config.method.name!r}, which trains every weight, but model.quantization is "
+            f"{config.model.quantization!r}, which keeps weights in fewer bits than training needs: set it to 'none', "
+            f"or choose another method."
+        )
     smallest = min(min(shape) for shape in base.shapes.values())
     if kind == "lora" and rank > smallest:
         raise ConfigError(

@@ -92,6 +92,7 @@ def new_trainer(
             device or config.run.devices[0],
             tokens_a_pass=config.train.tokens_a_pass,
             trunk_cache_gb=config.train.trunk_cache_gb,
+            checkpointing=config.train.gradient_checkpointing,
             announce=_announce,
         ),
         make_task(config, base.labels),

@@ -46,14 +46,17 @@ class AdapterSettings:
     """classic: the scale is alpha / rank; rslora: alpha / square root of the rank."""
     scale: AboveZero | None = None
     """The LoRA scale itself, instead of alpha and scaling."""
-    targets: list[str] | None = None
-    """The linear maps to adapt, by the ends of their names, such as ["query", "value"]; by default every linear map of
-    the layers."""
+    targets: list[str] | Literal["all-linear"] | None = None
+    """The linear maps to adapt, by the ends of their names, such as ["query", "value"]; by default, and as all-linear,
+    every linear map of the layers, never a head or the product with the vocabulary."""
     layers: list[int] | None = None
     """Numbers of the layers to adapt, counted from 0; by default all."""
     head: HeadMode = "shared"
     """The classification head; shared: trained and averaged like the adapter; frozen: left as it was initialised;
     private: trained and kept by each client."""
+    head_std: AboveZero | None = None
+    """Standard deviation of the classification head's weights as they are drawn; by default the base's usual one, 0.02
+    for most. With a frozen head a larger one, such as 0.5, makes much of what is learned visible."""
     start: str | None = None
     """A PEFT folder with an adapter to start from; by default a fresh one."""
 

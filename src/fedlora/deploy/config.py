@@ -31,7 +31,11 @@ from fedlora.training.peft_files import WEIGHTS
 from fedlora.training.settings import OF_NATURAL, RENDERING, DataSettings, SplitSettings
 from fedlora.training.split import Split, split
 
-_NOT_SHARED = {"train": {"micro_batch", "tokens_a_pass", "trunk_cache_gb"}, "model": {"base"}, "adapter": {"start"}}
+_NOT_SHARED = {
+    "train": {"micro_batch", "tokens_a_pass", "trunk_cache_gb", "gradient_checkpointing"},
+    "model": {"base"},
+    "adapter": {"start"},
+}
 """Keys of shared sections in which machines may differ, or that are compared by content."""
 
 _LONGEST = 60

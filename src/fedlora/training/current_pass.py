@@ -104,6 +104,8 @@ class Pass:
     """What takes the place of the layers below one, until that layer has taken it."""
     until: int | None = None
     """The layer before which the pass ends, with that layer's input as its hidden state."""
+    checkpointing: bool = False
+    """Whether a layer keeps its input alone and is computed again in the backward pass."""
     cast: tuple[Tensor, Tensor] | None = None
     """The last input of a map that was cast, and the same in another type: query, key and value read one input."""
 

@@ -13,8 +13,9 @@ from fedlora.core.seeds import stream_seed
 from fedlora.errors import DataError, ModelError
 from fedlora.training.data import Columns, cut_off_test, from_rows, named_rows
 from fedlora.training.examples import Dataset
-from fedlora.training.loading import prepared, require_causal
+from fedlora.training.loading import prepared, require_causal, spread_head
 from fedlora.training.model import Base, make_base, make_causal_base
+from fedlora.training.quantized import is_quantized
 from fedlora.training.quiet import quietly
 
 PYTHON: Final = "python"
@@ -32,6 +33,19 @@ class LoadedModel:
         return f"LoadedModel({type(self.model).__name__})"
 
 
+def require_whole_weights(model: Any) -> None:
+    """Refuse a model in 4 or 8 bits, of which no copy can be made.
+
+    Raises:
+        ModelError: with what to do.
+    """
+    if is_quantized(model):
+        raise ModelError(
+            "The model that was handed over keeps its weights in 4 or 8 bits: hand over its folder or name, and set "
+            "model.quantization, so that it is loaded so."
+        )
+
+
 def is_model(value: object) -> bool:
     """Whether this is a model of transformers."""
     from transformers import PreTrainedModel
@@ -46,6 +60,7 @@ def handed_base(
     targets: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
+    head_std: float | None = None,
     seed: int = 0,
 ) -> Base:
     """A base of a loaded model. The caller's model and tokenizer stay as they are.
@@ -56,6 +71,7 @@ def handed_base(
         targets: which maps to adapt, see `load_base`.
         layers: which layers; None: all.
         dtype: of the base's weights.
+        head_std: see `load_base`.
         seed: draws what the model lacks, above all the head.
 
     Raises:
@@ -63,6 +79,7 @@ def handed_base(
     """
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
+    require_whole_weights(loaded.model)
     given = str(getattr(loaded.model, "name_or_path", "") or "")
     name = Path(given).name or type(loaded.model).__name__
     config, tokenizer = copy.deepcopy(loaded.model.config), copy.deepcopy(loaded.tokenizer)
@@ -80,6 +97,8 @@ def handed_base(
             f"({str(error).splitlines()[0]}): load it with num_labels={len(labels)}, or hand over its encoder alone."
         ) from error
     missing, source = info["missing_keys"], _source(given)
+    if head_std is not None:
+        spread_head(model, name, missing, len(labels), head_std)
     return make_base(model, tokenizer, name, labels, targets=targets, layers=layers, missing=missing, source=source)
 
 
@@ -97,6 +116,7 @@ def handed_causal_base(
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
+    require_whole_weights(loaded.model)
     given = str(getattr(loaded.model, "name_or_path", "") or "")
     name = Path(given).name or type(loaded.model).__name__
     config, tokenizer = copy.deepcopy(loaded.model.config), copy.deepcopy(loaded.tokenizer)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fedlora.core.seeds import stream_seed
 from fedlora.errors import FedloraError, ModelError
 from fedlora.training import hub
 from fedlora.training.memory import require_room
 from fedlora.training.model import Base, make_base, make_causal_base
+from fedlora.training.quantized import Quantization, bits_of, quantizer
 from fedlora.training.quiet import quietly
 from fedlora.training.readable import require_tokenizer
 
@@ -23,6 +25,8 @@ def load_base(
     targets: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
+    quantization: Quantization = "none",
+    head_std: float | None = None,
     seed: int = 0,
 ) -> Base:
     """Load an encoder or decoder for sequence classification from a local folder or from the hub.
@@ -33,6 +37,8 @@ def load_base(
         targets: which maps to adapt, by the end of their names; None: every linear map of the layers.
         layers: which layers; None: all.
         dtype: of the base's weights; what stands behind the layers computes in float32 or better.
+        quantization: of the layers' linear maps.
+        head_std: of the head's weights that are drawn, see `spread_head`; None: the model's usual one.
         seed: draws what the checkpoint lacks, above all the head.
 
     Raises:
@@ -40,14 +46,43 @@ def load_base(
     """
     from transformers import AutoModelForSequenceClassification
 
-    config, tokenizer, loading = _described(name, dtype, "classification")
+    config, tokenizer, loading = _described(name, bits_of(quantization, dtype), "classification")
     prepared(name, config, tokenizer, labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "head"))
-        model, missing = _loaded(AutoModelForSequenceClassification, name, config, dtype, loading, "classification")
+        how = quantizer(quantization, config, AutoModelForSequenceClassification, dtype)
+        model, missing = _loaded(
+            AutoModelForSequenceClassification, name, config, dtype, {**loading, **how}, "classification"
+        )
     require_tokenizer(name, model, tokenizer)
+    if head_std is not None:
+        spread_head(model, name, missing, len(labels), head_std)
     kept: dict[str, Any] = {"targets": targets, "layers": layers, "missing": missing, "source": _source(name)}
     return make_base(model, tokenizer, Path(name).name, labels, **kept)
+
+
+def spread_head(model: nn.Module, name: str, missing: Sequence[str], labels: int, std: float) -> None:
+    """Give the drawn matrix that makes the logits a standard deviation.
+
+    Args:
+        model: a classifier.
+        name: of the base.
+        missing: names of the parameters that were drawn.
+        labels: how many logits there are.
+        std: of the matrix's numbers.
+
+    Raises:
+        ModelError: the head came with the checkpoint.
+    """
+    drawn = [model.get_parameter(key) for key in missing]
+    heads = [weight for weight in drawn if weight.ndim == 2 and weight.shape[0] == labels]
+    if not heads:
+        raise ModelError(
+            f"adapter.head_std is {std:g}, but model.base {name!r} brings a head for these {labels} labels with it, so "
+            f"that none is drawn: leave adapter.head_std out."
+        )
+    with torch.no_grad():
+        heads[-1].mul_(std / heads[-1].float().std())
 
 
 def load_causal_base(
@@ -56,6 +91,7 @@ def load_causal_base(
     targets: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
+    quantization: Quantization = "none",
 ) -> Base:
     """Load a decoder for language modelling from a local folder or from the hub; arguments as of `load_base`.
 
@@ -65,15 +101,16 @@ def load_causal_base(
     from transformers import AutoModelForCausalLM
 
     purpose = "language modelling"
-    config, tokenizer, loading = _described(name, dtype, purpose)
+    config, tokenizer, loading = _described(name, bits_of(quantization, dtype), purpose)
     require_causal(name, config)
-    model, missing = _loaded(AutoModelForCausalLM, name, config, dtype, loading, purpose)
+    how = quantizer(quantization, config, AutoModelForCausalLM, dtype)
+    model, missing = _loaded(AutoModelForCausalLM, name, config, dtype, {**loading, **how}, purpose)
     require_tokenizer(name, model, tokenizer)
     kept: dict[str, Any] = {"targets": targets, "layers": layers, "missing": missing, "source": _source(name)}
     return make_causal_base(model, tokenizer, Path(name).name, **kept)
 
 
-def _described(name: str, dtype: torch.dtype, purpose: str) -> tuple[Any, Any, Mapping[str, Any]]:
+def _described(name: str, bits: int, purpose: str) -> tuple[Any, Any, Mapping[str, Any]]:
     """A base's config, its tokenizer, and how to load its weights.
 
     Raises:
@@ -90,7 +127,7 @@ def _described(name: str, dtype: torch.dtype, purpose: str) -> tuple[Any, Any, M
     if path.exists() and not (path / "config.json").is_file():
         raise ModelError(f"model.base is {name!r}, but that folder holds no model: it has no config.json.")
     if path.is_dir():
-        require_room(path, torch.finfo(dtype).bits // 8)
+        require_room(path, bits)
     absent = not path.exists() and not hub.is_reachable()
     loading = {"trust_remote_code": False, "local_files_only": absent}
     try:

@@ -139,5 +139,7 @@ def _ends_with(name: str, target: str) -> bool:
 
 def map_shape(module: nn.Module) -> tuple[int, int]:
     """(d_out, d_in), whatever the orientation in which the weight is stored."""
-    rows, columns = module.get_parameter("weight").shape
-    return (rows, columns) if isinstance(module, nn.Linear) else (columns, rows)
+    if isinstance(module, nn.Linear):  # a quantised weight has another shape
+        return module.out_features, module.in_features
+    d_in, d_out = module.get_parameter("weight").shape
+    return d_out, d_in

@@ -64,15 +64,19 @@ class Portions:
             warnings.warn(f"Memory ran out: {self._what} is now {self._size}.", SmallerPortions, stacklevel=2)
 
 
-def require_room(folder: Path, bytes_a_weight: int) -> None:
+def require_room(folder: Path, bits: int) -> None:
     """Refuse a base on disk that cannot fit into this machine's memory, before loading it.
+
+    Args:
+        folder: with its weights, in 32 bits each or fewer.
+        bits: that a weight will take.
 
     Raises:
         ModelError: with what would fit.
     """
     free = available()
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    needed = stored * bytes_a_weight // 4 if bytes_a_weight < 4 else stored
+    needed = stored * min(bits, 32) // 32
     if free is not None and needed > free:
         raise ModelError(
             f"model.base is {str(folder)!r}, whose weights need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of "

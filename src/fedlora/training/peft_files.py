@@ -27,6 +27,7 @@ from fedlora.core.kinds import Kind
 from fedlora.core.lowrank import LowRank, stack
 from fedlora.errors import ModelError
 from fedlora.training.model import Base
+from fedlora.training.quantized import dequantized
 from fedlora.training.quiet import quietly
 
 WEIGHTS = "adapter_model.safetensors"
@@ -142,7 +143,8 @@ def peft_config(ranks: Mapping[str, int], scale: float, base: Base) -> dict[str,
 
 def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head: Mapping[str, Tensor]) -> None:
     """Write a whole model folder: the base's weights with all that was added to them, its head, the tokenizer."""
-    weights = {name: tensor.detach() for name, tensor in base.model.state_dict().items()}
+    model: Any = dequantized(base.model)
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if spec.kind == "dense":
         weights |= {name: tensor.contiguous() for name, tensor in base.moved(start, spec).items()}
     else:
@@ -151,7 +153,6 @@ def write_model(folder: Path, start: Start, spec: AdapterSpec, base: Base, head:
             stored = change.T if module in base.transposed else change
             weights[name] = (weights[name].double() + stored).to(weights[name].dtype)
     weights |= {name: part.contiguous() for name, part in head.items()}
-    model: Any = base.model
     with quietly():
         model.save_pretrained(folder, state_dict=weights)
     _without_state(base.tokenizer).save_pretrained(folder)

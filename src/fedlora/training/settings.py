@@ -10,6 +10,7 @@ from fedlora.errors import ConfigError
 from fedlora.training.chat_template import Turns
 from fedlora.training.cutting import Truncate
 from fedlora.training.dialogue_rows import Format
+from fedlora.training.quantized import Quantization
 
 SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
 RENDERING = ("style", "separator", "turns", "truncate", "end")
@@ -127,6 +128,9 @@ class ModelSettings:
     language model learns from texts, prompts with completions, or conversations."""
     max_length: Annotated[int, Range(at_least=1, at_most=100_000)] = 128
     """Longer texts are cut after this many tokens."""
+    quantization: Quantization = "none"
+    """How the weights of the layers' linear maps are kept; 4bit: in NormalFloat, as QLoRA does; 8bit: LLM.int8. Needs
+    the package bitsandbytes; adapters, merged updates and heads stay in float32."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Data type of the base's weights; norms, attention on a CPU, head, adapters and losses are in float32 either way.
     auto: the faster one on this machine, which is measured before a run and written into its config; a deployment names
@@ -145,6 +149,9 @@ class TrainSettings:
     """Examples in an optimiser step."""
     micro_batch: Positive | None = None
     """Examples in a forward pass, to save memory; by default the whole batch. Changes results by rounding only."""
+    gradient_checkpointing: bool = False
+    """Keep of every layer its input alone, and compute the layer again in the backward pass: less memory for long
+    texts, and about a third more arithmetic."""
     tokens_a_pass: Positive = 1024
     """Clients are trained in one forward pass until their batches together hold about this many tokens; a GPU does
     best with many more. Changes results by rounding only."""

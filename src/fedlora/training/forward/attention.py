@@ -19,6 +19,8 @@ from torch.nn import functional
 from fedlora.training.current_pass import Group, KeysTaken, LastLayer, Read, current
 from fedlora.training.forward.varlen import is_usable, varlen
 
+_NOT_COMPUTED = ("softcap", "s_aux")
+"""What some architectures add to attention; where a model asks for it, its sequences are not packed."""
 ATTENTION = "fedlora_packed"
 """The name under which transformers finds the attention function."""
 
@@ -57,6 +59,8 @@ def _attention(  # noqa: PLR0917 (the signature is that of transformers)
     """
     now = current()
     groups = now.groups
+    if groups is not None and any(others.get(name) is not None for name in _NOT_COMPUTED):
+        raise ValueError("this attention is more than the products and the softmax")
     last_layer = now.last if now.last is not None and now.last.under_way else None
     if groups is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward

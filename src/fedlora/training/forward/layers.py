@@ -10,12 +10,14 @@ import copy
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from fedlora.training.current_pass import KeysTaken, LastLayer, PassEnded, current
+from fedlora.training.current_pass import KeysTaken, LastLayer, Pass, PassEnded, current, running
 from fedlora.training.maps import map_shape, repeated_layers
 
 
@@ -91,6 +93,8 @@ class _Layer:
             now.below = None  # a layer that is run more than once takes it the first time
         if now.last is not None and self._is_last:
             return self._of_read_tokens(now.last, args, named)
+        if now.checkpointing and torch.is_grad_enabled():
+            return checkpoint(partial(_again, self._forward, now), *args, use_reentrant=False, **named)
         return self._forward(*args, **named)
 
     def _of_read_tokens(self, last: LastLayer, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -127,6 +131,12 @@ class _IdleMap:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_IdleMap":
         return _IdleMap(copy.deepcopy(self._module, memo), copy.deepcopy(self._forward, memo), self._width)
+
+
+def _again(forward: Callable[..., Any], now: Pass, *args: Any, **named: Any) -> Any:
+    """A layer in the pass that it belongs to; the backward pass may run in another thread, and after that pass."""
+    with running(now):
+        return forward(*args, **named)
 
 
 def _input(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor:

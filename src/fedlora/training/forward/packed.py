@@ -50,6 +50,7 @@ def fastest_forward(
     tokens_a_pass: int = TrainSettings.tokens_a_pass,
     *,
     trunk_cache_gb: float = TrainSettings.trunk_cache_gb,
+    checkpointing: bool = TrainSettings.gradient_checkpointing,
     announce: Callable[[str], None] | None = None,
 ) -> Forward:
     """The packed forward where the base's sequences can be packed, else, with a warning, the padded one.
@@ -60,6 +61,7 @@ def fastest_forward(
         device: where the base is.
         tokens_a_pass: clients share a pass while their batches hold about so many tokens together.
         trunk_cache_gb: what may be kept of that which lies below the adapted layers, see `new_trunk`; 0: nothing.
+        checkpointing: whether layers keep their inputs alone and are computed again in the backward pass.
         announce: is told in a sentence what is about to take a while.
     """
     encoder = packed_encoder(base.model, base.padding, base.task_type)
@@ -73,7 +75,9 @@ def fastest_forward(
             gigabytes=trunk_cache_gb,
             announce=announce or (lambda _: None),
         )
-        return PackedForward(base, spec, encoder, device, tokens_a_pass, trunk, heads_together=together)
+        return PackedForward(
+            base, spec, encoder, device, tokens_a_pass, trunk, checkpointing=checkpointing, heads_together=together
+        )
     warnings.warn(
         f"Sequences of {base.name} cannot be packed: clients are trained one by one on padded batches.",
         PaddedInstead,
@@ -98,6 +102,8 @@ class PackedForward:
     grouped by client."""
     size: Size = as_it_is
     """With how many tokens a pack that is grouped by client is laid out."""
+    checkpointing: bool = False
+    """Whether layers are computed again in the backward pass."""
     heads_together: bool = False
     """Whether the heads of clients that are grouped can be called at once."""
 
@@ -140,7 +146,7 @@ class PackedForward:
         # With dropout a map that makes queries and keys alike would draw twice: such layers run once, for all tokens.
         encoder = self.encoder.whole if dropout else self.encoder
         below = self._below(tokens, packed)
-        hidden = encoder.hidden(packed, replaced, added, below)
+        hidden = encoder.hidden(packed, replaced, added, below, checkpointing=self.checkpointing)
         values = [{**replaced, **self.base.head_values(start)} for start in present]
         states = [hidden.index_select(0, rows) for rows in encoder.read_by(packed)]
         if grouped and self.heads_together:

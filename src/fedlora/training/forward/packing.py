@@ -31,6 +31,7 @@ from fedlora.training.current_pass import (
 from fedlora.training.forward.attention import ATTENTION, register
 from fedlora.training.forward.layers import Layers
 from fedlora.training.maps import encoder_of
+from fedlora.training.quantized import is_quantized
 from fedlora.training.split import Indices
 from fedlora.training.tokens import Tokens
 
@@ -139,6 +140,8 @@ class PackedEncoder:
         values: Mapping[str, Tensor],
         additions: Mapping[str, Addition] | None = None,
         below: Below | None = None,
+        *,
+        checkpointing: bool = False,
     ) -> Tensor:
         """The last hidden state of that token of every sequence that the head reads, (sequences, width); of a language
         model, that of every token, (tokens, width).
@@ -148,9 +151,12 @@ class PackedEncoder:
             values: parameters of the whole model that take the place of the resident ones.
             additions: by map, what adapters add.
             below: what the layers below one give; None: they are computed.
+            checkpointing: whether layers are computed again in the backward pass; not where `values` take the place of
+                their parameters, which are gone by then.
         """
-        last = self._new_last(pack)
-        hidden = self._run(pack, values, Pass(additions or {}, pack.groups, pack.order, last=last, below=below))
+        last, again = self._new_last(pack), checkpointing and not values
+        now = Pass(additions or {}, pack.groups, pack.order, last=last, below=below, checkpointing=again)
+        hidden = self._run(pack, values, now)
         if self._reads == "predicting" or self.last_layer == "read":
             return hidden
         return hidden.index_select(0, _read(pack, self._reads))
@@ -172,7 +178,7 @@ class PackedEncoder:
             pack: any sequences.
         """
         last, maps = self._new_last(pack), self._layers.maps_of_last()
-        if last is None:
+        if last is None or is_quantized(self._model):  # whose weights take no gradient
             return self
         weights = [module.get_parameter("weight") for module in maps]
         before = [weight.requires_grad for weight in weights]

@@ -13,6 +13,7 @@ from fedlora.training.current_pass import Reads
 from fedlora.training.forward.packing import Form, Pack, PackedEncoder, pack
 from fedlora.training.maps import encoder_of
 from fedlora.training.model import TaskType
+from fedlora.training.quantized import is_quantized
 from fedlora.training.tokens import Tokens
 
 _CLASSIFIERS: Final[tuple[Reads, ...]] = ("first", "last")
@@ -36,7 +37,7 @@ def packed_encoder(model: nn.Module, padding: int, task_type: TaskType = "SEQ_CL
         found = _logits(model, packed, reads, "whole")
         if found is None:
             break
-        if agree(found, expected, narrowest(model)):
+        if agree(found, expected, _type_of(model)):
             form = "whole" if reads == "predicting" else _cheapest(model, packed, reads, found)
             return PackedEncoder(model, reads, form).without_idle_maps(packed)
     config._attn_implementation = usual
@@ -48,7 +49,7 @@ def _cheapest(model: nn.Module, packed: Pack, reads: Reads, expected: Tensor) ->
     forms: tuple[Form, ...] = ("read", "placed")
     for form in forms:
         found = _logits(model, packed, reads, form)
-        if found is not None and agree(found, expected, narrowest(model)):
+        if found is not None and agree(found, expected, _type_of(model)):
             return form
     return "whole"
 
@@ -61,6 +62,11 @@ def _logits(model: nn.Module, packed: Pack, reads: Reads, last_layer: Form) -> T
             return encoder.logits(encoder.hidden(packed, {}).index_select(0, encoder.read_by(packed)[0]), {})
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         return None
+
+
+def _type_of(model: nn.Module) -> torch.dtype:
+    """The type whose rounding two ways may differ by: maps in 8 bits round what they are given, too."""
+    return torch.bfloat16 if is_quantized(model) else narrowest(model)
 
 
 def narrowest(model: nn.Module) -> torch.dtype:
