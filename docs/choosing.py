@@ -97,7 +97,7 @@ def choice_table(link=""):
         if facts.centralized:
             cells[5] = "nothing"
         if not facts.trains:
-            cells[2:5] = ["-", "0 B", "0 B"]
+            cells[2] = "-"
         lines.append(f"| [`{name}`]({link}methods/{name}.md) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
