@@ -68,7 +68,7 @@ def test_a_column_names_the_owners(run):
 WRONG = [
     ([1, 2], "data is a list; expected the path of a file, a name on the hub, fedlora.from_lists"),
     ([], "data has no rows"),
-    ([{"a": "b"}], "which fit no format of examples"),
+    ([{"a": "b"}] * 10, "which fit no format of examples"),
     ({"train": [{"text": "a cat"}]}, "The data have no part 'test', only train"),
     (fedlora.from_lists(["a", "b"] * 5, [0, 1] * 5), "data holds labelled texts, but model.task is 'generate'"),
 ]

@@ -286,6 +286,5 @@ def test_more_slots_than_vllm_takes_are_refused():
 
 
 def test_a_private_head_is_refused_where_there_is_no_head(grounds):
-    config = make_config(text_tree(grounds("llama"), adapter={"head": "private"}))
     with pytest.raises(ConfigError, match=r"adapter\.head is 'private'.* has no head"):
-        build(config, workers=1)
+        make_config(text_tree(grounds("llama"), adapter={"head": "private"}))

@@ -112,7 +112,7 @@ def test_a_base_that_does_not_fit_says_what_would(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"0" * 4000)
     monkeypatch.setattr(memory, "available", lambda: 3000)
     with pytest.raises(ModelError, match=r"choose a base of at most .* GB, or set model\.dtype"):
-        require_room(tmp_path, 4)
-    require_room(tmp_path, 2)
+        require_room(tmp_path, 32)
+    require_room(tmp_path, 16)
     monkeypatch.undo()
-    require_room(tmp_path, 4)
+    require_room(tmp_path, 32)

@@ -76,12 +76,13 @@ class _Process:
         """End it."""
         self._stopped = True
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            _end(self._process)
 
     def _answer(self, job: Job) -> Answer:
-        if self._process is None or self._process.poll() is not None:
-            self._process = start()
+        if self._process is not None and self._process.poll() is not None:
+            _end(self._process)
+            self._process = None
+        self._process = self._process or start()
         process, line = self._process, ""
         with suppress(OSError):  # it has ended; its code is told below
             if process.stdin is not None and process.stdout is not None:
@@ -92,6 +93,16 @@ class _Process:
             found: Answer = json.loads(line)
             return found
         return {"error": f"its process ended with code {process.wait()}; a code of -9 may mean that memory ran out."}
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process, if it has not ended by itself, and close what led to it."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # what was not written yet goes nowhere
+            if pipe is not None:
+                pipe.close()
 
 
 def start() -> "subprocess.Popen[str]":
