@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 from tiny_models import LANGUAGE_MODELS, owned_by, some_dialogues, tiny_language_model, tokenizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedlora.core.adapter import BOTH, Adapter, Start, fresh_adapter
 from fedlora.core.kinds import vera_projection
@@ -205,6 +206,38 @@ def test_layers_are_computed_again_in_the_backward_pass_and_give_the_same(kind, 
     for one, other in zip(*found, strict=True):
         assert all(left.equal(right) for left, right in zip(one, other, strict=True))
     assert kept[1] < kept[0] / 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "maps"), [("llama", ["q_proj", "o_proj", "up_proj", "down_proj"]), ("gpt2", ["c_fc"])]
+)
+def test_the_last_layer_is_computed_for_the_read_tokens_alone(kind, maps):
+    """All but what makes keys and values; the numbers are those of the test against the padded model."""
+    base, tokens = base_of(kind), some_dialogues()
+    spec, starts = base.spec(3, 2.0), starts_of(base)
+    forward = fastest_forward(base, spec)
+    names = {name for name, module in base.model.named_modules() if module in forward.encoder.idle}
+    assert all(any(name.endswith(end) for name in names) for end in maps)
+    assert not any(name.endswith(("k_proj", "v_proj", "c_attn")) for name in names)
+
+    def flop():
+        with FlopCounterMode(display=False) as counter:
+            found = losses_and_gradients(forward, starts, tokens)
+        return counter.get_total_flops(), found
+
+    less, found = flop()
+    forward.encoder.idle = frozenset()
+    more, whole = flop()
+    assert less < 0.95 * more
+    near(found[0], whole[0], kind)
+    near(found[1], whole[1], kind)
+
+
+def test_a_map_that_keys_depend_on_is_not_left_out(monkeypatch):
+    """The planted fault: all maps of the last layer are taken for idle, and the trial sees it."""
+    monkeypatch.setattr(torch.autograd, "grad", lambda taken, weights, **_: [None for _ in weights])
+    base = base_of("llama")
+    assert fastest_forward(base, base.spec(3, 2.0)).encoder.idle == frozenset()
 
 
 def test_what_lies_below_the_adapted_layers_is_kept():

@@ -53,6 +53,18 @@ class LastLayer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Narrowed:
+    """Maps of a last layer on whose output no other token depends, and the tokens for which they are computed.
+
+    The others get zeros there; what the layer makes of them nobody reads.
+    """
+
+    maps: frozenset[nn.Module]
+    tokens: Tensor
+    """Places in the pack."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Below:
     """What the layers below one give, known beforehand."""
 
@@ -104,6 +116,8 @@ class Pass:
     """What takes the place of the layers below one, until that layer has taken it."""
     until: int | None = None
     """The layer before which the pass ends, with that layer's input as its hidden state."""
+    narrowed: "Narrowed | None" = None
+    """Maps of the last layer that are computed for the read tokens alone; None: for all."""
     checkpointing: bool = False
     """Whether a layer keeps its input alone and is computed again in the backward pass."""
     cast: tuple[Tensor, Tensor] | None = None
@@ -119,6 +133,11 @@ class Pass:
         """Whether nobody asks for what a map would give now."""
         last = self.last
         return last is not None and last.under_way and last.keys is None and module in last.idle
+
+    def tokens_of(self, module: nn.Module) -> Tensor | None:
+        """For which tokens of the pack a map is computed; None: for all."""
+        narrowed = self.narrowed
+        return None if narrowed is None or module not in narrowed.maps else narrowed.tokens
 
     def in_type(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """An input of a map in a type, cast once for all maps in a row that read it."""

@@ -119,15 +119,20 @@ class _Layer:
 
 
 class _IdleMap:
-    """Wraps the `forward` of a map of the last layer: where nobody asks for what it gives, that is zeros."""
+    """Wraps the `forward` of a map of the last layer: for tokens of which nobody asks what it gives, that is zeros."""
 
     def __init__(self, module: nn.Module, forward: Callable[..., Any], width: int) -> None:
         self._module, self._forward, self._width = module, forward, width
 
     def __call__(self, x: Tensor) -> Any:
-        if current().skips(self._module):
+        now = current()
+        if now.skips(self._module):
             return x.new_zeros(()).expand(*x.shape[:-1], self._width)
-        return self._forward(x)
+        tokens = now.tokens_of(self._module)
+        if tokens is None:
+            return self._forward(x)
+        made = self._forward(x.index_select(1, tokens))
+        return made.new_zeros(*x.shape[:-1], self._width).index_copy(1, tokens, made)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_IdleMap":
         return _IdleMap(copy.deepcopy(self._module, memo), copy.deepcopy(self._forward, memo), self._width)

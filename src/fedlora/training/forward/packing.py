@@ -22,6 +22,7 @@ from fedlora.training.current_pass import (
     ClientOrder,
     Group,
     LastLayer,
+    Narrowed,
     Pass,
     PassEnded,
     Read,
@@ -155,7 +156,15 @@ class PackedEncoder:
                 their parameters, which are gone by then.
         """
         last, again = self._new_last(pack), checkpointing and not values
-        now = Pass(additions or {}, pack.groups, pack.order, last=last, below=below, checkpointing=again)
+        now = Pass(
+            additions or {},
+            pack.groups,
+            pack.order,
+            last=last,
+            below=below,
+            narrowed=self._new_narrowed(pack),
+            checkpointing=again,
+        )
         hidden = self._run(pack, values, now)
         if self._reads == "predicting" or self.last_layer == "read":
             return hidden
@@ -170,14 +179,24 @@ class PackedEncoder:
             return None
         return LastLayer(self._reads, _read(pack, self._reads), self.last_layer == "placed", self.idle)
 
+    def _new_narrowed(self, pack: Pack) -> Narrowed | None:
+        """Of a language model, the maps of the last layer that are computed for the read tokens alone."""
+        if self._reads != "predicting" or not self.idle or not pack.predicting:
+            return None
+        return Narrowed(self.idle, torch.cat(pack.predicting).sort().values)
+
     def without_idle_maps(self, pack: Pack) -> "PackedEncoder":
         """The same, in which maps on which the last layer's keys and values do not depend are left out where only these
         are asked for, if there are such: what makes queries alone. A map is one if it gets no gradient from them.
+
+        A language model's are computed for the read tokens alone.
 
         Args:
             pack: any sequences.
         """
         last, maps = self._new_last(pack), self._layers.maps_of_last()
+        if self._reads == "predicting":
+            last = LastLayer("last", pack.lasts, placed=True)  # it leaves the keys and values, and no more is asked
         if last is None or is_quantized(self._model):  # whose weights take no gradient
             return self
         weights = [module.get_parameter("weight") for module in maps]

@@ -30,7 +30,8 @@ def packed_encoder(model: nn.Module, padding: int, task_type: TaskType = "SEQ_CL
     usual: Any = getattr(config, "_attn_implementation", None)
     tokens, sides = some_tokens(model), _CLASSIFIERS
     if task_type == "CAUSAL_LM":
-        tokens, sides = replace(tokens, supervised=numpy.ones(len(tokens.ids), dtype=numpy.bool_)), ("predicting",)
+        every_other = numpy.arange(len(tokens.ids)) % 2 == 0  # so that others than the last are not read
+        tokens, sides = replace(tokens, supervised=every_other), ("predicting",)
     expected = _padded_logits(model, tokens, padding)
     packed = pack(tokens, [numpy.arange(len(tokens))], str(parameter.device))
     for reads in sides:
@@ -39,7 +40,11 @@ def packed_encoder(model: nn.Module, padding: int, task_type: TaskType = "SEQ_CL
             break
         if agree(found, expected, _type_of(model)):
             form = "whole" if reads == "predicting" else _cheapest(model, packed, reads, found)
-            return PackedEncoder(model, reads, form).without_idle_maps(packed)
+            encoder = PackedEncoder(model, reads, form).without_idle_maps(packed)
+            less = _of(encoder, packed)
+            if less is None or not agree(less, expected, _type_of(model)):
+                encoder.idle = frozenset()
+            return encoder
     config._attn_implementation = usual
     return None
 
@@ -57,7 +62,14 @@ def _cheapest(model: nn.Module, packed: Pack, reads: Reads, expected: Tensor) ->
 def _logits(model: nn.Module, packed: Pack, reads: Reads, last_layer: Form) -> Tensor | None:
     """The logits of a pack; None where the model cannot make them so."""
     try:
-        encoder = PackedEncoder(model, reads, last_layer)
+        return _of(PackedEncoder(model, reads, last_layer), packed)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+        return None
+
+
+def _of(encoder: PackedEncoder, packed: Pack) -> Tensor | None:
+    """The logits that an encoder gives of a pack; None where it cannot."""
+    try:
         with torch.inference_mode():
             return encoder.logits(encoder.hidden(packed, {}).index_select(0, encoder.read_by(packed)[0]), {})
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
