@@ -1,5 +1,6 @@
 """Generation is greedy, with adapters on, and token for token what transformers generates with the exported model."""
 
+import warnings
 from dataclasses import replace
 
 import numpy
@@ -110,7 +111,9 @@ def test_what_a_checkpoint_recommends_is_left_aside(monkeypatch):
     advised.repetition_penalty, advised.suppress_tokens, advised.min_new_tokens = 5.0, list(range(20, 60)), 9
     assert compared(base, spec, start, LIMITS, prompts) == []
     monkeypatch.setattr(subject, "_undecided", lambda model: model)
-    assert compared(base, spec, start, LIMITS, prompts) != []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers tells that the advice leaves no room
+        assert compared(base, spec, start, LIMITS, prompts) != []
 
 
 def right_padded(rows, padding):
