@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.base import load_named_base
 from fedlora.app.card import model_card
 from fedlora.app.config import changed_config, make_config
-from fedlora.app.predict import adapter_folder
+from fedlora.app.predict import adapter_folder, stored_model
 from fedlora.app.trainer import make_task
 from fedlora.core.adapter import AdapterSpec, Start
 from fedlora.errors import FedloraError, ModelError, RunFolderError
@@ -20,7 +19,7 @@ from fedlora.run_files import read_object, read_toml
 from fedlora.training.model import Base
 from fedlora.training.model_files import write_model, write_tokenizer
 from fedlora.training.one_rank import one_rank
-from fedlora.training.peft_files import read_peft, read_projection, write_peft
+from fedlora.training.peft_files import write_peft
 
 _ABOUT, _CARD = "fedlora.json", "README.md"
 _SHAPE = {"labels": list, "kind": str, "scale": int | float, "base": str, "base_fingerprint": str, "client": str | None}
@@ -108,15 +107,7 @@ def _stored(run: Path, folder: Path, about: Mapping[str, Any], place: str | None
     config = make_config(read_toml(run / CONFIG))
     if place is not None:
         config = changed_config(config, {"model": {"base": place}})
-    base = load_named_base(config, about["labels"])
-    if base.fingerprint != about["base_fingerprint"]:
-        raise ModelError(
-            f"model.base is {config.model.base!r}, but its weights are not those of the run {run}: name with --base "
-            f"where the run's base is now."
-        )
-    pair = read_projection(folder)
-    spec = base.spec(pair.rank if pair else 1, about["scale"], about["kind"], projection=pair)
-    return base, Start(read_peft(folder, base, spec)), spec
+    return stored_model(run, folder, about, config)
 
 
 def _describe(target: Path, run: Path, about: Mapping[str, Any], base: Base, note: str) -> None:

@@ -103,7 +103,7 @@ def asked_model(run: Path, client: str | None, base: str | None, task: Task) -> 
     require_task(config, task, str(run))
     if base is not None:
         config = changed_config(config, {"model": {"base": base}})
-    resident, start, spec = _model(run, folder, about, config)
+    resident, start, spec = stored_model(run, folder, about, config)
     return AskedModel(config, resident, start, spec, about)
 
 
@@ -140,7 +140,18 @@ def answers(  # noqa: PLR0917  each is another kind of thing
         return Classification(tuple(labels)).answers(logits, labels)
 
 
-def _model(run: Path, folder: Path, about: dict[str, Any], config: Config) -> tuple[Base, Start, AdapterSpec]:
+def stored_model(run: Path, folder: Path, about: Mapping[str, Any], config: Config) -> tuple[Base, Start, AdapterSpec]:
+    """The base of a run with what a folder of the run keeps: an adapter, or a whole model.
+
+    Args:
+        run: the run's folder, for the sentence.
+        folder: of the adapter or the model.
+        about: the contents of its fedlora.json.
+        config: of the run, with the base where it is now.
+
+    Raises:
+        UserError: base or adapter cannot be loaded, or the base is not the run's.
+    """
     if about["kind"] == "dense":
         generates = config.model.task == "generate"
         whole = load_causal_base(str(folder)) if generates else load_base(str(folder), about["labels"])
