@@ -52,6 +52,7 @@ BLOCKS = {
         "ratios": speeds.trainers_words,
         "before": speeds.before_after_table,
         "trunk": speeds.trunk_table,
+        "language": speeds.language_table,
         "run": speeds.whole_run_table,
         "curves": speeds.curves_words,
         "memory": results.memory_table,

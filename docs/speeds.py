@@ -72,8 +72,7 @@ def language_table():
     rates = " and ".join(f"{rate:.0f}" for rate in found["matrix_gflops"])
     return claim(
         gap < 1e-3,
-        "\n".join(lines)
-        + f"\n\nThe faster of {found['work']['turns']} turns each; matrix rate {rates} GFLOP/s before and "
+        "\n".join(lines) + f"\n\nTurns of each way: {found['work']['turns']}; matrix rate {rates} GFLOP/s before and "
         "after. Our loss and that of the PEFT loop on the same batches agree to one in a thousand.",
     )
 
