@@ -22,21 +22,21 @@ from pathlib import Path
 
 import numpy
 
-from fedlora.app.progress import quiet_libraries
+from fedlora.app.run.progress import quiet_libraries
 from fedlora.core.machine import cores
 from fedlora.core.rounds import Client, Order
 from fedlora.federation.executor import Inline, Threads
 from fedlora.federation.local import LocalTransport
 from fedlora.federation.pipeline import Pipeline
 from fedlora.methods.fedit import FedIT
+from fedlora.training.bases.loading import load_base
+from fedlora.training.data.split import Owned
+from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.forward.packed import fastest_forward
-from fedlora.training.generated import generated_base
-from fedlora.training.loading import load_base
+from fedlora.training.generated.encoder import generated_base
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification
-from fedlora.training.tokens import Tokens
 
 LABELS = tuple(f"label {number}" for number in range(20))
 

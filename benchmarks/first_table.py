@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from fedlora.app.build import build
-from fedlora.app.config import read_config
-from fedlora.app.progress import line_of, quiet_libraries
-from fedlora.app.run import Run
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.progress import line_of, quiet_libraries
+from fedlora.app.run.run import Run
 from fedlora.federation.record import round_line
 
 MIXED = "[1, 1, 1, 1, 1, 1, 2, 4, 4, 4]"

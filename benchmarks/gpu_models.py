@@ -8,12 +8,12 @@ import torch
 
 from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.rounds import Fit, FitJob
+from fedlora.training.bases.model import make_base
+from fedlora.training.data.split import Owned
+from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import make_base
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification
-from fedlora.training.tokens import Tokens
 
 LABELS = tuple(f"label {number}" for number in range(77))
 BATCH = 16

@@ -20,10 +20,10 @@ import sys
 import time
 from pathlib import Path
 
-from fedlora.app.build import build, load
-from fedlora.app.config import make_config
-from fedlora.app.progress import quiet_libraries
-from fedlora.app.run import Run
+from fedlora.app.build.simulation import build, load
+from fedlora.app.config.schema import make_config
+from fedlora.app.run.progress import quiet_libraries
+from fedlora.app.run.run import Run
 from fedlora.federation.record import round_line
 
 PERMUTED = {"kind": "iid", "clients": 8, "permuted": True}

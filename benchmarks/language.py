@@ -39,8 +39,8 @@ WAYS = ("peft", "flower", "padded", "ours", "ours, checkpointing")
 
 def problem(work, data, base, way):
     """The simulation that all ways are given."""
-    from fedlora.app.build import build
-    from fedlora.app.config import read_config
+    from fedlora.app.build.simulation import build
+    from fedlora.app.config.schema import read_config
 
     words = [
         "data.source=files",

@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
-from fedlora.app.build import build, load
-from fedlora.app.config import make_config
-from fedlora.app.progress import quiet_libraries
+from fedlora.app.build.simulation import build, load
+from fedlora.app.config.schema import make_config
+from fedlora.app.run.progress import quiet_libraries
 from fedlora.core.payload import to_bytes
 from fedlora.core.seeds import numpy_stream
 from fedlora.deploy.connection import Arrival

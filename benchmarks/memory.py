@@ -23,8 +23,9 @@ def one(method, clients, a_round, examples, rounds, out):
     import resource
 
     import fedlora
-    from fedlora.app.progress import quiet_libraries
-    from fedlora.training.generated import generated_base, generated_dataset
+    from fedlora.app.run.progress import quiet_libraries
+    from fedlora.training.generated.encoder import generated_base
+    from fedlora.training.generated.requests import generated_dataset
 
     quiet_libraries()
     config = {

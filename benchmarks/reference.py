@@ -17,9 +17,9 @@ import torch
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
-from fedlora.training.data import Columns, from_files
-from fedlora.training.examples import take_some
-from fedlora.training.split import SplitSettings, split
+from fedlora.training.data.examples import take_some
+from fedlora.training.data.labelled import Columns, from_files
+from fedlora.training.data.split import SplitSettings, split
 
 SCALE, RANK, POOL, LR, ROUNDS = 8.0, 2, 16, 5e-4, 12
 

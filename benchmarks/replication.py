@@ -28,15 +28,15 @@ from fedlora.methods.base import State
 from fedlora.methods.fedit import FedIT
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.zeropad import ZeroPad
-from fedlora.training.data import Columns, from_files
-from fedlora.training.examples import take_some
+from fedlora.training.bases.loading import load_base
+from fedlora.training.data.examples import take_some
+from fedlora.training.data.labelled import Columns, from_files
+from fedlora.training.data.split import Owned, SplitSettings, split
+from fedlora.training.encoding.tokens import tokenise
 from fedlora.training.forward.padded import PaddedForward
-from fedlora.training.loading import load_base
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Owned, SplitSettings, split
 from fedlora.training.tasks.classification import Classification
-from fedlora.training.tokens import tokenise
 
 LOW, HIGH, SCALE, SEED = 5, 20, 2.0, 0
 

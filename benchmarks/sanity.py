@@ -27,15 +27,15 @@ from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate
 from fedlora.federation.settings import EvaluateSettings
 from fedlora.methods import find_method
-from fedlora.training.data import Columns, from_files
-from fedlora.training.examples import take_some
+from fedlora.training.bases.model import make_base
+from fedlora.training.data.examples import take_some
+from fedlora.training.data.labelled import Columns, from_files
+from fedlora.training.data.split import SplitSettings, split
+from fedlora.training.encoding.tokens import tokenise
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import make_base
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import SplitSettings, split
 from fedlora.training.tasks.classification import Classification
-from fedlora.training.tokens import tokenise
 
 ROUNDS, SCALE, RANK = 12, 8.0, 2
 

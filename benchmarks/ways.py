@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from fedlora.app.build import build
-from fedlora.app.config import read_config
-from fedlora.app.progress import quiet_libraries
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.progress import quiet_libraries
 from fedlora.core.machine import cores
 from fedlora.core.rounds import Order, Reply
 from fedlora.core.seeds import numpy_stream

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hin
 import choosing
 import results
 from blocks import block
-from fedlora.app.config import Config
+from fedlora.app.config.schema import Config
+from fedlora.app.config.sections import keys
+from fedlora.app.config.sections import sections as config_sections
 from fedlora.app.describe import describe, fields_of, sections
-from fedlora.app.sections import keys
-from fedlora.app.sections import sections as config_sections
 from fedlora.deploy.config import SiteConfig
 from fedlora.federation.stages import STAGES
 from fedlora.methods import BUILT_IN

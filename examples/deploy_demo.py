@@ -23,7 +23,8 @@ import tomli_w
 from loopback.processes import Loopback, free_port
 
 from fedlora.deploy.sockets import new_key
-from fedlora.training.generated import generated_base, generated_dataset
+from fedlora.training.generated.encoder import generated_base
+from fedlora.training.generated.requests import generated_dataset
 
 RANKS = {"ash": 1, "birch": 2, "cedar": 4}
 METHODS = ("lora-a2", "fedsa")

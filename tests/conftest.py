@@ -11,8 +11,9 @@ import torch
 from hypothesis import settings
 
 from fedlora import cli
-from fedlora.training.generated import generated_base, generated_dataset
-from fedlora.training.generated_decoder import generated_decoder
+from fedlora.training.generated.decoder import generated_decoder
+from fedlora.training.generated.encoder import generated_base
+from fedlora.training.generated.requests import generated_dataset
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of one would wait for those of another
     torch.set_num_threads(1)

@@ -4,7 +4,9 @@ import peft
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
 
 from fedlora import cli
-from fedlora.app import compare_progress, predict, progress, run, watch
+from fedlora.app.compare import progress as compare_progress
+from fedlora.app.finished import predict
+from fedlora.app.run import progress, run, watch
 from fedlora.deploy import config, server, site
 
 __all__ = [

@@ -12,14 +12,14 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.server import Federation, Plan, begin, federate, global_model
 from fedlora.methods.lora_a2 import LoRAA2
-from fedlora.training.examples import Texts
+from fedlora.training.bases.model import make_base
+from fedlora.training.data.examples import Texts
+from fedlora.training.data.split import split
+from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import make_base
 from fedlora.training.settings import SplitSettings, TrainSettings
-from fedlora.training.split import split
 from fedlora.training.tasks.classification import Classification
-from fedlora.training.tokens import Tokens
 
 
 class NoTokenizer:

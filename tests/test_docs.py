@@ -64,8 +64,8 @@ def test_the_tests_that_docs_name_are_there():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
 def test_example_configs_are_right(path):
-    from fedlora.app.config import read_config
-    from fedlora.app.method import make_method
+    from fedlora.app.build.method import make_method
+    from fedlora.app.config.schema import read_config
 
     config = read_config(path)
     make_method(config.method.name, config.method.options)

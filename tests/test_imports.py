@@ -34,4 +34,6 @@ def test_what_a_script_imports_is_there(script):
 
 
 def test_a_name_that_has_moved_is_seen():
-    assert list(missing("from fedlora.app.build import build, no_such_name")) == ["fedlora.app.build.no_such_name"]
+    assert list(missing("from fedlora.app.build.simulation import build, no_such_name")) == [
+        "fedlora.app.build.simulation.no_such_name"
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.training import generated
+from fedlora.training.generated import encoder as generated
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.S | re.M)

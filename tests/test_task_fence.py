@@ -19,7 +19,7 @@ KNOWS_METRICS = {
     "report/task.py": "what folders from before tasks described themselves had measured",
 }
 KNOWS_NO_LABEL = ("core", "methods", "federation", "laws", "training/loop.py", "training/client_fit.py",
-                  "training/current_pass.py", "training/maps.py", "training/batches.py", "training/forward")  # fmt: skip
+                  "training/forward/current_pass.py", "training/bases/maps.py", "training/batches.py", "training/forward")  # fmt: skip
 NAMES_LABELS = {
     "federation/same_run.py": "the key of split.json under which a run's label names stand",
 }
@@ -104,4 +104,4 @@ def test_every_exception_of_the_fence_is_needed():
 def test_hooks_of_a_model_share_one_thread_local_context():
     """Adapters, attention groups and recorded layers are fields of one pass, not three side channels."""
     users = [name_of(file) for file in files(["training"]) if "local" in set(words(file.read_text()))]
-    assert users == ["training/current_pass.py"]
+    assert users == ["training/forward/current_pass.py"]

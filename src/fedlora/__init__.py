@@ -8,16 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedlora.app.comparison import Comparison as Comparison
-    from fedlora.app.comparison import compare as compare
-    from fedlora.app.config import Config as Config
-    from fedlora.app.config import make_config as make_config
-    from fedlora.app.config import read_config as read_config
-    from fedlora.app.keys import Keys as Keys
-    from fedlora.app.loaded import LoadedRun as LoadedRun
-    from fedlora.app.loaded import load_run as load_run
-    from fedlora.app.run import Run as Run
-    from fedlora.app.run import run as run
+    from fedlora.app.compare.comparison import Comparison as Comparison
+    from fedlora.app.compare.comparison import compare as compare
+    from fedlora.app.config.keys import Keys as Keys
+    from fedlora.app.config.schema import Config as Config
+    from fedlora.app.config.schema import make_config as make_config
+    from fedlora.app.config.schema import read_config as read_config
+    from fedlora.app.finished.loaded import LoadedRun as LoadedRun
+    from fedlora.app.finished.loaded import load_run as load_run
+    from fedlora.app.run.run import Run as Run
+    from fedlora.app.run.run import run as run
     from fedlora.app.study.studying import StudyResults as StudyResults
     from fedlora.app.study.studying import study as study
     from fedlora.core.adapter import Adapter as Adapter
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
     from fedlora.methods import BUILT_IN as BUILT_IN
     from fedlora.methods import find_method as find_method
     from fedlora.methods.base import Method as Method
-    from fedlora.training.data import from_lists as from_lists
-    from fedlora.training.examples import Dataset as Dataset
+    from fedlora.training.data.examples import Dataset as Dataset
+    from fedlora.training.data.labelled import from_lists as from_lists
 
 _HOMES = {
     "BUILT_IN": "fedlora.methods",
     "Adapter": "fedlora.core.adapter",
     "AdapterSpec": "fedlora.core.adapter",
-    "Comparison": "fedlora.app.comparison",
-    "Config": "fedlora.app.config",
-    "Dataset": "fedlora.training.examples",
+    "Comparison": "fedlora.app.compare.comparison",
+    "Config": "fedlora.app.config.schema",
+    "Dataset": "fedlora.training.data.examples",
     "FedloraError": "fedlora.errors",
-    "Keys": "fedlora.app.keys",
-    "LoadedRun": "fedlora.app.loaded",
+    "Keys": "fedlora.app.config.keys",
+    "LoadedRun": "fedlora.app.finished.loaded",
     "LowRank": "fedlora.core.lowrank",
     "Method": "fedlora.methods.base",
     "RoundRecord": "fedlora.federation.record",
-    "Run": "fedlora.app.run",
+    "Run": "fedlora.app.run.run",
     "StudyResults": "fedlora.app.study.studying",
     "UserError": "fedlora.errors",
-    "compare": "fedlora.app.comparison",
+    "compare": "fedlora.app.compare.comparison",
     "find_method": "fedlora.methods",
-    "from_lists": "fedlora.training.data",
-    "load_run": "fedlora.app.loaded",
-    "make_config": "fedlora.app.config",
-    "read_config": "fedlora.app.config",
-    "run": "fedlora.app.run",
+    "from_lists": "fedlora.training.data.labelled",
+    "load_run": "fedlora.app.finished.loaded",
+    "make_config": "fedlora.app.config.schema",
+    "read_config": "fedlora.app.config.schema",
+    "run": "fedlora.app.run.run",
     "study": "fedlora.app.study.studying",
 }
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedlora.app.config import make_config
-from fedlora.app.method import find_subject, make_pipeline
+from fedlora.app.build.method import find_subject, make_pipeline
+from fedlora.app.config.schema import make_config
 from fedlora.errors import ConfigError, MethodError
 from fedlora.federation.stages.clip import Clip
 from fedlora.federation.stages.server_optimizer import FedAvgM

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from fedlora.app.build import build, load
-from fedlora.app.config import read_config
+from fedlora.app.build.simulation import build, load
+from fedlora.app.config.schema import read_config
 from fedlora.core.payload import to_bytes
 from fedlora.federation.server import begin, federate
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from fedlora.app.build import build, client_ranks, load
-from fedlora.app.config import make_config, read_config
-from fedlora.app.dataset import deal, load_dataset
-from fedlora.app.method import make_method
-from fedlora.app.run import Run
+from fedlora.app.build.dataset import deal, load_dataset
+from fedlora.app.build.method import make_method
+from fedlora.app.build.simulation import build, client_ranks, load
+from fedlora.app.config.schema import make_config, read_config
+from fedlora.app.run.run import Run
 from fedlora.errors import ConfigError
 
 

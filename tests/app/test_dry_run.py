@@ -6,10 +6,10 @@ import re
 import pytest
 
 import fedlora as package
-from fedlora.app.build import build
-from fedlora.app.config import read_config
-from fedlora.app.dry_run import dry_run, told
-from fedlora.app.duration import in_words, time_left
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.dry_run import dry_run, told
+from fedlora.app.run.duration import in_words, time_left
 from fedlora.methods import BUILT_IN
 
 FIXED = sorted(set(BUILT_IN) - {"lora-a2", "hetlora", "florist", "replicate"})

@@ -5,8 +5,8 @@ import tomllib
 
 import pytest
 
-from fedlora.app import dtype as asked
-from fedlora.training.probe import Probe
+from fedlora.app.build import dtype as asked
+from fedlora.training.bases.probe import Probe
 
 AUTO = {"dtype": "auto"}
 

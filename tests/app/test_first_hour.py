@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.training.generated import generated_dataset
+from fedlora.training.generated.requests import generated_dataset
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,8 +36,8 @@ def test_init_finds_text_label_and_owners_and_the_config_runs(table, fedlora, sm
     config = tomllib.loads(text)
     assert (config["data"]["text"], config["data"]["label"]) == ("message", "queue")
     assert 16 <= config["model"]["max_length"] <= 64
-    from fedlora.app.config import Config, read_config
-    from fedlora.app.sections import keys, sections
+    from fedlora.app.config.schema import Config, read_config
+    from fedlora.app.config.sections import keys, sections
 
     read_config(out)
     told = {name: section for name, (section, _) in sections(Config).items() if name not in ("deploy", "stage")}

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from fedlora.training.generated_facts import generated_facts
+from fedlora.training.generated.facts import generated_facts
 
 TALK = [
     {"role": "user", "content": "Where is the library of the town?"},

@@ -9,11 +9,11 @@ import torch
 from causal_models import SMALL, needs_weights, require_equal, stock
 
 import fedlora as package
-from fedlora.app.encoding import render_settings
-from fedlora.app.generate import generate
-from fedlora.app.predict import adapter_folder
+from fedlora.app.build.encoding import render_settings
+from fedlora.app.finished.generate import generate
+from fedlora.app.finished.predict import adapter_folder
+from fedlora.training.encoding.render import make_renderer, prompt_ids
 from fedlora.training.generation import Limits
-from fedlora.training.render import make_renderer, prompt_ids
 
 NAMES = ("Blue Spice", "Green Man", "The Mill", "Alimentum", "Cotto", "The Golden Curry", "Zizzi", "The Phoenix")
 PLACES = ("riverside", "city centre", "old town", "harbour")

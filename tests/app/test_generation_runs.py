@@ -11,8 +11,8 @@ from chats import tokenizer
 import fedlora as package
 from fedlora.core.metrics import Score
 from fedlora.training import answers as answering
+from fedlora.training.bases.loading import load_causal_base
 from fedlora.training.generation import Limits, generate
-from fedlora.training.loading import load_causal_base
 from fedlora.training.metrics.generation import generation_metrics
 
 WORDS = ("cat", "mat", "house", "wood", "woman", "France", "Paris", "day")

@@ -5,7 +5,7 @@ import pytest
 
 import fedlora
 from fedlora.errors import UserError
-from fedlora.training.generated_facts import generated_facts
+from fedlora.training.generated.facts import generated_facts
 
 EXAMPLES = generated_facts(40, 10)
 SMALL = {"task": "generate", "method": "fedit", "rounds": 1, "clients": 2, "rank": 2, "lr": 5e-3}

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tomli_w
 
-from fedlora.training.generated_facts import generated_facts
+from fedlora.training.generated.facts import generated_facts
 
 MARKED = (
     "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}{% else %}<|assistant|>"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedlora.app.config import make_config, resolved
+from fedlora.app.config.schema import make_config, resolved
 
 MISTAKES = [
     ({"run": {"roundz": 3}}, "unknown key run.roundz: did you mean 'rounds'?"),

@@ -6,9 +6,9 @@ import numpy
 import pytest
 import torch
 
-from fedlora.app.build import build
-from fedlora.app.config import read_config
-from fedlora.app.dry_run import dry_run
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.dry_run import dry_run
 from fedlora.core.adapter import effective
 from fedlora.core.rounds import ScoreJob
 from fedlora.federation.server import begin, federate, global_model, newcomer_model
@@ -21,7 +21,7 @@ def wards(config, tmp_path):
     sizes = {f"ward {n}": 10 + 5 * n for n in range(9)}
 
     def write(method="fedit", **sections):
-        from fedlora.training.generated import generated_dataset
+        from fedlora.training.generated.requests import generated_dataset
 
         data = generated_dataset(sum(sizes.values()), 30)
         owners = [ward for ward, size in sizes.items() for _ in range(size)]

@@ -7,10 +7,10 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from fedlora.app.config import read_config
-from fedlora.app.run import run
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.run import run
 from fedlora.errors import RunFolderError
-from fedlora.training.data import from_lists
+from fedlora.training.data.labelled import from_lists
 
 
 def tree(folder):

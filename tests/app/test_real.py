@@ -6,9 +6,9 @@ import os
 import pytest
 import torch
 
-from fedlora.app.build import build
-from fedlora.app.config import read_config
-from fedlora.app.run import Run
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.run import Run
 from fedlora.training.batches import padded
 
 BASE, DATA = os.environ.get("FEDLORA_TEST_BASE"), os.environ.get("FEDLORA_TEST_DATA")
@@ -32,7 +32,7 @@ def test_every_adapter_of_a_real_run_reloads_to_our_logits(tmp_path, method):
     tokens, everything = simulation.trainer._test, range(60)
     ids, mask = padded(tokens, torch.tensor(list(everything)).numpy(), 0)
     from fedlora.core.adapter import Start
-    from fedlora.training.peft_files import read_peft
+    from fedlora.training.bases.peft_files import read_peft
 
     for folder in folders:
         labels = len(json.loads((folder / "fedlora.json").read_text())["labels"])

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from fedlora.app.build import build
-from fedlora.app.config import read_config
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
 from fedlora.methods import BUILT_IN
 
 CLIENT_KEYS = [

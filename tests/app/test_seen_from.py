@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.app.config import make_config, read_config
+from fedlora.app.config.schema import make_config, read_config
 from fedlora.errors import ConfigError
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, get_args, get_origin
 
 import pytest
 
-from fedlora.app.config import Config, make_config, resolved
-from fedlora.app.sections import keys, sections, tree_of
+from fedlora.app.config.schema import Config, make_config, resolved
+from fedlora.app.config.sections import keys, sections, tree_of
 from fedlora.core.settings import Range
 from fedlora.deploy.config import SiteConfig
 from fedlora.errors import ConfigError

@@ -8,14 +8,14 @@ import torch
 from chats import tokenizer
 from tests.text_data import text_tree, write_data, write_decoder, write_rows
 
-from fedlora.app.build import build, load
-from fedlora.app.config import make_config
-from fedlora.app.results import client_model
-from fedlora.app.run import Run
+from fedlora.app.build.simulation import build, load
+from fedlora.app.config.schema import make_config
+from fedlora.app.run.results import client_model
+from fedlora.app.run.run import Run
 from fedlora.core.adapter import Adapter, AdapterSpec, Start
 from fedlora.errors import ConfigError, ModelError
 from fedlora.federation.server import global_model
-from fedlora.training.one_rank import RANKS, one_rank
+from fedlora.training.bases.one_rank import RANKS, one_rank
 
 IDS = torch.tensor([[20, 31, 42, 53, 64, 75, 86, 97], [30, 60, 90, 120, 150, 180, 210, 240]])
 MASK = torch.ones_like(IDS)
@@ -247,7 +247,7 @@ def test_a_classifier_is_merged_with_its_head_and_no_adapter_for_vllm(config, tm
 
 
 def make_config_of(path):
-    from fedlora.app.config import read_config
+    from fedlora.app.config.schema import read_config
 
     return read_config(path)
 

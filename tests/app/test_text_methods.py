@@ -6,9 +6,9 @@ import shutil
 import pytest
 from tests.text_data import text_tree, write_data, write_decoder
 
-from fedlora.app.build import build, load
-from fedlora.app.config import make_config
-from fedlora.app.run import Run
+from fedlora.app.build.simulation import build, load
+from fedlora.app.config.schema import make_config
+from fedlora.app.run.run import Run
 from fedlora.core.adapter import Start, fresh_adapter
 from fedlora.core.rounds import ScoreJob
 from fedlora.methods import BUILT_IN

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedlora.training.generated import generated_base
+from fedlora.training.generated.encoder import generated_base
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from fedlora.app.build import build
-from fedlora.app.config import read_config
-from fedlora.app.run import Run
-from fedlora.app.watch import watched
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.run import Run
+from fedlora.app.run.watch import watched
 
 RELOADS = '<meta http-equiv="refresh"'
 
@@ -44,7 +44,7 @@ def test_a_page_is_there_before_the_first_round(begun, monkeypatch):
         seen.append(page.read_text())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedlora.app.run.federate", look)
+    monkeypatch.setattr("fedlora.app.run.run.federate", look)
     with pytest.raises(KeyboardInterrupt):
         next(rounds)
     assert RELOADS in seen[0]

@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from fedlora.training.generated import generated_dataset
+from fedlora.training.generated.requests import generated_dataset
 
 
 def write(path, header, rows, delimiter=","):

@@ -15,17 +15,17 @@ import torch
 from tests import warm
 from tests.deploy.direct import DirectConnection
 
-from fedlora.app.build import build, load
-from fedlora.app.config import make_config
-from fedlora.app.progress import quiet_libraries
-from fedlora.app.run import Run
+from fedlora.app.build.simulation import build, load
+from fedlora.app.config.schema import make_config
+from fedlora.app.run.progress import quiet_libraries
+from fedlora.app.run.run import Run
 from fedlora.core.payload import to_bytes
 from fedlora.deploy.config import build_site, read_site, site_client
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site
 from fedlora.deploy.sockets import new_key, open_socket, read_key, serve_bytes
 from fedlora.methods import BUILT_IN
-from fedlora.training.generated import generated_dataset
+from fedlora.training.generated.requests import generated_dataset
 
 RANKS = {"ash": 1, "birch": 2, "cedar": 4}
 

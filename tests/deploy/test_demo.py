@@ -13,9 +13,9 @@ import tomli_w
 from examples.loopback.processes import free_port
 from tests.deploy.conftest import journal_state
 
-from fedlora.app.build import build
-from fedlora.app.config import read_config
-from fedlora.app.run import Run
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.run import Run
 from fedlora.deploy.app_files import APP
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install fedlora[flower]")

@@ -9,7 +9,7 @@ import pytest
 from tests.deploy.conftest import journal_state, lines, thread_site, write_rows
 from tests.deploy.direct import DirectConnection
 
-from fedlora.app.config import make_config
+from fedlora.app.config.schema import make_config
 from fedlora.core.rounds import Client
 from fedlora.deploy.config import build_site, read_site
 from fedlora.deploy.connection import Arrival

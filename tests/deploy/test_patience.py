@@ -8,7 +8,7 @@ import pytest
 from tests.deploy.conftest import journal_state, lines
 from tests.deploy.test_harm import Harmful, run, statuses
 
-from fedlora.app.config import make_config
+from fedlora.app.config.schema import make_config
 from fedlora.core.metrics import Score
 from fedlora.core.rounds import Client
 from fedlora.deploy.config import difference, shared_part

@@ -88,7 +88,7 @@ SERVER = """
 import sys
 from pathlib import Path
 from tests.deploy.direct import DirectConnection
-from fedlora.app.config import read_config
+from fedlora.app.config.schema import read_config
 from fedlora.deploy.server import run_server
 from fedlora.deploy.config import read_site
 from fedlora.deploy.sockets import read_key

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.app.results import summarise
+from fedlora.app.run.results import summarise
 from fedlora.core.payload import cast_floats
 from fedlora.core.rounds import Order
 from fedlora.deploy.config import build_site, read_site, site_client

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from tests.deploy.test_agreement import agree
 
-from fedlora.training.generated import generated_base
+from fedlora.training.generated.encoder import generated_base
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from tests.deploy.direct import DirectConnection
 from tests.deploy.test_agreement import agree
 from tests.text_data import LENGTH, rows, write_decoder, write_rows
 
-from fedlora.app.build import load
-from fedlora.app.config import make_config
+from fedlora.app.build.simulation import load
+from fedlora.app.config.schema import make_config
 from fedlora.deploy.config import build_site, difference, read_site, shared_part
 from fedlora.deploy.server import run_server
 from fedlora.deploy.site import Site

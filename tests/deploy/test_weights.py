@@ -5,9 +5,9 @@ import tomli_w
 from tests.deploy.conftest import lines
 from tests.deploy.test_agreement import agree
 
-from fedlora.app.build import load
-from fedlora.app.config import make_config
-from fedlora.app.weights import require_weight
+from fedlora.app.build.simulation import load
+from fedlora.app.build.weights import require_weight
+from fedlora.app.config.schema import make_config
 from fedlora.core.rounds import Client, Order
 from fedlora.deploy.sites import Member, Members, read_members
 from fedlora.errors import ConfigError, PayloadError

@@ -13,6 +13,7 @@ from tiny_models import DECODERS, ENCODERS, LABELS, owned_by, some_tokens, tiny_
 
 from fedlora.core.adapter import BOTH, Start, fresh_adapter, on_device
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
+from fedlora.training.bases.model import make_base
 from fedlora.training.forward import attention, grouped
 from fedlora.training.forward.attention import by_length
 from fedlora.training.forward.client_order import one_of_a_few, pack_by_client
@@ -20,7 +21,6 @@ from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.forward.varlen import is_usable, varlen
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import make_base
 from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.classification import Classification
 

@@ -9,9 +9,9 @@ from fedlora.federation.pipeline import Pipeline
 from fedlora.laws.book import LAWS
 from fedlora.laws.world import World
 from fedlora.methods import BUILT_IN, find_method
+from fedlora.training.bases.model import Base, make_base, make_causal_base
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import Base, make_base, make_causal_base
 from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.causal_lm import CausalLM
 from fedlora.training.tasks.classification import Classification

@@ -18,7 +18,7 @@ from fedlora.methods.flexlora import FlexLoRA
 from fedlora.methods.lora_a2 import LoRAA2
 from fedlora.methods.replicate import Replicate
 from fedlora.methods.zeropad import ZeroPad
-from fedlora.training.maps import find_maps
+from fedlora.training.bases.maps import find_maps
 
 SMALL = AdapterSpec({"a": (5, 7), "b": (6, 4)}, rank=4, scale=1.0)
 

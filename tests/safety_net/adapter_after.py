@@ -19,13 +19,13 @@ from semantic_after import (
 )
 from special_after import SPECIAL
 
-from fedlora.app.build import Resources, Simulation, build, load
-from fedlora.app.config import Config, make_config
-from fedlora.app.predict import predict
-from fedlora.app.results import client_model, export_adapters, summarise
-from fedlora.app.run import Run
-from fedlora.app.sections import tree_of
-from fedlora.app.trainer import make_task, train_settings
+from fedlora.app.build.simulation import Resources, Simulation, build, load
+from fedlora.app.build.trainer import make_task, train_settings
+from fedlora.app.config.schema import Config, make_config
+from fedlora.app.config.sections import tree_of
+from fedlora.app.finished.predict import predict
+from fedlora.app.run.results import client_model, export_adapters, summarise
+from fedlora.app.run.run import Run
 from fedlora.core.adapter import Start
 from fedlora.errors import RunFolderError
 from fedlora.federation.client_states import ClientStates
@@ -35,7 +35,7 @@ from fedlora.federation.record import RoundRecord, round_line
 from fedlora.federation.server import global_model
 from fedlora.federation.transport import Transport
 from fedlora.training.forward.padded import PaddedForward
-from fedlora.training.generated import generated_base
+from fedlora.training.generated.encoder import generated_base
 from fedlora.training.loop import ModelTrainer
 
 

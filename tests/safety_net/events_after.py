@@ -9,7 +9,7 @@ from capture import Recorder
 from semantic_after import record_payload
 from torch import Tensor
 
-from fedlora.app.build import Simulation
+from fedlora.app.build.simulation import Simulation
 from fedlora.core.adapter import AdapterSpec, Tensors
 from fedlora.core.metrics import Score, Scoring
 from fedlora.core.payload import Payload, from_bytes, to_bytes

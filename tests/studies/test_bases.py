@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedlora.training.dialogues import Completion, Conversation, Message
-from fedlora.training.render import RenderSettings, make_renderer, prompt_ids, prompt_of, render, require_vocabulary
+from fedlora.training.data.dialogues import Completion, Conversation, Message
+from fedlora.training.encoding.render import (
+    RenderSettings,
+    make_renderer,
+    prompt_ids,
+    prompt_of,
+    render,
+    require_vocabulary,
+)
 
 BASES = Path(__file__).parents[2] / "studies" / "bases"
 SMALL = BASES / "small-llama-novels"

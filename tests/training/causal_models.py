@@ -8,7 +8,7 @@ import torch
 from tiny_models import tokenizer
 
 from fedlora.core.adapter import Adapter, Start
-from fedlora.training.model import make_causal_base
+from fedlora.training.bases.model import make_causal_base
 
 SMALL = Path(__file__).parents[2] / "studies" / "bases" / "small-llama-novels"
 needs_weights = pytest.mark.skipif(not SMALL.is_dir(), reason="the source archive has no trained weights")

@@ -5,7 +5,7 @@ import torch
 from tiny_models import LABELS, some_tokens, tiny_model, tokenizer
 
 from fedlora.core.adapter import Adapter, Start
-from fedlora.training.model import make_base
+from fedlora.training.bases.model import make_base
 
 
 @pytest.fixture

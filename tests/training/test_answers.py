@@ -11,19 +11,19 @@ from fedlora.core.metrics import Score
 from fedlora.core.rounds import Duration, Fit, FitJob, ScoreJob
 from fedlora.training import answers as subject
 from fedlora.training.answers import AnswerScorer
-from fedlora.training.dialogue_rows import Layout, dialogues_from_rows
-from fedlora.training.encoded import encode_dialogues
+from fedlora.training.bases.model import make_causal_base
+from fedlora.training.data.dialogue_rows import Layout, dialogues_from_rows
+from fedlora.training.data.split import Owned
+from fedlora.training.encoding.encoded import encode_dialogues
+from fedlora.training.encoding.render import RenderSettings, make_renderer, prompt_ids, prompt_of
+from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.generation import Limits
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.metrics.generation import generation_metrics, generation_sums
-from fedlora.training.model import make_causal_base
-from fedlora.training.render import RenderSettings, make_renderer, prompt_ids, prompt_of
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Owned
 from fedlora.training.tasks.causal_lm import CausalLM
-from fedlora.training.tokens import Tokens
 
 ASKED, SAID = "What is the capital of France?", "The capital of France is Paris."
 TALK = [

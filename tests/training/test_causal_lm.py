@@ -13,13 +13,13 @@ from fedlora.core.kinds import vera_projection
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
 from fedlora.errors import ModelError
+from fedlora.training.bases.model import make_causal_base
 from fedlora.training.batches import padded
 from fedlora.training.forward import packing
+from fedlora.training.forward.outputs import Outputs
 from fedlora.training.forward.packed import PaddedInstead, fastest_forward
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import make_causal_base
-from fedlora.training.outputs import Outputs
 from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks import causal_lm
 from fedlora.training.tasks.causal_lm import CausalLM

@@ -9,10 +9,10 @@ from tiny_models import LABELS, some_tokens
 from torch.nn import functional
 
 from fedlora.core.metrics import EXAMPLES, Metric, Score, Scoring, mean_of
-from fedlora.training.outputs import made
-from fedlora.training.split import Owned
+from fedlora.training.data.split import Owned
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.outputs import made
 from fedlora.training.tasks.classification import Classification
-from fedlora.training.tokens import Tokens
 
 TASK = Classification(LABELS)
 COUNTING = Classification(LABELS, clients_count_labels=True)

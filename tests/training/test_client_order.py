@@ -10,12 +10,12 @@ from tiny_models import DECODERS, ENCODERS, LABELS, some_tokens, tiny_model, tok
 
 from fedlora.core.adapter import Start, fresh_adapter
 from fedlora.core.lowrank import LowRank
+from fedlora.training.bases.model import make_base
 from fedlora.training.forward import attention, client_order, grouped, heads, packed, varlen
 from fedlora.training.forward.client_order import one_of_a_few, pack_by_client
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.packing import pack
 from fedlora.training.forward.padded import PaddedForward
-from fedlora.training.model import make_base
 
 TOKENS = some_tokens(20)
 BATCHES = [numpy.array([3, 1, 4]), numpy.array([], dtype=int), numpy.array([7]), numpy.array([0, 11, 5, 9])]

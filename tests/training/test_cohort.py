@@ -19,16 +19,16 @@ from fedlora.federation.pipeline import Pipeline
 from fedlora.federation.transport import join_head
 from fedlora.methods.base import State
 from fedlora.methods.lora_a2 import LoRAA2
+from fedlora.training.bases.model import make_base
+from fedlora.training.bases.model_files import write_model
+from fedlora.training.data.split import Owned
 from fedlora.training.forward import attention, packing
 from fedlora.training.forward.packed import PaddedInstead, fastest_forward
 from fedlora.training.forward.packing import pack
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.forward.trial import packed_encoder
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import make_base
-from fedlora.training.model_files import write_model
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification
 
 LABELS = ("no", "yes", "perhaps")

@@ -11,11 +11,12 @@ import pytest
 from pyarrow import parquet
 
 from fedlora.errors import DataError
-from fedlora.training.data import Columns, from_files, from_hub, from_rows
-from fedlora.training.examples import take_some
-from fedlora.training.generated import generated_base, generated_dataset
-from fedlora.training.tables import read_rows
-from fedlora.training.tokens import tokenise
+from fedlora.training.data.examples import take_some
+from fedlora.training.data.labelled import Columns, from_files, from_hub, from_rows
+from fedlora.training.data.tables import read_rows
+from fedlora.training.encoding.tokens import tokenise
+from fedlora.training.generated.encoder import generated_base
+from fedlora.training.generated.requests import generated_dataset
 
 ROWS = [{"text": f"text {n}, with a comma", "label": "ab"[n % 2], "who": f"site{n % 3}"} for n in range(10)]
 

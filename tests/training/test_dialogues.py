@@ -6,8 +6,8 @@ import numpy
 import pytest
 
 from fedlora.errors import DataError
-from fedlora.training.dialogue_rows import Layout, dialogues_from_rows, found_format
-from fedlora.training.dialogues import Completion, Conversation, Message, PlainText, as_conversation
+from fedlora.training.data.dialogue_rows import Layout, dialogues_from_rows, found_format
+from fedlora.training.data.dialogues import Completion, Conversation, Message, PlainText, as_conversation
 
 
 def read(*rows, part="train", group=None, **layout):

@@ -3,10 +3,10 @@
 import numpy
 import pytest
 
-from fedlora.training.digests import example_digests
-from fedlora.training.examples import Texts
-from fedlora.training.split import Owned, Split, centralized
-from fedlora.training.tokens import Tokens, no_tokens, tokenise, tokenise_once
+from fedlora.training.data.digests import example_digests
+from fedlora.training.data.examples import Texts
+from fedlora.training.data.split import Owned, Split, centralized
+from fedlora.training.encoding.tokens import Tokens, no_tokens, tokenise, tokenise_once
 
 
 def tokens(ids=(5, 6, 7, 8, 9), starts=(0, 2, 5), labels=(1, 0)):

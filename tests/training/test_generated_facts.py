@@ -5,8 +5,8 @@ import pytest
 import fedlora
 from fedlora.core.rounds import ScoreJob
 from fedlora.federation.server import global_model
-from fedlora.training.generated_decoder import generated_decoder
-from fedlora.training.generated_facts import generated_facts, generated_texts
+from fedlora.training.generated.decoder import generated_decoder
+from fedlora.training.generated.facts import generated_facts, generated_texts
 
 
 def test_facts_are_drawn_by_the_seed():

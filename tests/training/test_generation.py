@@ -13,10 +13,10 @@ from fedlora.core.adapter import Adapter, Start
 from fedlora.core.kinds import vera_projection
 from fedlora.core.lowrank import LowRank
 from fedlora.training import generation as subject
+from fedlora.training.bases.loading import load_causal_base
+from fedlora.training.bases.model_files import write_model
+from fedlora.training.bases.peft_files import write_peft
 from fedlora.training.generation import Limits, generate
-from fedlora.training.loading import load_causal_base
-from fedlora.training.model_files import write_model
-from fedlora.training.peft_files import write_peft
 
 TEXT = (
     "It was a fine morning in the spring of the year, and the old man, who had walked all the way from the village, "

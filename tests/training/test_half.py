@@ -11,14 +11,14 @@ from torch.nn import functional
 from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.rounds import Fit, FitJob
 from fedlora.training import client_fit
-from fedlora.training.current_pass import Pass, running
+from fedlora.training.bases.maps import addition
+from fedlora.training.bases.model import make_base
+from fedlora.training.bases.precision import raise_norms
+from fedlora.training.bases.probe import measured, shapes_of
 from fedlora.training.forward import attention
+from fedlora.training.forward.current_pass import Pass, running
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.maps import addition
-from fedlora.training.model import make_base
-from fedlora.training.precision import raise_norms
-from fedlora.training.probe import measured, shapes_of
 from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.classification import Classification
 

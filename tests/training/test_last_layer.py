@@ -10,13 +10,13 @@ from tiny_models import DECODERS, ENCODERS, LABELS, some_tokens, tiny_model, tok
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedlora.core.adapter import Adapter, Start
-from fedlora.training.current_pass import Pass
+from fedlora.training.bases.model import make_base
 from fedlora.training.forward import attention
+from fedlora.training.forward.current_pass import Pass
 from fedlora.training.forward.packed import PackedForward, fastest_forward
 from fedlora.training.forward.packing import pack
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.forward.trial import packed_encoder
-from fedlora.training.model import make_base
 
 FORMS = {
     "bert": "read",

@@ -5,8 +5,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from fedlora.core.lowrank import LowRank
+from fedlora.training.bases.maps import addition, low_rank
 from fedlora.training.leaves import Leaves
-from fedlora.training.maps import addition, low_rank
 
 SHAPES = {"a": (3, 5), "b": (4,), "c": (2, 0), "d": (1, 7)}
 

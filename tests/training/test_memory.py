@@ -19,8 +19,8 @@ import numpy
 from tiny_models import LABELS, owned_by, tiny_model, tokenizer
 from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
-from fedlora.training.tokens import Tokens
-from fedlora.training.model import make_base
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.bases.model import make_base
 from fedlora.training.settings import TrainSettings
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer

@@ -7,9 +7,9 @@ from tiny_models import DECODERS, ENCODERS, LABELS, tiny_model, tokenizer
 from fedlora.core.adapter import Start, effective
 from fedlora.core.lowrank import LowRank, delta
 from fedlora.errors import ModelError
-from fedlora.training.loading import load_base
-from fedlora.training.maps import find_maps
-from fedlora.training.model import make_base
+from fedlora.training.bases.loading import load_base
+from fedlora.training.bases.maps import find_maps
+from fedlora.training.bases.model import make_base
 
 MAPS_A_LAYER = {"bert": 6, "roberta": 6, "distilbert": 6, "electra": 6, "modernbert": 4, "gpt2": 4, "llama": 7}
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]])

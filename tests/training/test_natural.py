@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora.errors import ConfigError, DataError
-from fedlora.training.digests import example_digests
-from fedlora.training.examples import Texts
-from fedlora.training.natural import require_several_owners
+from fedlora.training.data.digests import example_digests
+from fedlora.training.data.examples import Texts
+from fedlora.training.data.natural import require_several_owners
+from fedlora.training.data.split import centralized, split
+from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.settings import SplitSettings
-from fedlora.training.split import centralized, split
-from fedlora.training.tokens import Tokens
 
 NO_TEST = Texts((), numpy.zeros(0, dtype=numpy.int64))
 

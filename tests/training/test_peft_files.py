@@ -11,9 +11,9 @@ from fedlora.core.adapter import Adapter, Start
 from fedlora.core.kinds import vera_projection
 from fedlora.core.lowrank import LowRank
 from fedlora.errors import ModelError
-from fedlora.training.model import make_base
-from fedlora.training.model_files import write_model
-from fedlora.training.peft_files import read_peft, write_peft
+from fedlora.training.bases.model import make_base
+from fedlora.training.bases.model_files import write_model
+from fedlora.training.bases.peft_files import read_peft, write_peft
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]])
 MASK = (IDS > 0).long()

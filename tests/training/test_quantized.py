@@ -8,10 +8,10 @@ from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
 from fedlora.errors import ModelError
+from fedlora.training.bases.loaded_model import LoadedModel, handed_causal_base
+from fedlora.training.bases.loading import load_causal_base
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.padded import PaddedForward
-from fedlora.training.loaded_model import LoadedModel, handed_causal_base
-from fedlora.training.loading import load_causal_base
 from fedlora.training.loop import ModelTrainer
 from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.causal_lm import CausalLM

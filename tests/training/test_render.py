@@ -9,9 +9,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedlora.errors import DataError, ModelError
-from fedlora.training import render as subject
-from fedlora.training.dialogues import Completion, Conversation, Message, PlainText
-from fedlora.training.render import RenderSettings, make_renderer, prompt_ids, prompt_of, render, require_vocabulary
+from fedlora.training.data.dialogues import Completion, Conversation, Message, PlainText
+from fedlora.training.encoding import render as subject
+from fedlora.training.encoding.render import (
+    RenderSettings,
+    make_renderer,
+    prompt_ids,
+    prompt_of,
+    render,
+    require_vocabulary,
+)
 
 KINDS = ("byte-level", "sentence-pieces")
 

@@ -5,11 +5,11 @@ import pytest
 from chats import CORPUS, tokenizer
 
 from fedlora.errors import DataError
-from fedlora.training import rendered_tokens as subject
-from fedlora.training.dialogues import Completion, Conversation, Message, PlainText
-from fedlora.training.render import RenderSettings, make_renderer, render
-from fedlora.training.rendered_tokens import render_tokens, render_tokens_once
-from fedlora.training.tokens import no_tokens
+from fedlora.training.data.dialogues import Completion, Conversation, Message, PlainText
+from fedlora.training.encoding import rendered_tokens as subject
+from fedlora.training.encoding.render import RenderSettings, make_renderer, render
+from fedlora.training.encoding.rendered_tokens import render_tokens, render_tokens_once
+from fedlora.training.encoding.tokens import no_tokens
 
 EXAMPLES = [
     Completion("Where is the cat?", "on the mat"),

@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import some_tokens
 
-from fedlora.app.build import build
-from fedlora.app.config import read_config
-from fedlora.app.dry_run import dry_run
+from fedlora.app.build.simulation import build
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.dry_run import dry_run
 from fedlora.core.adapter import BOTH, Start, fresh_adapter
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
 from fedlora.federation.server import begin, federate
 from fedlora.training import loop
-from fedlora.training.digests import model_digest
+from fedlora.training.data.digests import model_digest
+from fedlora.training.data.scored_parts import ScoredParts, server_parts
+from fedlora.training.data.split import Owned
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.scored_parts import ScoredParts, server_parts
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Owned
 from fedlora.training.tasks.classification import Classification
 
 

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tokenizer as word_tokenizer
 
-from fedlora.training.dialogues import Completion, Conversation, Message
-from fedlora.training.examples import Texts
-from fedlora.training.render import RenderSettings, make_renderer
-from fedlora.training.rendered_tokens import render_tokens
-from fedlora.training.show import show_labelled, show_owners, show_rendered
-from fedlora.training.tokens import tokenise
+from fedlora.training.data.dialogues import Completion, Conversation, Message
+from fedlora.training.data.examples import Texts
+from fedlora.training.encoding.render import RenderSettings, make_renderer
+from fedlora.training.encoding.rendered_tokens import render_tokens
+from fedlora.training.encoding.show import show_labelled, show_owners, show_rendered
+from fedlora.training.encoding.tokens import tokenise
 
 
 def shown(examples, max_length=100, template=None, count=3, **options):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora.errors import DataError
-from fedlora.training.examples import Texts
-from fedlora.training.split import SplitSettings, centralized, deal_tests, largest_remainder, split
+from fedlora.training.data.examples import Texts
+from fedlora.training.data.split import SplitSettings, centralized, deal_tests, largest_remainder, split
 
 
 def texts(count, labels, groups=None):

@@ -6,8 +6,8 @@ import numpy
 import pytest
 
 from fedlora.core.seeds import numpy_stream, stream_seed
-from fedlora.training.examples import Texts
-from fedlora.training.split import SplitSettings, split
+from fedlora.training.data.examples import Texts
+from fedlora.training.data.split import SplitSettings, split
 
 reference = pytest.importorskip("flwr_datasets.partitioner")
 datasets = pytest.importorskip("datasets")

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlora.errors import ConfigError
-from fedlora.training.dialogues import Completion, Dialogues, PlainText
-from fedlora.training.render import RenderSettings, make_renderer
-from fedlora.training.rendered_tokens import render_tokens
-from fedlora.training.splitting import encode_split_texts
+from fedlora.training.data.dialogues import Completion, Dialogues, PlainText
+from fedlora.training.encoding.render import RenderSettings, make_renderer
+from fedlora.training.encoding.rendered_tokens import render_tokens
+from fedlora.training.encoding.splitting import encode_split_texts
 
 CHOSEN = tokenizer()
 WORDS = st.lists(st.sampled_from(["the cat", "sat", "on a mat", "früh", "日本", "\n"]), min_size=1, max_size=30)

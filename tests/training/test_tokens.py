@@ -4,9 +4,9 @@ import numpy
 import pytest
 from tiny_models import tokenizer
 
-from fedlora.training import tokens as subject
-from fedlora.training.examples import Texts
-from fedlora.training.tokens import tokenise, tokenise_once
+from fedlora.training.data.examples import Texts
+from fedlora.training.encoding import tokens as subject
+from fedlora.training.encoding.tokens import tokenise, tokenise_once
 
 TEXTS = Texts(("w1 w2 w3", "", "w4 w5", "nobody knows w6", "w7 " * 30), numpy.arange(5))
 

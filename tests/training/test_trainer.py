@@ -14,12 +14,12 @@ from fedlora.core.penalties import Proximal
 from fedlora.core.rounds import Duration, Failure, Fit, FitJob, ScoreJob
 from fedlora.core.seeds import numpy_stream
 from fedlora.training import loop
+from fedlora.training.bases.peft_files import write_peft
 from fedlora.training.batches import padded
 from fedlora.training.client_fit import rate_factor
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.peft_files import write_peft
 from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.classification import Classification
 

@@ -18,14 +18,14 @@ from tiny_models import DECODERS, ENCODERS, LABELS, owned_by, some_tokens, tiny_
 from fedlora.core.adapter import BOTH, Adapter, Start, fresh_adapter
 from fedlora.core.rounds import Fit, FitJob, ScoreJob
 from fedlora.training import cache as caches
-from fedlora.training.current_pass import Below
+from fedlora.training.bases.model import make_base
 from fedlora.training.forward import trunk as subject
+from fedlora.training.forward.current_pass import Below
 from fedlora.training.forward.packed import fastest_forward
 from fedlora.training.forward.packing import PackedEncoder
 from fedlora.training.forward.padded import PaddedForward
 from fedlora.training.forward.trunk import NoTrunk
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.model import make_base
 from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.classification import Classification
 

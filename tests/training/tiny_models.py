@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy
 import torch
 
-from fedlora.training.generated import _word_tokenizer
-from fedlora.training.split import Owned
-from fedlora.training.tokens import Tokens
+from fedlora.training.data.split import Owned
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.generated.encoder import word_tokenizer
 
 WORDS = [f"w{number}" for number in range(50)]
 LABELS = ("no", "yes", "perhaps")
@@ -91,7 +91,7 @@ def _config(kind):
 
 
 def tokenizer():
-    return _word_tokenizer(WORDS)
+    return word_tokenizer(WORDS)
 
 
 def some_tokens(count=20, seed=0):

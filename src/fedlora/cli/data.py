@@ -27,8 +27,8 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented config from the columns, labels or format, and lengths of your data."""
-    from fedlora.app.first_config import find, first_config
-    from fedlora.app.paths import seen_from
+    from fedlora.app.config.first import find, first_config
+    from fedlora.app.config.paths import seen_from
 
     found = find(data, task, text, label, owner)
     if out.exists():
@@ -47,9 +47,9 @@ def show(
     override: Override = None,
 ) -> None:
     """Show what a model will be given and what it will learn: tokens, lengths, what is cut, and who owns what."""
-    from fedlora.app.config import read_config
-    from fedlora.app.progress import quiet_libraries
-    from fedlora.app.shown import shown
+    from fedlora.app.build.shown import shown
+    from fedlora.app.config.schema import read_config
+    from fedlora.app.run.progress import quiet_libraries
 
     path = config / "config.toml" if config.is_dir() else config
     quiet_libraries()

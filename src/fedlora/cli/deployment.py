@@ -14,7 +14,7 @@ def site(
     config: Annotated[Path, typer.Argument(help="The site's own TOML file; see docs/deploy.md.")],
 ) -> None:
     """Be a site of a deployed federation: hold base, data and private memory, and answer until stopped."""
-    from fedlora.app.progress import quiet_libraries
+    from fedlora.app.run.progress import quiet_libraries
     from fedlora.deploy.resident import run_site
 
     quiet_libraries()

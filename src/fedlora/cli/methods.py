@@ -38,8 +38,8 @@ def check(
     First one small federation is run: what crashes there is told with the line of the file. In the worlds of the laws
     the fields that declare a Range are drawn within it, but those that --set fixes.
     """
+    from fedlora.app.build.method import make_subject
     from fedlora.app.describe import print_verdicts
-    from fedlora.app.method import make_subject
     from fedlora.methods import BUILT_IN
 
     if override and name is None:

@@ -27,8 +27,8 @@ def export(
     base: Annotated[str | None, BASE] = None,
 ) -> None:
     """Take a run's model out: its adapter as a PEFT directory, or in a form that other programmes need."""
-    from fedlora.app import export as forms
-    from fedlora.app.progress import quiet_libraries
+    from fedlora.app.finished import export as forms
+    from fedlora.app.run.progress import quiet_libraries
 
     if merged and vllm:
         raise UserError("--merged and --vllm were both given: a whole model needs no adapter; choose one of them.")
@@ -49,8 +49,8 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 3,
 ) -> None:
     """Ask a run's model for the label of a text."""
-    from fedlora.app import predict as asking
-    from fedlora.app.progress import quiet_libraries
+    from fedlora.app.finished import predict as asking
+    from fedlora.app.run.progress import quiet_libraries
 
     quiet_libraries()
     for text, ranked in zip(texts, asking.predict(run_folder, texts, client, base), strict=True):
@@ -72,8 +72,8 @@ def generate(
     ] = None,
 ) -> None:
     """Have a run's language model answer a prompt, greedily."""
-    from fedlora.app import generate as asking
-    from fedlora.app.progress import quiet_libraries
+    from fedlora.app.finished import generate as asking
+    from fedlora.app.run.progress import quiet_libraries
 
     quiet_libraries()
     for prompt, answer in zip(prompts, asking.generate(run_folder, prompts, client, base, most), strict=True):

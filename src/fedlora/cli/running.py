@@ -38,9 +38,9 @@ def run(
     ] = False,
 ) -> None:
     """Run a federation on this machine and write its folder."""
-    from fedlora.app.config import read_config
-    from fedlora.app.progress import dry_run_with_progress, quiet_libraries, run_with_progress
-    from fedlora.app.watch import watched
+    from fedlora.app.config.schema import read_config
+    from fedlora.app.run.progress import dry_run_with_progress, quiet_libraries, run_with_progress
+    from fedlora.app.run.watch import watched
 
     if dry_run and resume:
         raise UserError("--dry-run and --resume were both given: a dry run tells of a whole run; leave one out.")
@@ -73,11 +73,11 @@ def compare(
     With --rates every method first tries each rate for a few rounds, and takes the one that scores best on the
     validation part (split.validation).
     """
-    from fedlora.app.compare import entries, trials
-    from fedlora.app.compare_progress import compare_with_progress, try_rates
-    from fedlora.app.config import read_config
-    from fedlora.app.dtype import with_dtype
-    from fedlora.app.progress import quiet_libraries
+    from fedlora.app.build.dtype import with_dtype
+    from fedlora.app.compare.compare import entries, trials
+    from fedlora.app.compare.progress import compare_with_progress, try_rates
+    from fedlora.app.config.schema import read_config
+    from fedlora.app.run.progress import quiet_libraries
 
     settings = read_config(config, override or [])
     folder = out or Path("runs") / f"{settings.run.name}-compared"

@@ -42,7 +42,7 @@ def study(
     Every variant chooses its learning rate on draws of its own, is run on the reported draws, and is compared with the
     reference on each.
     """
-    from fedlora.app.progress import quiet_libraries
+    from fedlora.app.run.progress import quiet_libraries
     from fedlora.app.study.progress import (
         estimate_with_progress,
         list_studies,

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import numpy
 
-from fedlora.app.base import load_named_base
-from fedlora.app.build import Resources, Simulation, build
-from fedlora.app.config import Config, RunSettings, read_config
-from fedlora.app.dataset import load_dataset
-from fedlora.app.encoding import encode
-from fedlora.app.paths import path_or_name
-from fedlora.app.sections import checked, read_tree, tree_of
+from fedlora.app.build.base import load_named_base
+from fedlora.app.build.dataset import load_dataset
+from fedlora.app.build.encoding import encode
+from fedlora.app.build.simulation import Resources, Simulation, build
+from fedlora.app.config.paths import path_or_name
+from fedlora.app.config.schema import Config, RunSettings, read_config
+from fedlora.app.config.sections import checked, read_tree, tree_of
 from fedlora.core.rounds import Client
 from fedlora.core.settings import Positive, Range
 from fedlora.core.text import is_plain
@@ -25,12 +25,12 @@ from fedlora.deploy.log import say
 from fedlora.errors import ConfigError
 from fedlora.federation.settings import ClientsSettings
 from fedlora.federation.wire import MOST_NAME
-from fedlora.training.dialogue_rows import Format
-from fedlora.training.examples import Dataset
-from fedlora.training.model import Base
-from fedlora.training.peft_files import WEIGHTS
+from fedlora.training.bases.model import Base
+from fedlora.training.bases.peft_files import WEIGHTS
+from fedlora.training.data.dialogue_rows import Format
+from fedlora.training.data.examples import Dataset
+from fedlora.training.data.split import Split, split
 from fedlora.training.settings import OF_NATURAL, RENDERING, DataSettings, SplitSettings
-from fedlora.training.split import Split, split
 
 _NOT_SHARED = {
     "train": {"micro_batch", "tokens_a_pass", "trunk_cache_gb", "gradient_checkpointing"},

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.base import load_named_base
-from fedlora.app.build import Experiment, adapter_spec, build, plan_of
-from fedlora.app.config import Config
-from fedlora.app.encoding import encode
-from fedlora.app.method import make_pipeline
-from fedlora.app.results import ownership
-from fedlora.app.run import Run
-from fedlora.app.trainer import new_trainer
-from fedlora.app.weights import require_weight, require_weights
+from fedlora.app.build.base import load_named_base
+from fedlora.app.build.encoding import encode
+from fedlora.app.build.method import make_pipeline
+from fedlora.app.build.simulation import Experiment, adapter_spec, build, plan_of
+from fedlora.app.build.trainer import new_trainer
+from fedlora.app.build.weights import require_weight, require_weights
+from fedlora.app.config.schema import Config
+from fedlora.app.run.results import ownership
+from fedlora.app.run.run import Run
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.rounds import Client
 from fedlora.deploy.config import require_deployable, shared_part
@@ -32,13 +32,13 @@ from fedlora.federation.same_run import SPLIT
 from fedlora.federation.server import Federation, last_orders
 from fedlora.federation.settings import DeploySettings
 from fedlora.methods.base import Method
-from fedlora.training.data import Columns, from_rows
-from fedlora.training.dialogue_data import dialogues_dataset
-from fedlora.training.digests import example_digests
-from fedlora.training.model import Base
-from fedlora.training.split import Split
-from fedlora.training.tables import read_rows
-from fedlora.training.tokens import Tokens, no_tokens
+from fedlora.training.bases.model import Base
+from fedlora.training.data.dialogue_tables import dialogues_dataset
+from fedlora.training.data.digests import example_digests
+from fedlora.training.data.labelled import Columns, from_rows
+from fedlora.training.data.split import Split
+from fedlora.training.data.tables import read_rows
+from fedlora.training.encoding.tokens import Tokens, no_tokens
 
 DEPLOYMENT = "deployment.json"
 DELIVERIES = "deliveries.jsonl"

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from fedlora.app.build import Simulation, build
-from fedlora.app.config import read_config, resolved
-from fedlora.app.progress import quiet_libraries
-from fedlora.app.results import export, place
+from fedlora.app.build.simulation import Simulation, build
+from fedlora.app.config.schema import read_config, resolved
+from fedlora.app.run.progress import quiet_libraries
+from fedlora.app.run.results import export, place
 from fedlora.core.metrics import Scoring
 from fedlora.core.payload import to_bytes
 from fedlora.core.rounds import Client, ClientState, Failure, Order, Reply

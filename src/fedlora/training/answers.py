@@ -8,12 +8,12 @@ from functools import partial
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.metrics import Score, Sums
 from fedlora.core.rounds import ScorePart
+from fedlora.training.bases.model import Base
+from fedlora.training.data.scored_parts import ScoredPart
+from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.generation import Generated, Limits, decoded, generate
 from fedlora.training.memory import Portions
 from fedlora.training.metrics.generation import GenerationMetric, generation_sums
-from fedlora.training.model import Base
-from fedlora.training.scored_parts import ScoredPart
-from fedlora.training.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)

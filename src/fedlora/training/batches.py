@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedlora.core.rounds import Duration
 from fedlora.core.seeds import numpy_stream
-from fedlora.training.split import Indices
-from fedlora.training.tokens import Tokens
+from fedlora.training.data.split import Indices
+from fedlora.training.encoding.tokens import Tokens
 
 
 def padded(tokens: Tokens, examples: Indices, padding: int, device: str = "cpu") -> tuple[Tensor, Tensor]:

@@ -13,9 +13,9 @@ from fedlora.core.adapter import SIDES, Adapter, Start, Tensors, on_device
 from fedlora.core.kinds import Side
 from fedlora.core.penalties import penalty
 from fedlora.core.rounds import Failure, FitJob, Fitted
+from fedlora.training.data.split import Indices, Owned
 from fedlora.training.leaves import Leaves
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Indices, Owned
 
 Part = Literal["input", "output", "dense"]
 """What has a learning rate of its own: the two sides and the dense parts."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlora.core.adapter import AdapterSpec, Start, additions
-from fedlora.training.current_pass import Pass, running
+from fedlora.training.bases.maps import addition, encoder_of
+from fedlora.training.bases.model import Base
+from fedlora.training.forward.current_pass import Pass, running
 from fedlora.training.forward.layers import Layers
-from fedlora.training.maps import addition, encoder_of
-from fedlora.training.model import Base
 
 _TOKENS: Final = {"cuda": 131_072}
 """Tokens of a batch, generated ones included, by kind of device."""

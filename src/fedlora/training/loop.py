@@ -17,14 +17,14 @@ from fedlora.core.seeds import stream_seed
 from fedlora.training.answers import Answer, AnswerScorer
 from fedlora.training.batches import batches, step_count
 from fedlora.training.client_fit import ClientFit, rate_factor
-from fedlora.training.digests import model_digest
-from fedlora.training.forward import Forward
+from fedlora.training.data.digests import model_digest
+from fedlora.training.data.scored_parts import ScoredPart, ScoredParts, server_parts
+from fedlora.training.data.split import Indices, Owned
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.protocol import Forward
 from fedlora.training.memory import Portions
-from fedlora.training.scored_parts import ScoredPart, ScoredParts, server_parts
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Indices, Owned
-from fedlora.training.task import Task
-from fedlora.training.tokens import Tokens
+from fedlora.training.tasks.task import Task
 
 
 class ModelTrainer:

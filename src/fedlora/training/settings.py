@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from fedlora.core.rounds import Duration
 from fedlora.core.settings import AboveZero, Positive, Range, Share
 from fedlora.errors import ConfigError
-from fedlora.training.chat_template import Turns
-from fedlora.training.cutting import Truncate
-from fedlora.training.dialogue_rows import Format
-from fedlora.training.quantized import Quantization
+from fedlora.training.bases.quantized import Quantization
+from fedlora.training.data.dialogue_rows import Format
+from fedlora.training.encoding.chat_template import Turns
+from fedlora.training.encoding.cutting import Truncate
 
 SplitKind = Literal["iid", "dirichlet", "pathological", "natural"]
 RENDERING = ("style", "separator", "turns", "truncate", "long_texts", "end")

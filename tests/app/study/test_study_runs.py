@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 import fedlora
-from fedlora.app.sections import read_tree
+from fedlora.app.config.sections import read_tree
 from fedlora.app.study.pool import start
 from fedlora.app.study.reading import named_studies, read_study
 from fedlora.report.tables import size

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.config import Config
-from fedlora.app.paths import short_class_name
-from fedlora.app.sections import tree_of
+from fedlora.app.config.paths import short_class_name
+from fedlora.app.config.schema import Config
+from fedlora.app.config.sections import tree_of
 from fedlora.app.study.plan import Rate, Setting, Study, Variant, config_at
 from fedlora.app.study.settings import StudySettings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from fedlora.app.config import resolved
+from fedlora.app.config.schema import resolved
 from fedlora.app.study.cells import Cell, Contents, Unit, of_shard, reported_cells, tuning_cells, units
 from fedlora.app.study.plan import Rate, Study
 from fedlora.app.study.pool import Pool

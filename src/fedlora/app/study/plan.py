@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.compare import at_one_rank
-from fedlora.app.config import Config, make_config, require_validation
-from fedlora.app.method import make_pipeline
-from fedlora.app.paths import absolute
+from fedlora.app.build.method import make_pipeline
+from fedlora.app.compare.compare import at_one_rank
+from fedlora.app.config.paths import absolute
+from fedlora.app.config.schema import Config, make_config, require_validation
 from fedlora.app.study.settings import StudySettings, TuningSettings
 from fedlora.errors import ConfigError, UserError, nearest
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from fedlora.app.duration import in_words, time_left
-from fedlora.app.progress import new_console
+from fedlora.app.run.duration import in_words, time_left
+from fedlora.app.run.progress import new_console
 from fedlora.app.study.cells import contents_of
 from fedlora.app.study.estimate import estimate
 from fedlora.app.study.plan import Study

@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fedlora.app.config import Config
-from fedlora.app.paths import with_absolute_paths
-from fedlora.app.sections import checked, override_key, read_tree, sections
+from fedlora.app.config.paths import with_absolute_paths
+from fedlora.app.config.schema import Config
+from fedlora.app.config.sections import checked, override_key, read_tree, sections
 from fedlora.app.study.plan import Rate, Setting, Study, Tree, Variant, data_path, layered, require_sound
 from fedlora.app.study.settings import StudySections, TuningSettings, VariantSection
 from fedlora.errors import ConfigError, nearest

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlora.app.compare import goodness
-from fedlora.app.config import resolved
-from fedlora.app.run import is_finished
-from fedlora.app.sections import tree_of
+from fedlora.app.compare.compare import goodness
+from fedlora.app.config.schema import resolved
+from fedlora.app.config.sections import tree_of
+from fedlora.app.run.run import is_finished
 from fedlora.app.study.cells import Cell, Contents, Unit, of_shard, reported_cells, tuning_cells, units
 from fedlora.app.study.choice import Choice, Trial, choose
 from fedlora.app.study.plan import Rate, Study

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlora.app.clients import on_cpu
-from fedlora.app.sections import override_key
+from fedlora.app.build.clients import on_cpu
+from fedlora.app.config.sections import override_key
 from fedlora.app.study.cells import contents_of
 from fedlora.app.study.plan import Study, config_at
 from fedlora.app.study.pool import Pool

@@ -22,12 +22,12 @@ from typing import Any, TextIO
 
 import torch
 
-from fedlora.app.build import Resources, build, load
-from fedlora.app.config import Config, make_config, resolved
-from fedlora.app.dry_run import dry_run
-from fedlora.app.progress import quiet_libraries
-from fedlora.app.results import MODEL_FOLDERS
-from fedlora.app.run import Run, is_finished
+from fedlora.app.build.simulation import Resources, build, load
+from fedlora.app.config.schema import Config, make_config, resolved
+from fedlora.app.run.dry_run import dry_run
+from fedlora.app.run.progress import quiet_libraries
+from fedlora.app.run.results import MODEL_FOLDERS
+from fedlora.app.run.run import Run, is_finished
 from fedlora.errors import DivergedError, FedloraError
 from fedlora.federation.files import write_json
 from fedlora.federation.journal import CHECKPOINTS, CLIENT_MODELS, CLIENT_STATES

@@ -6,8 +6,8 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedlora.app.config import read_config
-from fedlora.app.progress import line_of, quiet_libraries
+from fedlora.app.config.schema import read_config
+from fedlora.app.run.progress import line_of, quiet_libraries
 from fedlora.deploy.flower.carrier import GridConnection
 from fedlora.deploy.log import absences, say
 from fedlora.deploy.server import run_server

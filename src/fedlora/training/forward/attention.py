@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedlora.training.current_pass import Group, KeysTaken, LastLayer, Read, current
+from fedlora.training.forward.current_pass import Group, KeysTaken, LastLayer, Read, current
 from fedlora.training.forward.varlen import is_usable, varlen
 
 _NOT_COMPUTED = ("softcap", "s_aux")

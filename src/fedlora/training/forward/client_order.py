@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedlora.training.current_pass import ClientOrder, Group
+from fedlora.training.data.split import Indices
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.current_pass import ClientOrder, Group
 from fedlora.training.forward.packing import Pack, pack
-from fedlora.training.split import Indices
-from fedlora.training.tokens import Tokens
 
 Size = Callable[[int], int]
 """With how many tokens a pack of so many is laid out: as many or more."""

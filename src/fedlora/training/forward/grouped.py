@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlora.core.lowrank import LowRank
-from fedlora.training.current_pass import Addition, ClientOrder
+from fedlora.training.forward.current_pass import Addition, ClientOrder
 
 Parts = Mapping[str, Sequence[LowRank | Tensor]]
 """By map, what one client's adapter and merged update add."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedlora.training.bases.model import Base
 from fedlora.training.forward.packing import PackedEncoder
-from fedlora.training.model import Base
 
 Values = Mapping[str, Tensor]
 """A head's parameters, by name."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fedlora.training.current_pass import KeysTaken, LastLayer, Pass, PassEnded, current, running
-from fedlora.training.maps import map_shape, repeated_layers
+from fedlora.training.bases.maps import map_shape, repeated_layers
+from fedlora.training.forward.current_pass import KeysTaken, LastLayer, Pass, PassEnded, current, running
 
 
 class Layers:

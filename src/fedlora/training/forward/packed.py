@@ -18,21 +18,21 @@ from torch.nn import functional
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
-from fedlora.training.current_pass import Addition, Below, ClientOrder, current
-from fedlora.training.forward import Forward
+from fedlora.training.bases.maps import addition, low_rank
+from fedlora.training.bases.model import Base, at_least_single
+from fedlora.training.data.split import Indices
+from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.forward.client_order import Size, as_it_is, pack_by_client
+from fedlora.training.forward.current_pass import Addition, Below, ClientOrder, current
 from fedlora.training.forward.grouped import MASKED_SHARE, Parts, grouped_additions, masked_share, only_pairs
 from fedlora.training.forward.heads import can_be_together, logits_together
+from fedlora.training.forward.outputs import Outputs, made
 from fedlora.training.forward.packing import Pack, PackedEncoder, pack
 from fedlora.training.forward.padded import PaddedForward
+from fedlora.training.forward.protocol import Forward
 from fedlora.training.forward.trial import packed_encoder
 from fedlora.training.forward.trunk import Trunk, new_trunk
-from fedlora.training.maps import addition, low_rank
-from fedlora.training.model import Base, at_least_single
-from fedlora.training.outputs import Outputs, made
 from fedlora.training.settings import TrainSettings
-from fedlora.training.split import Indices
-from fedlora.training.tokens import Tokens
 
 _SCORED_TOKENS = {"cuda": 16_384}
 """Tokens of a pass that scores, by kind of device."""

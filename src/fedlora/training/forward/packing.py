@@ -16,7 +16,12 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from fedlora.training.current_pass import (
+from fedlora.training.bases.maps import encoder_of
+from fedlora.training.bases.quantized import is_quantized
+from fedlora.training.data.split import Indices
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.attention import ATTENTION, register
+from fedlora.training.forward.current_pass import (
     Addition,
     Below,
     ClientOrder,
@@ -29,12 +34,7 @@ from fedlora.training.current_pass import (
     Reads,
     running,
 )
-from fedlora.training.forward.attention import ATTENTION, register
 from fedlora.training.forward.layers import Layers
-from fedlora.training.maps import encoder_of
-from fedlora.training.quantized import is_quantized
-from fedlora.training.split import Indices
-from fedlora.training.tokens import Tokens
 
 Form = Literal["whole", "read", "placed"]
 """For which tokens the last layer is computed: for all, or, keys and values apart, for those that the head reads;

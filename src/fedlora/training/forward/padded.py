@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from fedlora.core.adapter import AdapterSpec, Start
 from fedlora.core.rounds import FitJob
+from fedlora.training.bases.model import Base
 from fedlora.training.batches import before_supervised, padded
-from fedlora.training.model import Base
-from fedlora.training.outputs import Outputs, made
-from fedlora.training.split import Indices
-from fedlora.training.tokens import Tokens
+from fedlora.training.data.split import Indices
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.outputs import Outputs, made
 
 _SCORED_AT_A_TIME = 64
 """Examples of a pass that scores."""

@@ -8,13 +8,13 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from fedlora.training.bases.maps import encoder_of
+from fedlora.training.bases.model import TaskType
+from fedlora.training.bases.quantized import is_quantized
 from fedlora.training.batches import before_supervised, padded
-from fedlora.training.current_pass import Reads
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.current_pass import Reads
 from fedlora.training.forward.packing import Form, Pack, PackedEncoder, pack
-from fedlora.training.maps import encoder_of
-from fedlora.training.model import TaskType
-from fedlora.training.quantized import is_quantized
-from fedlora.training.tokens import Tokens
 
 _CLASSIFIERS: Final[tuple[Reads, ...]] = ("first", "last")
 

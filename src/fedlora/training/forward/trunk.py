@@ -24,15 +24,15 @@ from torch import Tensor, nn
 
 from fedlora.core.adapter import AdapterSpec
 from fedlora.core.machine import cores
+from fedlora.training.bases.maps import encoder_of
+from fedlora.training.bases.model import Base
 from fedlora.training.cache import made_once, make_room
-from fedlora.training.current_pass import Below
+from fedlora.training.data.split import Indices
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.current_pass import Below
 from fedlora.training.forward.packing import PackedEncoder, pack
 from fedlora.training.forward.trial import agree, some_tokens
-from fedlora.training.maps import encoder_of
 from fedlora.training.memory import available, is_out_of_memory
-from fedlora.training.model import Base
-from fedlora.training.split import Indices
-from fedlora.training.tokens import Tokens
 
 _CACHE = "trunk"
 _FORM = 1

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fedlora.training.current_pass import ClientOrder, Read
+from fedlora.training.forward.current_pass import ClientOrder, Read
 
 _WIDEST = 256
 """The widest head that the kernel takes."""

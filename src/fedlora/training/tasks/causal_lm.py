@@ -12,11 +12,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from fedlora.core.metrics import Scoring, Sums
+from fedlora.training.data.split import Indices, Owned
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.outputs import Outputs
 from fedlora.training.metrics.generation import GenerationMetric, generation_scoring
 from fedlora.training.metrics.predicted import BYTES, HITS, LOSS, TOKENS, prediction_scoring
-from fedlora.training.outputs import Outputs
-from fedlora.training.split import Indices, Owned
-from fedlora.training.tokens import Tokens
 
 _LOGITS: Final = 2**22
 """Logits that are held at a time, about: 16 MiB in float32."""

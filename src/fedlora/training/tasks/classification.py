@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlora.core.metrics import EXAMPLES, Metric, Range, Scoring, Sums, mean_of
-from fedlora.training.outputs import Outputs, made
-from fedlora.training.split import Indices, Owned
-from fedlora.training.tokens import Tokens
+from fedlora.training.data.split import Indices, Owned
+from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.outputs import Outputs, made
 
 _HIT, _PREDICTED, _LABELLED = "hit", "predicted", "labelled"
 """Of one label, `hit.3`: examples that have it and are predicted to; that are predicted to; that have it."""
