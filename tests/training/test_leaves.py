@@ -5,7 +5,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from fedlora.core.lowrank import LowRank
-from fedlora.training.bases.maps import addition, low_rank
+from fedlora.training.bases.maps import addition
+from fedlora.training.forward.joined import Slots
 from fedlora.training.leaves import Leaves
 
 SHAPES = {"a": (3, 5), "b": (4,), "c": (2, 0), "d": (1, 7)}
@@ -98,7 +99,7 @@ def test_low_rank_products_and_their_gradients_are_the_plain_ones(shape):
 def test_slots_of_others_are_set_to_zero_and_not_multiplied_by_it():
     x, A, B = torch.ones(2, 3), torch.tensor([[1.0] * 3, [torch.inf] * 3]), torch.ones(4, 2)
     foreign = torch.tensor([[False, True], [True, False]])
-    found = low_rank(x, A, B.T.contiguous(), foreign)
+    found = Slots(A, B.T.contiguous(), foreign)(x)
     assert found[0].equal(torch.full((4,), 3.0))
     assert found[1].isinf().all()
 

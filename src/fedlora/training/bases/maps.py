@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The linear maps of a model: which are adapted, and the hook that adapts them."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +12,42 @@ from torch.nn import functional
 from fedlora.core.lowrank import LowRank
 from fedlora.errors import ModelError
 from fedlora.training.forward.current_pass import Addition, current
+from fedlora.training.forward.joined import Slots, can_be_joined
 
 
 def adapt(name: str, module: nn.Module) -> None:
     """Hook one linear map: from now on its output gets what the current pass adds to a map of this name.
 
     Inputs and outputs are (..., d_in) and (..., d_out) for `nn.Linear` and for the transposed `Conv1D` of
-    GPT-2 alike, so the hook does not depend on how the base stores its weight.
+    GPT-2 alike. Where map and addition are one product (`forward/joined.py`), that takes the place of the map's own
+    `forward`; else a hook adds to the output, however the base keeps its weight.
     """
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         now = current()
         added = now.additions.get(name)
-        return output if added is None or now.skips(module) else output + added(inputs[0]).to(output.dtype)
+        if added is None or now.skips(module) or can_be_joined(module, added, inputs[0]):
+            return output
+        return output + added(inputs[0]).to(output.dtype)
 
+    module.forward = _Adapted(name, module, module.forward)
     module.register_forward_hook(add)
+
+
+class _Adapted:
+    """Wraps the `forward` of an adapted map."""
+
+    def __init__(self, name: str, module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+        self._name, self._module, self._forward = name, module, forward
+
+    def __call__(self, x: Tensor) -> Tensor:
+        added = current().additions.get(self._name)
+        if isinstance(added, Slots) and can_be_joined(self._module, added, x):
+            return added.joined(self._module, x)
+        return self._forward(x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Adapted":
+        return _Adapted(self._name, copy.deepcopy(self._module, memo), copy.deepcopy(self._forward, memo))
 
 
 def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> Addition:
@@ -37,38 +60,19 @@ def addition(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) ->
         scale: s.
         dropout: probability.
     """
-    scaled = [(p.A, (scale * p.B).T.contiguous()) if isinstance(p, LowRank) else scale * p for p in parts]
+    scaled = [Slots(p.A, (scale * p.B).T.contiguous()) if isinstance(p, LowRank) else scale * p for p in parts]
 
     def added(x: Tensor) -> Tensor:
         total: Tensor | None = None
         for number, part in enumerate(scaled):
-            weight, columns = part if isinstance(part, tuple) else (part, None)
-            cast = current().in_type(x, weight.dtype)
+            cast = current().in_type(x, part.A.dtype if isinstance(part, Slots) else part.dtype)
             if dropout and number == 0:
                 cast = functional.dropout(cast, dropout)
-            product = cast @ weight.T if columns is None else low_rank(cast, weight, columns)
+            product = part(cast) if isinstance(part, Slots) else cast @ part.T
             total = product if total is None else total + product
         return torch.zeros(()) if total is None else total
 
     return added
-
-
-def low_rank(x: Tensor, A: Tensor, columns: Tensor, foreign: Tensor | None = None) -> Tensor:
-    """B A x of every token of x (..., d_in), as (..., d_out).
-
-    In the one order of these products that is quick forward and backward: a long and narrow matrix is never the right
-    factor, whose rows are a few numbers each.
-
-    Args:
-        x: inputs.
-        A: (slots, d_in).
-        columns: the columns of B as rows, (slots, d_out), contiguous.
-        foreign: which products of slots and tokens (slots, tokens) are set to zero; None: none.
-    """
-    slots = A @ x.reshape(-1, x.shape[-1]).T
-    if foreign is not None:
-        slots = slots.masked_fill(foreign, 0.0)
-    return (slots.T @ columns).view(*x.shape[:-1], columns.shape[1])
 
 
 def find_maps(model: nn.Module, targets: Sequence[str] | None, layers: Sequence[int] | None) -> dict[str, nn.Module]:

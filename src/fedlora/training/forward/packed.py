@@ -18,14 +18,15 @@ from torch.nn import functional
 from fedlora.core.adapter import AdapterSpec, Start, additions
 from fedlora.core.lowrank import LowRank
 from fedlora.core.rounds import FitJob
-from fedlora.training.bases.maps import addition, low_rank
+from fedlora.training.bases.maps import addition
 from fedlora.training.bases.model import Base, at_least_single
 from fedlora.training.data.split import Indices
 from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.forward.client_order import Size, as_it_is, pack_by_client
-from fedlora.training.forward.current_pass import Addition, Below, ClientOrder, current
+from fedlora.training.forward.current_pass import Addition, Below, ClientOrder
 from fedlora.training.forward.grouped import MASKED_SHARE, Parts, grouped_additions, masked_share, only_pairs
 from fedlora.training.forward.heads import can_be_together, logits_together
+from fedlora.training.forward.joined import Slots
 from fedlora.training.forward.outputs import Outputs, made
 from fedlora.training.forward.packing import Pack, PackedEncoder, pack
 from fedlora.training.forward.padded import PaddedForward
@@ -181,7 +182,7 @@ class PackedForward:
         """By map, what everyone's adapters add; a dense adapter adds nothing, it replaces parameters."""
         scale, others = self.spec.scale, _Others(member)
         if len(clients) == 1:
-            return {module: addition(pairs, scale, dropout) for module, pairs in clients[0].items()}
+            return {module: _alone(parts, scale, dropout) for module, parts in clients[0].items()}
         modules = self.spec.shapes if clients else ()
         return {module: _together([of[module] for of in clients], scale, others) for module in modules}
 
@@ -201,6 +202,14 @@ class PackedForward:
         """Make what the layers below the adapted ones give, once."""
         if self.trunk is not None:
             self.trunk.states(tokens)
+
+
+def _alone(parts: Sequence[LowRank | Tensor], scale: float, dropout: float) -> Addition:
+    """What one client's adapter and merged update add to one map."""
+    pairs = [part for part in parts if isinstance(part, LowRank)]
+    if dropout or not pairs or len(pairs) < len(parts):
+        return addition(parts, scale, dropout)
+    return _side_by_side(pairs, scale, None)
 
 
 class _Others:
@@ -234,13 +243,11 @@ def _together(parts: Sequence[Sequence[LowRank | Tensor]], scale: float, others:
         others: which slots are not a token's.
     """
     pairs = [(number, part) for number, theirs in enumerate(parts) for part in theirs if isinstance(part, LowRank)]
-    A = torch.cat([pair.A for _, pair in pairs])
-    columns = (scale * torch.cat([pair.B for _, pair in pairs], dim=1)).T.contiguous()
     foreign = others.of(tuple((number, pair.rank) for number, pair in pairs))
+    return _side_by_side([pair for _, pair in pairs], scale, foreign)
 
-    def added(x: Tensor) -> Tensor:
-        rows = current().rows
-        not_theirs = foreign if rows is None else foreign.index_select(1, rows)
-        return low_rank(current().in_type(x, A.dtype), A, columns, not_theirs)
 
-    return added
+def _side_by_side(pairs: Sequence[LowRank], scale: float, foreign: Tensor | None) -> Slots:
+    A = pairs[0].A if len(pairs) == 1 else torch.cat([pair.A for pair in pairs])
+    B = pairs[0].B if len(pairs) == 1 else torch.cat([pair.B for pair in pairs], dim=1)
+    return Slots(A, (scale * B).T.contiguous(), foreign)
