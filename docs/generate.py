@@ -17,6 +17,7 @@ import references
 import results
 import round_picture
 import speeds
+import study_results
 from blocks import filled
 from fedlora.methods import BUILT_IN
 
@@ -79,6 +80,7 @@ def made():
         "docs/pictures/banking77.svg": results.study_picture(),
         "docs/pictures/cost.svg": results.cost_picture(),
     }
+    pages |= study_results.pages()
     return pages | {f"docs/methods/{name}.md": references.method_page(name) for name in BUILT_IN}
 
 

@@ -46,6 +46,9 @@ def _table(table: Tree, task: TaskInfo) -> StudyTable:
     columns = ["", metric.name + (", %" if metric.format == "percent" else ""), "95 % interval"]
     if table["reference"]:
         columns += [f"minus {table['reference']}", "95 % interval", "p, Holm", "detectable", "verdict"]
+    over_examples = any(row["over_examples"] for row in table["rows"])
+    if over_examples:
+        columns[2] = "95 % interval over test examples"
     if personal:
         columns += ["worst tenth", "clients at 10, 50, 90 %"]
     columns += ["at equal bytes", "at equal steps"]
@@ -59,7 +62,8 @@ def _table(table: Tree, task: TaskInfo) -> StudyTable:
 
 def _row(row: Tree, table: Tree, task: TaskInfo, *, personal: bool) -> list[str]:
     metric = task.headline
-    cells = [row["variant"] + (" (bound)" if row["bound"] else ""), metric.number(row["mean"]), _between(row, metric)]
+    ends = _ends(row, metric)
+    cells = [row["variant"] + (" (bound)" if row["bound"] else ""), metric.number(row["mean"]), _between(ends, metric)]
     if table["reference"]:
         cells += _comparison(row, table, metric)
     if personal:
@@ -69,15 +73,27 @@ def _row(row: Tree, table: Tree, task: TaskInfo, *, personal: bool) -> list[str]
     cells += [_score(score, metric) for score in row["budgets"]]
     cells += [_reached(target, row["draws"]) for target in row["targets"]]
     cells += [size(row["bytes_up"] + row["bytes_down"]), size(row["bytes_up"]), f"{row['steps']:.0f}"]
-    cells += [other.number(row["others"][other.name]) if other.name in row["others"] else "-" for other in task.others]
+    cells += [_other(row, other) for other in task.others]
     return [*cells, *(f"{row['learning_rates'][side]:.3g}" for side in ("A", "B")), str(row["draws"])]
 
 
-def _between(row: Tree, metric: MetricInfo) -> str:
-    if row["low"] is None:
+def _ends(row: Tree, metric: MetricInfo) -> Sequence[float] | None:
+    """The interval of a row's score: over draws, or, where there is one draw, over test examples."""
+    if row["low"] is not None:
+        return metric.within(row["low"], row["high"])
+    return (row["over_examples"] or {}).get(metric.name)
+
+
+def _between(ends: Sequence[float] | None, metric: MetricInfo) -> str:
+    return "-" if ends is None else f"{metric.number(ends[0])} to {metric.number(ends[1])}"
+
+
+def _other(row: Tree, metric: MetricInfo) -> str:
+    """Another metric, with its interval over test examples in brackets where there is one."""
+    if metric.name not in row["others"]:
         return "-"
-    low, high = metric.within(row["low"], row["high"])
-    return f"{metric.number(low)} to {metric.number(high)}"
+    ends = (row["over_examples"] or {}).get(metric.name)
+    return metric.number(row["others"][metric.name]) + (f" ({_between(ends, metric)})" if ends else "")
 
 
 def _comparison(row: Tree, table: Tree, metric: MetricInfo) -> list[str]:
@@ -112,6 +128,10 @@ def _reached(target: Tree, draws: int) -> str:
 
 def _notes(table: Tree, metric: MetricInfo) -> list[str]:
     notes = []
+    if all(row["draws"] == 1 for row in table["rows"]):
+        notes.append("One draw of the clients: a demonstration, which tells nothing of which method is better.")
+    if any(row["over_examples"] for row in table["rows"]):
+        notes.append("Intervals are over other test examples, for the same clients and the same training.")
     shares = table["variance"]
     if shares is not None:
         parts = {"draw": "partition draw", "method": "method", "interaction": "their interaction", "seed": "training"}

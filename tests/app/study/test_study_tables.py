@@ -37,6 +37,7 @@ def line(variant, draw, score, personal=None, seed=0, cost=100):
     return {
         "setting": "", "variant": variant, "draw": draw, "seed": seed, "lr": 1e-3, **told(1.0), **spent,
         "clients": {"0.1": 0.1, "0.5": 0.5, "0.9": 0.9}, "learning_rates": {"A": 1e-3, "B": 5e-3},
+        "intervals": None,
         "curve": [{"round": 1, **half, **told(0.5)}, {"round": 2, **spent, **told(1.0)}],
     }  # fmt: skip
 
@@ -200,3 +201,27 @@ def test_the_files_tell_what_the_tables_do(tmp_path):
     assert float(table[1]["difference_difference"]) == first["a|b"]["comparison"]["difference"]
     assert table[0]["difference_verdict"] == ""
     assert float(table[0]["mean"]) == first["base"]["mean"]
+
+
+def test_of_one_draw_the_intervals_are_over_examples_and_the_page_says_that_it_is_a_demonstration(tmp_path):
+    study = study_of(tmp_path, ["base", "other"], draws=1)
+    ends = {"global": {"accuracy": [0.3, 0.7], "loss": [0.4, 0.6]}, "personal": {"accuracy": [0.35, 0.65]}}
+    lines = [{**line(name, 0, 0.5), "intervals": ends} for name in ("base", "other")]
+    results = {
+        "study": {"tuning_draws": []}, "task": {"name": "x", "metrics": [ACCURACY, LOSS], "chance": None},
+        "tables": tables(study, [ACCURACY, LOSS], lines), "missing": [], "choices": [], "environments": [],
+    }  # fmt: skip
+    whole, personal = study_tables(results)
+    assert whole.columns[2] == personal.columns[2] == "95 % interval over test examples"
+    assert [row[2] for row in whole.rows] == ["30.0 to 70.0"] * 2
+    assert [row[2] for row in personal.rows] == ["35.0 to 65.0"] * 2
+    assert "0.500 (0.400 to 0.600)" in whole.rows[0]
+    assert any("a demonstration" in note for note in whole.notes)
+    assert all(row["comparison"] is None for table in results["tables"] for row in table["rows"])
+
+
+def test_of_several_draws_intervals_over_examples_of_one_of_them_are_not_told(tmp_path):
+    study = study_of(tmp_path, ["base"])
+    ends = {"global": {"accuracy": [0.3, 0.7]}}
+    table, _ = tables(study, [ACCURACY], [{**line("base", draw, 0.5), "intervals": ends} for draw in range(6)])
+    assert rows(table)["base"]["over_examples"] is None

@@ -73,6 +73,7 @@ def _table(
                 "worst_tenth": _mean([line["personal"]["worst_tenth"] for line in cells.values()], whose),
                 "clients": _clients(cells.values(), whose),
                 "others": _others(cells.values(), whose, metrics),
+                "over_examples": _over_examples(cells.values(), whose),
                 "comparison": compared.get(variant.name),
                 **{name: fmean(line[name] for line in cells.values()) for name in ("bytes_up", "bytes_down", "steps")},
                 "equal_bytes": _within(cells, whose, headline["name"], least["equal_bytes"], _bytes),
@@ -150,6 +151,13 @@ def _others(cells: "Sequence[Line] | Any", whose: Scores, metrics: Sequence[Mapp
     lines = list(cells)
     names = [metric["name"] for metric in metrics[1:]]
     return {name: fmean(line[whose][name] for line in lines) for name in names if all(name in x[whose] for x in lines)}
+
+
+def _over_examples(cells: "Sequence[Line] | Any", whose: Scores) -> dict[str, list[float]] | None:
+    """Of the one draw of a demonstration, what intervals its scores have over other test examples, by metric."""
+    lines = list(cells)
+    told = lines[0]["intervals"] if len(lines) == 1 else None
+    return told.get(whose) if told else None
 
 
 def _bytes(line: Line) -> float:

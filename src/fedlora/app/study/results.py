@@ -83,14 +83,16 @@ def cell_line(cell: Cell, home: Path) -> dict[str, Any]:
     clients = [line for line in read_lines(folder / CLIENTS) if line["round"] == scored and line["score"] is not None]
     environment = read_object(folder / ENVIRONMENT, {"learning_rates": dict})
     scores = [float(line["score"]) for line in clients]
+    summary = read_object(folder / "summary.json")
     return {
         **_name(cell),
         "rounds": len(rounds),
         "learning_rates": environment["learning_rates"],
-        "rank": read_object(folder / "summary.json")["rank"],
+        "rank": summary["rank"],
         "scale": environment["scale"],
         "global": last["global"] if last else None,
         "personal": last["personal"] if last else None,
+        "intervals": summary.get("intervals"),
         "clients": dict(zip(map(str, _QUANTILES), quantiles(scores, _QUANTILES), strict=True)) if scores else None,
         **{key: sum(line.get(key, 0) for line in rounds) for key in _SUMS},
         "curve": _curve(rounds),
