@@ -15,14 +15,17 @@ def pages():
 
 
 def folders():
+    """Of every study that was run."""
     return sorted(path.parent for path in RESULTS.glob("*/results.json"))
 
 
 def read(path):
+    """A file of JSON."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def page(folder):
+    """One study: what was run, its tables, and what else is told of it."""
     results, times = read(folder / "results.json"), read(folder / "timings.json")
     about = results["study"]
     parts = [f"# Study: {about['name']}", "", about["description"], ""]

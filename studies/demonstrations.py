@@ -4,8 +4,8 @@
 python studies/demonstrations.py answers CELLS RESULTS      the answers to the first ten test examples
 python studies/demonstrations.py slots CELLS RESULTS DATA   LoRA-A2's choices, family by family, and by kind of task
 
-CELLS is the folder of all cells of `fedlora study`, RESULTS the folder with the study's results.json, where answers.json
-or slots.json is written; DATA the table of training examples (family, kind).
+CELLS is the folder of all cells of `fedlora study`, RESULTS the folder with the study's results.json, where
+answers.json or slots.json is written; DATA the table of training examples (family, kind), gzip.
 """
 
 import gzip
@@ -60,8 +60,7 @@ def answers(home, results):
 def slots(home, results, table):
     """The overlap (Jaccard) of every two families' choices, and whether families of one kind choose more alike."""
     folder = cells_of(home, results)["lora-a2"]
-    opened = gzip.open(table, "rt", encoding="utf-8") if table.suffix == ".gz" else table.open(encoding="utf-8")
-    with opened as file:
+    with gzip.open(table, "rt", encoding="utf-8") as file:
         counted = Counter((row["family"], row["kind"]) for row in map(json.loads, file))
     kinds = {family: kind for (family, kind), _ in sorted(counted.items(), key=lambda item: item[1])}
     return {side: side_of(lines_of(folder / "clients.jsonl"), side, kinds) for side in ("input", "output")}
