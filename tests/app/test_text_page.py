@@ -77,3 +77,20 @@ def test_clients_are_chosen_by_the_lower_loss(ground, tmp_path, fedlora):
     code, out, err = fedlora("compare", config, *words)
     assert code == 0, err
     assert "lr = 0.02" in (tmp_path / "all" / "fedit" / "seed-0" / "config.toml").read_text(), out
+    # What the base knew without training stands beside it, and tries no rates.
+    table = json.loads((tmp_path / "all" / "base" / "seed-0" / "summary.json").read_text())
+    assert (table["bytes_up"], table["steps"]) == (0, 0)
+    trained = json.loads((tmp_path / "all" / "fedit" / "seed-0" / "summary.json").read_text())
+    assert trained["global"]["loss"] < table["global"]["loss"]
+    assert sorted(path.name for path in (tmp_path / "all" / "rates").iterdir()) == ["fedit"]
+    assert re.search(r"\bbase\b", out)
+
+
+def test_the_base_is_a_row_of_comparisons_of_generation_alone(ground, tmp_path):
+    from fedlora.app.compare.compare import entries
+    from fedlora.app.config.schema import make_config
+
+    text = make_config(text_tree(ground))
+    assert [entry.label for entry in entries(text, ["fedit"], 1, tmp_path)] == ["fedit", "base"]
+    assert [entry.label for entry in entries(text, ["base", "ffa"], 1, tmp_path)] == ["base", "ffa"]
+    assert [entry.label for entry in entries(make_config({}), ["fedit"], 1, tmp_path)] == ["fedit"]

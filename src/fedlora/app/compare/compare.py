@@ -28,6 +28,8 @@ from fedlora.run_files import read_object
 from fedlora.training.bases.loaded_model import LoadedModel
 from fedlora.training.data.examples import Dataset
 
+BASE_ALONE = "base"
+"""The method that trains nothing."""
 TRIALS = "rates"
 """The folder of a comparison that holds the trials of learning rates."""
 
@@ -52,6 +54,9 @@ def entries(
 ) -> list[Entry]:
     """All runs, seed by seed, so that a comparison that is stopped early has whole seeds.
 
+    Where the task is generation, the base alone is one of them: what a score of a language model is worth shows beside
+    what its base had without any training.
+
     Args:
         config: what they have in common. Its own method options go with the method that it names. Where
             clients have different ranks, a method that takes one rank for all gets the mix's mean rank, at the
@@ -65,10 +70,10 @@ def entries(
         UserError: an unknown method or a wrong option, before anything runs.
     """
     result = []
-    for number, method in itertools.product(range(seeds), _anchored(methods)):
+    for number, method in itertools.product(range(seeds), _anchored(_with_base(config, methods))):
         seed, chosen = config.run.seed + number, _of_method(config, method)
         chosen = replace(chosen, run=replace(chosen.run, seed=seed))
-        if rates:
+        if rates and method in rates:
             chosen = replace(chosen, train=replace(chosen.train, lr=rates[method]))
         name = make_method(method, chosen.method.options).name
         result.append(Entry(name, seed, chosen, folder / folder_name(method) / f"seed-{seed}"))
@@ -83,7 +88,8 @@ def trials(config: Config, methods: Sequence[str], rates: Sequence[float], round
     """
     require_validation(config)
     result = []
-    for method, rate in itertools.product(_anchored(methods), rates):
+    trained = [method for method in _anchored(methods) if method != BASE_ALONE]
+    for method, rate in itertools.product(trained, rates):
         chosen = _of_method(config, method)
         trial = replace(
             chosen,
@@ -95,6 +101,11 @@ def trials(config: Config, methods: Sequence[str], rates: Sequence[float], round
         name = make_method(method, chosen.method.options).name
         result.append(Entry(f"{name}, lr {rate:g}", config.run.seed, trial, place))
     return result
+
+
+def _with_base(config: Config, methods: Sequence[str]) -> Sequence[str]:
+    """The methods of a comparison, with the base alone behind those of language models."""
+    return [*methods, BASE_ALONE] if config.model.task == "generate" and BASE_ALONE not in methods else methods
 
 
 def best_rates(runs: Sequence[Entry]) -> dict[str, float]:
