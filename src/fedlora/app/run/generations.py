@@ -14,6 +14,7 @@ from fedlora.federation.files import encoded_lines, write_whole
 from fedlora.federation.server import Server, global_model
 from fedlora.training.answers import Answer
 from fedlora.training.loop import ModelTrainer
+from fedlora.training.metrics.choice import Choice, most_likely, most_likely_per_byte
 from fedlora.training.metrics.intervals import mean_bootstrap
 
 GENERATIONS = "generations.jsonl"
@@ -59,7 +60,7 @@ def _client_models(simulation: Simulation, server: Server) -> dict[str, Start]:
 
 
 def intervals(experiment: Experiment, found: Generations) -> dict[str, dict[str, tuple[float, float]]]:
-    """The ends of the 95 % interval of every score of generated answers: `global`, and `personal`, the mean over
+    """The ends of the 95 % interval of every score of answers: `global`, and `personal`, the mean over
     clients. An interval that too few examples tell is left out."""
     metrics, seed = answer_metrics(experiment.config), experiment.config.run.seed
     ends: dict[str, dict[str, tuple[float, float]]] = {"global": {}, "personal": {}}
@@ -84,7 +85,20 @@ def _line(client: str | None, part: str, answer: Answer) -> dict[str, object]:
         "part": part,
         "example": answer.example,
         "prompt": answer.prompt,
-        "generated": answer.text,
+        **({} if answer.text is None else {"generated": answer.text}),
         "answers": list(answer.right_answers),
+        **_choice(answer.choices),
         "sums": dict(answer.sums),
+    }
+
+
+def _choice(choices: Sequence[Choice]) -> dict[str, object]:
+    """The texts to choose among with their likelihoods, and which were chosen; empty where there was no choice."""
+    if not choices:
+        return {}
+    by_sum, by_byte = most_likely(choices), most_likely_per_byte(choices)
+    return {
+        "choices": [{"text": choice.text, "log_likelihood": choice.log_likelihood} for choice in choices],
+        "chosen": by_sum.text if by_sum else None,
+        "chosen_per_byte": by_byte.text if by_byte else None,
     }
