@@ -124,9 +124,10 @@ def test_validation_parts_and_clients_that_never_train_choose_too(home, tmp_path
     data = {"path": str(tmp_path / "data" / "all.jsonl")}
     evaluate = {"metrics": ["choice"], "part": part}
     lines, summary = run(text_tree(home, data=data, split=natural, evaluate=evaluate), tmp_path / "run")
-    assert {line["part"] for line in lines} == {part}
+    assert {line["part"] for line in lines} == ({part, "unseen"} if part == "test" else {part})
     if part == "test":
-        assert 0.0 <= summary["unseen_clients"]["choice"]["mean"] <= 1.0
+        unseen = [line["sums"]["choice"] for line in lines if line["part"] == "unseen"]
+        assert summary["unseen_clients"]["choice"]["weighted_mean"] == pytest.approx(sum(unseen) / len(unseen))
     known = {row["completion"] for row in rows(60)}
     assert all(line["answers"][0] in known and line["chosen"] in [c["text"] for c in line["choices"]] for line in lines)
 
