@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.text_data import rows, text_tree, write_data, write_decoder, write_ro
 import fedlora as package
 from fedlora.training.metrics.choice import Choice, most_likely, most_likely_per_byte
 
+ONE = {"rounds": 1}
 METRICS = {"metrics": ["choice", "choice_per_byte", "exact_match"], "most_new_tokens": 4}
 WRONG = ("There is no such thing here, my friend.", "The", "The cat is black.")
 
@@ -41,14 +43,19 @@ def run(tree, out, **options):
     return read(out / "generations.jsonl"), json.loads((out / "summary.json").read_text())
 
 
-def transformers_sums(home, adapter, prompt, texts):
-    """Of each text the log-probabilities of its tokens behind the prompt, from the logits of PEFT and transformers."""
+@cache
+def exported(home, adapter):
+    """Tokenizer and model as PEFT and transformers load them."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    words = AutoTokenizer.from_pretrained(adapter)
     model = AutoModelForCausalLM.from_pretrained(home / "base", dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, adapter).eval()
+    return AutoTokenizer.from_pretrained(adapter), PeftModel.from_pretrained(model, adapter).eval()
+
+
+def transformers_sums(home, adapter, prompt, texts):
+    """Of each text the log-probabilities of its tokens behind the prompt, from the logits of PEFT and transformers."""
+    words, model = exported(home, adapter)
     before = words(prompt, add_special_tokens=False)["input_ids"]
     for text in texts:
         ids = words(prompt + text, add_special_tokens=False)["input_ids"]
@@ -60,7 +67,7 @@ def transformers_sums(home, adapter, prompt, texts):
 
 @pytest.mark.parametrize(("method", "style"), [("fedit", "auto"), ("fedsa", "auto"), ("fedit", "chat")])
 def test_likelihoods_and_choices_are_those_of_transformers_on_the_exported_model(home, tmp_path, method, style):
-    tree = text_tree(home, method={"name": method}, evaluate=METRICS, data={"style": style})
+    tree = text_tree(home, run=ONE, method={"name": method}, evaluate=METRICS, data={"style": style})
     lines, summary = run(tree, tmp_path / "run")
     assert len(lines) == 16
     counts = {}
@@ -92,14 +99,16 @@ def test_for_choices_alone_nothing_is_generated_and_the_base_is_a_row_too(home, 
         raise AssertionError("a metric of choices generates nothing")
 
     monkeypatch.setattr("fedlora.training.answers.generate", never)
-    lines, summary = run(text_tree(home, evaluate={"metrics": ["choice"]}, method={"name": "base"}), tmp_path / "base")
+    lines, summary = run(
+        text_tree(home, run=ONE, evaluate={"metrics": ["choice"]}, method={"name": "base"}), tmp_path / "base"
+    )
     assert all("generated" not in line for line in lines)
     assert summary["global"]["choice"] == sum(line["chosen"] in line["answers"] for line in lines) / 16
 
 
 def test_equal_runs_have_equal_files_whatever_the_workers_and_the_file_format(home, tmp_path):
     for name, workers in (("two", 2), ("one", 1)):
-        run(text_tree(home, evaluate=METRICS, method={"name": "fedsa"}), tmp_path / name, workers=workers)
+        run(text_tree(home, run=ONE, evaluate=METRICS, method={"name": "fedsa"}), tmp_path / name, workers=workers)
     tables = tmp_path / "tables"
     tables.mkdir()
     for part in ("train", "test"):
@@ -110,7 +119,7 @@ def test_equal_runs_have_equal_files_whatever_the_workers_and_the_file_format(ho
             writer.writerows(
                 {**row, **({"choices": json.dumps(row["choices"])} if part == "test" else {})} for row in found
             )
-    tree = text_tree(home, evaluate=METRICS, method={"name": "fedsa"}, data={"path": str(tables)})
+    tree = text_tree(home, run=ONE, evaluate=METRICS, method={"name": "fedsa"}, data={"path": str(tables)})
     run(tree, tmp_path / "csv", workers=1)
     for name in ("generations.jsonl", "rounds.jsonl", "clients.jsonl"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
@@ -123,7 +132,7 @@ def test_validation_parts_and_clients_that_never_train_choose_too(home, tmp_path
     natural = {"kind": "natural", "column": "site", "test_by": "order", "unseen": 1, "validation": 0.2}
     data = {"path": str(tmp_path / "data" / "all.jsonl")}
     evaluate = {"metrics": ["choice"], "part": part}
-    lines, summary = run(text_tree(home, data=data, split=natural, evaluate=evaluate), tmp_path / "run")
+    lines, summary = run(text_tree(home, run=ONE, data=data, split=natural, evaluate=evaluate), tmp_path / "run")
     assert {line["part"] for line in lines} == ({part, "unseen"} if part == "test" else {part})
     if part == "test":
         unseen = [line["sums"]["choice"] for line in lines if line["part"] == "unseen"]
@@ -134,7 +143,7 @@ def test_validation_parts_and_clients_that_never_train_choose_too(home, tmp_path
 
 def test_rows_that_are_handed_over_in_python_may_have_choices(home):
     found = list(with_choices(rows(40)))
-    tree = text_tree(home, evaluate={"metrics": ["choice"]})
+    tree = text_tree(home, run=ONE, evaluate={"metrics": ["choice"]})
     tree.pop("data")
     records = list(package.run(tree, data={"train": found, "test": found[:8]}))
     assert 0.0 <= records[-1].global_metrics["choice"] <= 1.0
@@ -160,7 +169,7 @@ def test_what_cannot_be_chosen_is_refused_before_the_run(home, tmp_path, change,
         change = {"choices": [text or found[0]["completion"] for text in change["choices"]]}
     found[0] = {name: value for name, value in {**found[0], **change}.items() if value is not None}
     write_rows(tmp_path / "data" / "test.jsonl", found)
-    tree = text_tree(home, evaluate={"metrics": ["choice"]})
+    tree = text_tree(home, run=ONE, evaluate={"metrics": ["choice"]})
     for section, keys in {"data": {"path": str(tmp_path / "data")}, **sections}.items():
         tree[section] = {**tree.get(section, {}), **keys}
     tree["data"]["path"] = str(tmp_path / "data")
@@ -175,7 +184,7 @@ def test_plain_texts_and_classifiers_choose_nothing(home, tmp_path, config, comm
     write_rows(tmp_path / "data" / "train.jsonl", [{"text": row["completion"]} for row in rows(20)])
     write_rows(tmp_path / "data" / "test.jsonl", [{"text": row["completion"]} for row in rows(20)])
     with pytest.raises(package.UserError, match="which score answers, but the examples are plain texts"):
-        package.run(text_tree(home, evaluate={"metrics": ["choice"]}, data={"path": str(tmp_path / "data")}))
+        package.run(text_tree(home, run=ONE, evaluate={"metrics": ["choice"]}, data={"path": str(tmp_path / "data")}))
     code, _, err = command("run", config(evaluate={"metrics": ["choice"]}))
     assert (code, "which score answers, but model.task is 'classify'" in err) == (2, True)
     code, _, err = command("run", config(data={"choices": "options"}))
@@ -184,7 +193,7 @@ def test_plain_texts_and_classifiers_choose_nothing(home, tmp_path, config, comm
 
 def test_other_choices_are_another_run(home, tmp_path):
     """A run that goes on with other choices than it began with would mix two scores."""
-    tree = text_tree(home, evaluate={"metrics": ["choice"]})
+    tree = text_tree(home, run=ONE, evaluate={"metrics": ["choice"]})
     digests = []
     for number, wrong in enumerate(("The", "No")):
         found = [{**row, "choices": [row["completion"], wrong]} for row in rows(16, 5)]

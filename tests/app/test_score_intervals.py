@@ -28,6 +28,7 @@ def tree(home, method="fedit", **sections):
     natural = {"kind": "natural", "column": "site", "test_by": "random", "unseen": 1}
     evaluate = {"metrics": ["choice_per_byte", "choice", "chrf"], "most_new_tokens": 4}
     data = {"path": str(home / "data" / "all.jsonl"), "test_share": 0.4}
+    sections = {"run": {"rounds": 1}, **sections}
     return text_tree(home, method={"name": method}, data=data, split=natural, evaluate=evaluate, **sections)
 
 
@@ -94,7 +95,7 @@ def test_commands_tell_them(home, compared, tmp_path, fedlora):
 
 def test_over_several_seeds_the_spread_of_the_seeds_is_shown_instead(home, compared, tmp_path):
     other = tmp_path / "seed-1"
-    for _ in package.run(tree(home, run={"seed": 1, "rounds": 2}), out=other, workers=1):
+    for _ in package.run(tree(home, run={"seed": 1, "rounds": 1}), out=other, workers=1):
         pass
     write_report([compared.runs[0].folder, other], tmp_path)
     assert " ± " in (tmp_path / "table.md").read_text()

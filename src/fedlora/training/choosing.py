@@ -48,5 +48,5 @@ def _of_piece(forward: Forward, tokens: Tokens, piece: Indices, start: Start, si
     for first in range(0, len(piece), size):
         some = piece[first : first + size]
         for _, outputs in forward.outputs(tokens, [start], [some]):
-            found.append(log_likelihoods(outputs, tokens, some).cpu().numpy())
+            found.append(log_likelihoods(outputs, tokens, some).numpy())
     return numpy.concatenate(found)

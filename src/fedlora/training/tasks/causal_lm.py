@@ -85,7 +85,7 @@ class CausalLM:
 
 
 def log_likelihoods(outputs: Outputs, tokens: Tokens, examples: Indices) -> Tensor:
-    """The log-likelihood of the supervised tokens of each example, summed, in nats: (examples,) in float64.
+    """The log-likelihood of the supervised tokens of each example, summed, in nats: (examples,) in float64, on the CPU.
 
     Args:
         outputs: of the examples, in order.
@@ -95,7 +95,7 @@ def log_likelihoods(outputs: Outputs, tokens: Tokens, examples: Indices) -> Tens
     targets = _targets(tokens, examples, outputs.hidden.device)
     losses = [functional.cross_entropy(logits, some, reduction="none") for logits, some in _chunks(outputs, targets)]
     ends = numpy.cumsum([len(tokens.predicting(example)) for example in examples.tolist()]).tolist()
-    every = torch.cat(losses).double()
+    every = torch.cat(losses).cpu().double()  # not every device has float64
     return -torch.stack([every[first:end].sum() for first, end in pairwise([0, *ends])])
 
 
