@@ -141,6 +141,16 @@ def test_validation_parts_and_clients_that_never_train_choose_too(home, tmp_path
     assert all(line["answers"][0] in known and line["chosen"] in [c["text"] for c in line["choices"]] for line in lines)
 
 
+def test_what_lies_below_the_adapted_layers_is_read_for_choices_too(home, tmp_path):
+    found = []
+    for gigabytes in (1.0, 0.0):
+        tree = text_tree(home, run=ONE, evaluate={"metrics": ["choice"]}, train={"trunk_cache_gb": gigabytes})
+        tree["adapter"] = {"rank": 2, "layers": [1]}
+        lines, _ = run(tree, tmp_path / str(gigabytes))
+        found.append([choice["log_likelihood"] for line in lines for choice in line["choices"]])
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
+
+
 def test_rows_that_are_handed_over_in_python_may_have_choices(home):
     found = list(with_choices(rows(40)))
     tree = text_tree(home, run=ONE, evaluate={"metrics": ["choice"]})

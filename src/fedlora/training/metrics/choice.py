@@ -2,9 +2,9 @@
 """Choice by log-likelihood: the share of examples whose right answer a model finds more likely than the other choices.
 
 The likelihood is that of a choice's tokens behind the prompt, the token that would end the answer left out, as
-lm-evaluation-harness has it: two numbers of the field can be compared, and a model is not asked for a format. By the
-sum, short choices have an advantage, and a choice that another one begins with is always the more likely of the two;
-the likelihood a byte takes both away.
+lm-evaluation-harness has it for `acc` and (but that it divides by characters) `acc_norm`. By the sum, short choices
+have an advantage, and a choice with which another one begins is the more likely of the two; the likelihood a byte does
+not favour short choices.
 """
 
 import math
