@@ -1,11 +1,11 @@
 """A deployment on one machine: three sites behind Flower, over TLS, each with its own data and rank.
 
-python examples/deploy_demo.py [FOLDER] [--task generate]
+python examples/deploy_demo.py [FOLDER] [--task generate [--metrics choice rouge_l]]
 
 Makes an authority, a certificate and keys, signs the app, starts a SuperLink behind a proxy, three SuperNodes and three
 sites, runs LoRA-A2 and then FedSA-LoRA, and stops everything that it started, also on Ctrl-C. The data are generated:
 labelled texts for a generated encoder, or with --task generate facts of restaurants and sentences about them, which the
-small decoder of studies/bases learns to write.
+small decoder of studies/bases learns to write; --metrics has its answers scored too (see evaluate.metrics).
 """
 
 import argparse
@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ RANKS = {"ash": 1, "birch": 2, "cedar": 4}
 METHODS = ("lora-a2", "fedsa")
 DECODER = Path(__file__).parents[1] / "studies" / "bases" / "small-llama-novels"
 
-Rows = Sequence[Mapping[str, str]]
+KINDS = ("pub", "restaurant", "coffee shop")
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,12 @@ def facts_and_sentences() -> Task:
     names = ("Blue Spice", "The Mill", "Green Man", "Old Bridge", "Wild Rose", "The Crown", "Sea View", "Red Lion")
     areas, foods = ("riverside", "city centre"), ("French", "Indian", "English", "Italian", "Chinese")
 
-    def row(kind: str, name: str, area: str, food: str) -> Mapping[str, str]:
+    def row(kind: str, name: str, area: str, food: str) -> Mapping[str, Any]:
         facts = f"name[{name}], eatType[{kind}], food[{food}], area[{area}]"
-        return {"prompt": facts, "completion": f"{name} is a {kind} with {food} food, near the {area}."}
+        sentences = {one: f"{name} is a {one} with {food} food, near the {area}." for one in KINDS}
+        return {"prompt": facts, "completion": sentences[kind], "choices": list(sentences.values())}
 
-    found = [
-        [row(kind, *rest) for rest in product(names, areas, foods)] for kind in ("pub", "restaurant", "coffee shop")
-    ]
+    found = [[row(kind, *rest) for rest in product(names, areas, foods)] for kind in KINDS]
     shared = {
         "model": {"base": str(DECODER), "task": "generate", "max_length": 96},
         "train": {"lr": 5e-3, "batch_size": 8},
@@ -108,14 +109,17 @@ def write_files(folder, task):
 
 
 def asked():
-    """The folder and the task of the command line."""
+    """The folder, the task and the metrics of answers of the command line."""
     parser = argparse.ArgumentParser(description="Three sites behind Flower on this machine.")
     parser.add_argument("folder", nargs="?", default=time.strftime("runs/deploy-demo-%Y%m%d-%H%M%S"))
     parser.add_argument("--task", choices=["classify", "generate"], default="classify")
+    parser.add_argument("--metrics", nargs="+", default=[], help="with --task generate: evaluate.metrics")
     found = parser.parse_args()
+    if found.task == "classify" and found.metrics:
+        sys.exit("fedlora: --metrics score answers: add --task generate.")
     if found.task == "generate" and not DECODER.is_dir():
         sys.exit(f"fedlora: {DECODER} is not there: --task generate needs a checkout of the repository.")
-    return Path(found.folder).absolute(), found.task
+    return Path(found.folder).absolute(), found.task, found.metrics
 
 
 def stop(*_):
@@ -126,12 +130,15 @@ def stop(*_):
 def main():
     """Run the demo."""
     signal.signal(signal.SIGTERM, stop)
-    folder, task = asked()
+    folder, task, metrics = asked()
     if task == "classify":
         print("the generated base (made once)", flush=True)
         generated_base()
+    made = labelled_texts() if task == "classify" else facts_and_sentences()
+    if metrics:
+        made = replace(made, shared={**made.shared, "evaluate": {"metrics": metrics}})
     with Loopback(folder) as own:
-        sites = list(write_files(folder, labelled_texts() if task == "classify" else facts_and_sentences()))
+        sites = list(write_files(folder, made))
         own.superlink()
         print(f"SuperLink at {own.control}, for this machine's operator only", flush=True)
         print(f"proxy at {own.address}, over TLS, for registered nodes only", flush=True)

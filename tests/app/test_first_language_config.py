@@ -50,13 +50,20 @@ def test_every_format_is_found_and_its_config_is_read(command, tmp_path, name):
 def test_the_config_that_init_writes_runs(command, tmp_path, smallest_decoder):
     examples = generated_facts(60, 1).train.examples
     rows = [{"prompt": e.prompt, "completion": e.completion, "references": list(e.references)} for e in examples]
+    rows = [{**row, "choices": json.dumps([row["completion"], "none of them"])} for row in rows]
     data = written(tmp_path / "data.jsonl", rows)
     _, said = started(command, data)
-    assert "with further right answers in 'references'" in said
+    assert (
+        "with further right answers in 'references', with texts to choose among in 'choices' (evaluate.metrics)" in said
+    )
+    assert "or 'choices': --owner" not in said
     tried = ("--set", f"model.base={smallest_decoder}", "--set", "run.rounds=1", "--set", "adapter.rank=2")
+    tried += ("--set", 'evaluate.metrics=["choice"]')
     code, _, err = command("run", data.with_suffix(".toml"), "--out", tmp_path / "out", *tried)
     assert code == 0, err
-    assert json.loads((tmp_path / "out/summary.json").read_text())["global"]["loss"] > 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["global"]["loss"] > 0
+    assert 0.0 <= summary["global"]["choice"] <= 1.0
 
 
 def test_owners_become_natural_clients(command, tmp_path):

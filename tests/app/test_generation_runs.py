@@ -201,7 +201,7 @@ def test_each_command_names_the_other_where_it_is_not_the_one(runs, command, con
     ("more", "sentence"),
     [
         ({"kind": "text"}, "the examples are plain texts, which answer nothing: leave it out, or give prompts"),
-        ({"evaluate": {"metrics": ["blue"]}}, "evaluate.metrics names 'blue', which is no metric of generations: did you mean 'bleu'"),
+        ({"evaluate": {"metrics": ["blue"]}}, "evaluate.metrics names 'blue', which is no metric of answers: did you mean 'bleu'"),
         ({"evaluate": {"most_new_tokens": 0}}, "evaluate.most_new_tokens is 0; "),
     ],
 )  # fmt: skip
@@ -214,7 +214,7 @@ def test_what_cannot_be_scored_is_refused_before_the_run(home, tmp_path, more, s
 
 def test_a_classifier_generates_nothing(config, command):
     code, _, err = command("run", config(evaluate={"metrics": ["bleu"]}))
-    assert (code, "score generated answers, but model.task is 'classify'" in err) == (2, True)
+    assert (code, "score answers, but model.task is 'classify'" in err) == (2, True)
 
 
 def test_a_prompt_without_room_for_an_answer_is_refused(runs, command):

@@ -1,6 +1,7 @@
 """Sites that tune a language model: the bits of the simulation, one rendering for all, and no text that leaves."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,17 +34,19 @@ def decoder(tmp_path_factory):
 def text_world(decoder, tmp_path):
     """Writes the files of a federation of three sites on one tiny decoder."""
 
-    def write(method, folder=tmp_path, **site):
+    def write(method, folder=tmp_path, evaluate=None, test=None, **site):
+        tested = test or rows(15, 5)
         ranks = RANKS if BUILT_IN[method]().facts.mixed_ranks else dict.fromkeys(RANKS, 4)
         everything = folder / "all"
         write_rows(everything / "train.jsonl", rows(42))
-        write_rows(everything / "test.jsonl", rows(15, 5))
+        write_rows(everything / "test.jsonl", tested)
         common = {
             "run": {"rounds": 2, "name": "grove"},
             "model": {"base": str(decoder), "task": "generate", "max_length": LENGTH},
             "adapter": {"rank": 4},
             "train": {"lr": 2e-2, "batch_size": 4},
             "method": {"name": method},
+            **({"evaluate": evaluate} if evaluate else {}),
         }
         data = {"source": "files", "path": str(everything), "label": "kind"}
         simulated = {
@@ -58,7 +61,7 @@ def text_world(decoder, tmp_path):
         own = load(make_config(simulated))
         for name in RANKS:
             home, owned = folder / "sites" / name, own.split.clients[name]
-            for part, table, mine in (("train", rows(42), owned.train), ("test", rows(15, 5), owned.test)):
+            for part, table, mine in (("train", rows(42), owned.train), ("test", tested, owned.test)):
                 write_rows(home / "data" / f"{part}.jsonl", [table[i] for i in mine.tolist()])
             section = {"name": name, "shared": "../../federation.toml", "rank": ranks[name], **site}
             made.site(name).write_text(tomli_w.dumps({"site": section, "data": {"path": "data"}}))
@@ -81,6 +84,60 @@ def test_simulation_is_sites_behind_sockets(text_world, threads, tmp_path, capsy
     assert METRICS - {"loss"} <= summary["personal"].keys()
     assert "labels" not in summary
     assert (tmp_path / "deployed" / "report.html").is_file()
+
+
+def with_choices(found):
+    """Rows with choices of unequal lengths, the right one among them."""
+    return [{**row, "choices": ["The", row["completion"], "The cat is black, I think."][n % 2 :]} for n, row in found]
+
+
+@pytest.mark.parametrize("method", ["fedit", "fedsa"])
+def test_sites_score_answers_as_the_simulation_does(text_world, threads, tmp_path, capsys, method):
+    """Generated and chosen ones: the same sums of every site in every round, and the server's own set by its file."""
+    metrics = ["choice_per_byte", "choice", "chrf"]
+    tested = with_choices(enumerate(rows(15, 5)))
+    own = text_world(method, evaluate={"metrics": metrics, "most_new_tokens": 4}, test=tested)
+    own.simulate(tmp_path / "simulated")
+    deploy = {**own.shared["deploy"], "test": str(write_rows(tmp_path / "server.jsonl", tested))}
+    own = replace(own, shared={**own.shared, "deploy": deploy})
+    (own.folder / "federation.toml").write_text(tomli_w.dumps(own.shared))
+    threads(own)
+    own.deploy(tmp_path / "deployed")
+    agree(tmp_path / "simulated", tmp_path / "deployed")
+    here, there = (read_lines(tmp_path / name / "rounds.jsonl") for name in ("simulated", "deployed"))
+    for one, other in zip(here, there, strict=True):
+        for name in ("mean", "weighted_mean", "choice", "chrf", "loss"):
+            assert one["personal"][name] == other["personal"][name], name
+        if method == "fedit":
+            for name in metrics:
+                assert one["global"][name] == pytest.approx(other["global"][name], abs=1e-9), name
+    assert "choice_per_byte " in capsys.readouterr().out.partition("scored on")[2].splitlines()[0]
+    summary = read_object(tmp_path / "deployed" / "summary.json")
+    lines = read_lines(tmp_path / "deployed" / "generations.jsonl")
+    if method == "fedit":
+        low, high = summary["intervals"]["global"]["choice"]
+        assert low <= summary["global"]["choice"] <= high
+        assert [line["chosen"] in line["answers"] for line in lines] == [bool(line["sums"]["choice"]) for line in lines]
+        assert len(lines) == 15
+    else:
+        assert lines == [], "the server has no model to ask, and sites tell no answers"
+
+
+def test_a_site_without_choices_is_told_before_it_joins(text_world):
+    own = text_world("fedit", evaluate={"metrics": ["choice"]}, test=with_choices(enumerate(rows(15, 5))))
+    home = own.site("ash").parent
+    found = read_lines(home / "data" / "test.jsonl")
+    write_rows(home / "data" / "test.jsonl", [{**row, "choices": None} for row in found])
+    with pytest.raises(FedloraError, match="row 1 of the test part has no column 'choices' with the texts to choose"):
+        build_site(read_site(own.site("ash")))
+
+
+def test_a_site_that_would_score_otherwise_is_refused(text_world):
+    own = text_world("fedit", evaluate={"metrics": ["choice"]}, test=with_choices(enumerate(rows(15, 5))))
+    given = changed_site(own, "ash", {**own.shared, "evaluate": {"metrics": ["choice_per_byte"]}})
+    site = build_site(given)
+    said = difference(shared_part(own.config, site.base), shared_part(site.config, site.base), "ash")
+    assert 'evaluate.metrics is ["choice_per_byte"] at site ash and ["choice"] at the server' in said
 
 
 def test_a_site_keeps_an_adapter_with_tokenizer_and_template(text_world, threads, tmp_path):

@@ -59,8 +59,9 @@ class Setting:
         self.tokens = encode_dialogues(self.examples, self.renderer, "training", None).tokens
         self.spec, self.metrics = self.base.spec(2, 0.5), generation_metrics(["rouge_l", "exact_match"])
         every = numpy.arange(count)
+        passes = forward(self.base, self.spec)
         self.trainer = ModelTrainer(
-            forward(self.base, self.spec),
+            passes,
             CausalLM(LENGTH, self.metrics),
             TrainSettings(lr=1e-3),
             train=self.tokens,
@@ -68,7 +69,7 @@ class Setting:
             owned={"c0": Owned(every[::2], every[:0], every[::2]), "c1": Owned(every[1::2], every[:0], every[1::2])},
             seed=0,
             rounds=1,
-            answers=AnswerScorer(self.base, self.spec, self.metrics, LENGTH, 6),
+            answers=AnswerScorer(passes, self.metrics, LENGTH, 6),
         )
 
     def seen(self, work):

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from fedlora.core.metrics import Metric, Score, mean_of
 from fedlora.errors import ConfigError
 from fedlora.training.metrics import intervals
+from fedlora.training.metrics.answer import answer_scoring
 from fedlora.training.metrics.exact import exact_match, flexible_number, gsm8k_flexible, gsm8k_strict, strict_number
-from fedlora.training.metrics.generation import generation_metrics, generation_scoring, generation_sums
+from fedlora.training.metrics.generation import generation_metrics, generation_sums
 from fedlora.training.metrics.intervals import bootstrap, mean_bootstrap, paired_bootstrap, wilson
 from fedlora.training.metrics.ngrams import bleu_signature, chrf_signature
 from fedlora.training.metrics.rouge import rouge_l, rouge_signature, unicode_words
@@ -38,7 +39,7 @@ def test_bleu_and_chrf_of_parts_add_up_to_sacrebleus_corpus_score(pairs):
     import sacrebleu
 
     metrics = generation_metrics(["bleu", "chrf"])
-    values = generation_scoring(metrics).values(whole(metrics, pairs))
+    values = answer_scoring(metrics).values(whole(metrics, pairs))
     texts = [text for text, _ in pairs]
     assert values["bleu"] * 100 == pytest.approx(sacrebleu.BLEU().corpus_score(texts, columns(pairs)).score, abs=1e-12)
     assert values["chrf"] * 100 == pytest.approx(sacrebleu.CHRF().corpus_score(texts, columns(pairs)).score, abs=1e-9)
@@ -58,7 +59,7 @@ def test_the_mean_of_sentence_scores_is_another_number():
 @given(pairs=examples, cut=st.integers(0, 6))
 def test_scores_of_parts_add_up(pairs, cut):
     metrics = generation_metrics(ALL)
-    scoring = generation_scoring(metrics)
+    scoring = answer_scoring(metrics)
     parts = whole(metrics, pairs[:cut]) + whole(metrics, pairs[cut:])
     assert scoring.values(parts) == pytest.approx(scoring.values(whole(metrics, pairs)), abs=1e-12)
     assert scoring.fault(parts) is None
@@ -68,7 +69,7 @@ def test_scores_of_parts_add_up(pairs, cut):
 def test_a_perfect_generation():
     metrics = generation_metrics(ALL)
     answer = "She makes 9 * 2 = $18 every day.\n#### 18"
-    values = generation_scoring(metrics).values(whole(metrics, [(answer, ["no", answer])]))
+    values = answer_scoring(metrics).values(whole(metrics, [(answer, ["no", answer])]))
     assert values == pytest.approx(dict.fromkeys(ALL, 1.0))
 
 

@@ -13,7 +13,7 @@ import numpy
 
 from fedlora.app.build.base import load_named_base
 from fedlora.app.build.dataset import load_dataset
-from fedlora.app.build.encoding import encode
+from fedlora.app.build.encoding import encode, with_choices
 from fedlora.app.build.simulation import Resources, Simulation, build
 from fedlora.app.config.paths import path_or_name
 from fedlora.app.config.schema import Config, RunSettings, read_config
@@ -144,11 +144,12 @@ def build_site(given: SiteConfig) -> Simulation:
     train, test = (
         encode(config, base, part, name, None) for part, name in ((dataset.train, "training"), (dataset.test, "test"))
     )
-    for sentence in (*train.told, *test.told):
-        say(sentence)
     dataset = replace(dataset, train=dataset.train.take(train.kept), test=dataset.test.take(test.kept))
     split = _one_owner(config, dataset, given.site.name)
-    return build(config, Resources(dataset, split, base, train.tokens, test.tokens), workers=1)
+    trained, tested, cut = with_choices(config, base, dataset, split, train=train.tokens, test=test.tokens)
+    for sentence in (*train.told, *test.told, *cut):
+        say(sentence)
+    return build(config, Resources(dataset, split, base, trained, tested), workers=1)
 
 
 def site_client(simulation: Simulation, given: SiteConfig) -> Client:

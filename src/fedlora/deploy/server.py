@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.app.build.base import load_named_base
-from fedlora.app.build.encoding import encode
+from fedlora.app.build.encoding import encode, test_with_choices
 from fedlora.app.build.method import make_pipeline
 from fedlora.app.build.simulation import Experiment, adapter_spec, build, plan_of
 from fedlora.app.build.trainer import new_trainer
 from fedlora.app.build.weights import require_weight, require_weights
+from fedlora.app.config.choices import choices_column
 from fedlora.app.config.schema import Config
 from fedlora.app.run.results import ownership
 from fedlora.app.run.run import Run
@@ -213,8 +214,10 @@ def _test_tokens(config: Config, base: Base, file: str | None) -> Tokens:
         raise DataError(f"deploy.test is {file!r}, but there is no such file.")
     rows = read_rows(path)
     if config.model.task == "generate":
-        examples = dialogues_dataset(config.data, rows, rows, path.name, None).test
+        examples = dialogues_dataset(config.data, rows, rows, path.name, None, choices=choices_column(config)).test
     else:
         columns = Columns(config.data.text, config.data.label)
         examples = from_rows(rows, rows, columns, path.name, config.data.labels).test
-    return encode(config, base, examples, "test", None).tokens
+    encoded = encode(config, base, examples, "test", None)
+    tokens, _ = test_with_choices(config, base, examples.take(encoded.kept), encoded.tokens)
+    return tokens

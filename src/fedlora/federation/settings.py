@@ -47,8 +47,8 @@ class EvaluateSettings:
     than sums over all its test examples: F1, for which it tells how many examples it has of each label."""
     metrics: list[str] = field(default_factory=list)
     """generate: metrics of answers that the model generates, greedily, to every scored example: exact_match, rouge_l,
-    bleu, chrf, gsm8k_strict, gsm8k_flexible. The first becomes the headline. By default nothing is generated, and the
-    headline is the loss."""
+    bleu, chrf, gsm8k_strict, gsm8k_flexible; or chooses among given texts (data.choices) by their likelihood: choice,
+    choice_per_byte. The first becomes the headline. By default nothing is answered, and the headline is the loss."""
     most_new_tokens: Positive | None = None
     """generate: the longest answer that is generated, in tokens; by default as many as model.max_length leaves room
     for."""

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What came of a run, in a few lines: its scores, its page, its adapters."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedlora.report.page import HTML
-from fedlora.report.task import read_task
+from fedlora.report.shapes import require_intervals
+from fedlora.report.task import MetricInfo, read_task
 from fedlora.run_files import Shape, read_object
 
 _SUMMARY: Shape = {"global": dict | None, "personal": dict | None}
@@ -24,11 +27,13 @@ def ending(folder: Path) -> list[str]:
         for name, shape in (("summary.json", _SUMMARY), ("environment.json", {"task": dict}))
     )
     headline = read_task(environment).headline
+    require_intervals(folder / "summary.json", summary)
     scores = []
     if summary["global"]:
-        scores.append(f"{headline.words(summary['global'][headline.name])} of the global model")
+        whole = _told(summary, "global", summary["global"][headline.name], headline)
+        scores.append(f"{whole} of the global model")
     if summary["personal"]:
-        personal = headline.words(summary["personal"]["mean"])
+        personal = _told(summary, "personal", summary["personal"]["mean"], headline)
         scores.append(f"{personal} of the clients' models, each on its own test part (mean)")
     lines = [f"done: {headline.name} {', '.join(scores)}" if scores else "done"]
     lines += [f"{what}: {path}" for what, path in (("run", folder), ("page", folder / HTML)) if path.exists()]
@@ -39,3 +44,9 @@ def ending(folder: Path) -> list[str]:
     if personal_models:
         lines.append(f"clients' own models: {len(personal_models)}, such as {personal_models[0].parent}")
     return lines
+
+
+def _told(summary: Mapping[str, Any], part: str, value: float, metric: MetricInfo) -> str:
+    """A score in words, with the interval over examples where the summary has one: `61.2 % (55.0 to 67.1)`."""
+    ends = summary.get("intervals", {}).get(part, {}).get(metric.name)
+    return metric.words(value) + (f" ({metric.number(ends[0])} to {metric.number(ends[-1])})" if ends else "")

@@ -7,7 +7,7 @@ from typing import Any
 from fedlora.report import key
 from fedlora.report.read import Group
 from fedlora.report.scores import Cell, ScoreTable, TableRow, interval
-from fedlora.report.tables import Figure, figure_of
+from fedlora.report.tables import OVER_EXAMPLES, Figure, figure_of
 from fedlora.report.task import MetricInfo
 
 _PARTS = {"over_clients": "", "unseen_clients": "unseen: "}
@@ -43,8 +43,12 @@ def client_table(groups: Sequence[Group]) -> ScoreTable | None:
             for number, label, metric, found in rows
         ],
         constants="",
-        notes=_notes(shown),
+        notes=_notes(shown) + ([f"Below a score: {OVER_EXAMPLES}"] if _have_ends(rows) else []),
     )
+
+
+def _have_ends(rows: Sequence[tuple[int, str, MetricInfo, Mapping[str, Figure | None]]]) -> bool:
+    return any(figure is not None and figure.ends is not None for *_, found in rows for figure in found.values())
 
 
 def client_markdown(groups: Sequence[Group]) -> str:
@@ -54,7 +58,10 @@ def client_markdown(groups: Sequence[Group]) -> str:
         return ""
     lines = ["| " + " | ".join(["method", *table.columns]) + " |", "|" + "---|" * (1 + len(table.columns))]
     for row in table.rows:
-        texts = [row.key.name, *(cell.text for cell in row.cells)]
+        texts = [
+            row.key.name,
+            *(f"{cell.text} ({cell.interval})" if cell.interval else cell.text for cell in row.cells),
+        ]
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |")
     return "\n".join(["", *lines, "", " ".join(table.notes), ""])
 
@@ -64,7 +71,8 @@ def _figures(group: Group, metric: MetricInfo) -> dict[str, Figure | None]:
     lines = [line for run in group.runs for line in run.rounds if line["round"] == run.last_scored()]
     return {
         f"{start}{words}": figure_of(
-            [value for line in lines if (value := _value(line, part, metric, kind)) is not None]
+            [value for line in lines if (value := _value(line, part, metric, kind)) is not None],
+            group.runs[0].intervals.get(part, {}).get(metric.name, {}).get(kind),
         )
         for part, start in _PARTS.items()
         for kind, words in _KINDS.items()

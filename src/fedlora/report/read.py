@@ -17,7 +17,7 @@ from fedlora.run_files import damaged, read_lines, read_object, read_toml, requi
 
 Line = Mapping[str, Any]
 
-CONFIG = "config.toml"
+CONFIG, SUMMARY = "config.toml", "summary.json"
 _MOST_KEYS = 3
 """So many differing keys still fit into a name."""
 
@@ -35,6 +35,8 @@ class RunData:
     environment: Mapping[str, Any]
     task: TaskInfo
     finished: bool
+    intervals: Mapping[str, Any] = field(default_factory=dict)
+    """Of the last scores, the ends of intervals over examples, as the summary has them; empty where it tells none."""
 
     @property
     def seed(self) -> int:
@@ -180,5 +182,13 @@ def _read(folder: Path) -> RunData:
         split=read_object(folder / "split.json", shapes.SPLIT, read_json),
         environment=environment,
         task=task,
-        finished=(folder / "summary.json").is_file(),
+        finished=(folder / SUMMARY).is_file(),
+        intervals=_intervals(folder / SUMMARY, len(rounds)),
     )
+
+
+def _intervals(path: Path, rounds: int) -> Mapping[str, Any]:
+    """The intervals of a summary; empty where there is none, or where the run has gone on since it was written."""
+    summary = read_object(path, reader=read_json) if path.is_file() else {}
+    shapes.require_intervals(path, summary)
+    return dict(summary.get("intervals", {})) if summary.get("rounds") == rounds else {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fedlora.report import key
 from fedlora.report.intervals import NAME, half_width
 from fedlora.report.key import Key
-from fedlora.report.tables import Figure, Row, cells, columns
+from fedlora.report.tables import OVER_EXAMPLES, Figure, Row, cells, columns, has_ends
 from fedlora.report.task import MetricInfo
 
 _METHOD = "method"
@@ -23,7 +23,7 @@ class Cell:
     column: str
     text: str
     interval: str = ""
-    """Of a mean over seeds."""
+    """Of a mean over seeds, or of one run over its examples."""
     is_score: bool = False
 
 
@@ -102,7 +102,9 @@ def _cell(
 
 
 def interval(figure: Figure, metric: MetricInfo) -> str:
-    """The ends of the interval of a mean over seeds; empty for one seed."""
+    """The ends of the interval of a mean over seeds, or of one run over its examples; empty where there is neither."""
+    if figure.ends is not None:
+        return " to ".join(map(metric.number, figure.ends))
     if figure.spread is None:
         return ""
     half = half_width(figure.spread, figure.seeds)
@@ -162,6 +164,8 @@ def _notes(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
         told.append(f"In percent: {', '.join(percents)}.")
     if any(row.seeds > 1 for row in rows):
         told.append(f"Below a mean: {NAME}. It tells how much the seed matters, and nothing of other data.")
+    if any(map(has_ends, rows)):
+        told.append(f"Below a score: {OVER_EXAMPLES}")
     if "steps" in shown:
         told.append("Steps: optimiser steps of all clients over all rounds; methods differ in compute.")
     told.append("Bytes: encoded payloads of all clients over all rounds, heads included, evaluation not.")

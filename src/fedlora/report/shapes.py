@@ -42,6 +42,21 @@ _NUMBERS = Each(dict, _NUMBER)
 _SPREAD: Shape = dict.fromkeys(("mean", "weighted_mean", "worst_tenth", "count"), _NUMBER)
 
 
+_ENDS = Each(list, _NUMBER)
+_INTERVALS: Mapping[str, Shape] = {
+    **dict.fromkeys(("global", "personal"), Each(dict, _ENDS)),
+    **dict.fromkeys(("over_clients", "unseen_clients"), Each(dict, Each(dict, _ENDS))),
+}
+
+
+def require_intervals(path: Path, summary: Mapping[str, Any]) -> None:
+    """Refuse a summary whose intervals are no lists of numbers; it may have none."""
+    told = summary.get("intervals", {})
+    require_shape(path, told, Each(dict, dict), "intervals")
+    for part, shape in _INTERVALS.items():
+        require_shape(path, told.get(part, {}), shape, f"intervals, {part}")
+
+
 def require_scores(path: Path, line: Mapping[str, Any], what: str) -> None:
     """Refuse a round whose scores are no numbers; None is a score that was not taken."""
     for part in ("global", "personal"):

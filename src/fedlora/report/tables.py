@@ -14,6 +14,12 @@ from fedlora.report.equal import equal_sentences
 from fedlora.report.read import Group, RunData
 from fedlora.report.task import MetricInfo, TaskInfo
 
+OVER_EXAMPLES = (
+    "95 % interval over the test examples, of scores of answers. It tells how much it matters which examples these "
+    "are, and nothing of another training or of other clients."
+)
+"""What the ends of an interval mean that a single run tells."""
+
 
 def columns(task: TaskInfo) -> list[str]:
     """The names of all columns, scores first: `global`, `personal` and `worst tenth` are of the headline metric."""
@@ -32,6 +38,8 @@ class Figure:
     """Standard deviation; None with a single seed."""
     seeds: int = 1
     """How many seeds it is of."""
+    ends: tuple[float, float] | None = None
+    """Of a single run, the ends of the interval over its examples, where the run tells them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ def _row(group: Group, notes: tuple[str, ...]) -> Row:
         unfinished=sum(not run.finished for run in runs),
         task=runs[0].task,
         whole=_by_metric(runs, "global", runs[0].task.metrics),
-        personal=_over_seeds(runs, "personal", "mean"),
+        personal=_over_seeds(runs, "personal", "mean", runs[0].task.headline.name),
         worst_tenth=_over_seeds(runs, "personal", "worst_tenth"),
         pooled=_by_metric(runs, "personal", runs[0].task.others),
         bytes_up=_mean_sum(runs, "bytes_up"),
@@ -100,20 +108,29 @@ def _last(run: RunData, part: str, key: str) -> float | None:
     return float(line[part][key]) if line and line[part] and key in line[part] else None
 
 
-def _over_seeds(runs: Sequence[RunData], part: str, key: str) -> Figure | None:
-    return figure_of([value for run in runs if (value := _last(run, part, key)) is not None])
+def _over_seeds(runs: Sequence[RunData], part: str, key: str, metric: str | None = None) -> Figure | None:
+    """A number of a part over seeds; with the interval that a single run has for a metric."""
+    ends = runs[0].intervals.get(part, {}).get(metric)
+    return figure_of([value for run in runs if (value := _last(run, part, key)) is not None], ends)
 
 
-def figure_of(values: Sequence[float]) -> Figure | None:
-    """The mean and the spread of one number over runs; None without any."""
+def figure_of(values: Sequence[float], ends: Sequence[float] | None = None) -> Figure | None:
+    """The mean and the spread of one number over runs; None without any.
+
+    Args:
+        values: of each run.
+        ends: of the first run's interval over its examples, which is told where there is no other run.
+    """
     if not values:
         return None
-    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+    if len(values) > 1:
+        return Figure(statistics.fmean(values), statistics.stdev(values), len(values))
+    return Figure(values[0], None, 1, (ends[0], ends[-1]) if ends else None)
 
 
 def _by_metric(runs: Sequence[RunData], part: str, metrics: Sequence[MetricInfo]) -> dict[str, Figure]:
     """The metrics that the runs tell of a part, by name."""
-    found = {metric.name: _over_seeds(runs, part, metric.name) for metric in metrics}
+    found = {metric.name: _over_seeds(runs, part, metric.name, metric.name) for metric in metrics}
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
@@ -154,6 +171,8 @@ def notes(table: Sequence[Row]) -> str:
         f"tenth of clients. {means}Steps: optimiser steps of all clients over all rounds, as they were taken; methods "
         "differ in compute. Bytes: encoded payloads of all clients over all rounds, heads included, evaluation not."
     )
+    if any(map(has_ends, table)):
+        meanings += f" In brackets: {OVER_EXAMPLES}"
     return " ".join([meanings, *dict.fromkeys(note for row in table for note in row.notes)])
 
 
@@ -189,11 +208,18 @@ def comma_separated(table: Sequence[Row]) -> str:
 
 
 def cell(figure: Figure | None, metric: MetricInfo) -> str:
-    """A metric over seeds: 61.2 ± 1.3."""
+    """A metric over seeds, 61.2 ± 1.3, or of one run with its interval over examples, 61.2 (55.0 to 67.1)."""
     if figure is None:
         return "-"
     spread = f" ± {metric.number(figure.spread)}" if figure.spread is not None else ""
-    return f"{metric.number(figure.mean)}{spread}"
+    between = f" ({' to '.join(map(metric.number, figure.ends))})" if figure.ends else ""
+    return f"{metric.number(figure.mean)}{spread}{between}"
+
+
+def has_ends(row: Row) -> bool:
+    """Whether some score of a row has an interval over examples."""
+    figures = [*row.whole.values(), row.personal, *row.pooled.values()]
+    return any(figure is not None and figure.ends is not None for figure in figures)
 
 
 def size(number: float) -> str:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers that a model generates to the examples on which it is scored, each generated once."""
+"""Answers that a model generates or chooses to the examples on which it is scored, each made once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fedlora.core.adapter import AdapterSpec
 from fedlora.core.metrics import Score, Sums
 from fedlora.core.rounds import ScorePart
-from fedlora.training.bases.model import Base
+from fedlora.training.choosing import weighed
 from fedlora.training.data.scored_parts import ScoredPart
 from fedlora.training.encoding.tokens import Tokens
+from fedlora.training.forward.protocol import Forward
 from fedlora.training.generation import Generated, Limits, decoded, generate
 from fedlora.training.memory import Portions
-from fedlora.training.metrics.generation import GenerationMetric, generation_sums
+from fedlora.training.metrics.answer import AnswerMetric
+from fedlora.training.metrics.choice import Choice
+from fedlora.training.metrics.named import answer_sums, chosen, generated
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,10 @@ class Answer:
     """Its number among the data's test examples, or of a validation part among the training examples, from 0."""
     prompt: str
     """What the model was given, special tokens included."""
-    text: str
-    """Without special tokens."""
+    text: str | None
+    """What was generated, without special tokens; None: nothing was."""
+    choices: tuple[Choice, ...]
+    """The texts among which the model chose, with their likelihoods; empty: it had no choice."""
     right_answers: tuple[str, ...]
     """All texts that count as right."""
     sums: Sums
@@ -33,30 +37,29 @@ class Answer:
 
 
 class AnswerScorer:
-    """Scores a model by the answers that it generates. Several threads may use it.
+    """Scores a model by the answers that it generates or chooses. Several threads may use it.
 
     It remembers, of each client's part, the answers of the last two models that were asked: as the client's and as the
-    global one. What is generated does not depend on what is remembered.
+    global one. What is answered does not depend on what is remembered.
 
     Args:
-        base: a language model.
-        spec: the adapter.
+        forward: of a language model.
         metrics: what is counted of each answer, at least one.
         max_length: the most tokens of prompt and answer together.
-        most_new_tokens: the most tokens of an answer; None: as many as there is room for.
+        most_new_tokens: the most tokens of a generated answer; None: as many as there is room for.
     """
 
     def __init__(
         self,
-        base: Base,
-        spec: AdapterSpec,
-        metrics: Sequence[GenerationMetric],
+        forward: Forward,
+        metrics: Sequence[AnswerMetric],
         max_length: int,
         most_new_tokens: int | None = None,
     ) -> None:
-        self._base, self._spec, self._metrics = base, spec, tuple(metrics)
+        self._forward, self._metrics = forward, tuple(metrics)
         self._max_length, self._most_new_tokens = max_length, most_new_tokens
         self._portions = Portions(None, "the batch of generated answers")
+        self._choice_portions = Portions(None, "the batch of texts to choose among")
         self._known: dict[tuple[str | None, ScorePart, bool], tuple[bytes, list[Answer]]] = {}
 
     def score(self, asked: ScoredPart) -> Score:
@@ -69,17 +72,31 @@ class AnswerScorer:
             known = self._known.get((asked.client, asked.part, globally))
             if known is not None and known[0] == asked.model:
                 return known[1]
-        count = len(asked.examples)
-        found = self._portions.run(count, partial(self._generated, asked)) if count else []
-        pairs = zip(asked.examples.tolist(), found, strict=True)
-        answers = [self._answer(asked.tokens, example, one.text) for example, one in pairs]
+        made = zip(asked.examples.tolist(), self._texts(asked), self._choices(asked), strict=True)
+        answers = [self._answer(asked.tokens, *one) for one in made]
         self._known[asked.client, asked.part, asked.globally] = (asked.model, answers)
         return answers
 
-    def _answer(self, tokens: Tokens, example: int, text: str) -> Answer:
+    def _texts(self, asked: ScoredPart) -> Sequence[str | None]:
+        """What is generated to each example; None where no metric asks for it."""
+        count = len(asked.examples)
+        if not count or not generated(self._metrics):
+            return [None] * count
+        return [one.text for one in self._portions.run(count, partial(self._generated, asked))]
+
+    def _choices(self, asked: ScoredPart) -> Sequence[tuple[Choice, ...]]:
+        """The choices of each example with their likelihoods; none where no metric asks for them."""
+        if not len(asked.examples) or not chosen(self._metrics):
+            return [()] * len(asked.examples)
+        choices = asked.tokens.choices
+        if choices is None:
+            raise ValueError("these examples have no texts to choose among")
+        return weighed(self._forward, choices, asked.examples, asked.start, self._choice_portions)
+
+    def _answer(self, tokens: Tokens, example: int, text: str | None, choices: tuple[Choice, ...]) -> Answer:
         right = tokens.right_answers_of(example)
-        prompt = decoded(self._base.tokenizer, tokens.prompt(example).tolist(), special=True)
-        return Answer(example, prompt, text, right, generation_sums(self._metrics, text, right))
+        prompt = decoded(self._forward.base.tokenizer, tokens.prompt(example).tolist(), special=True)
+        return Answer(example, prompt, text, choices, right, answer_sums(self._metrics, text, choices, right))
 
     def forget(self) -> None:
         """Drop everything."""
@@ -90,4 +107,5 @@ class AnswerScorer:
         limits = Limits(asked.tokens.stops, self._max_length, self._most_new_tokens)
         prompts = [asked.tokens.prompt(example) for example in asked.examples.tolist()]
         portions = [prompts[first : first + size] for first in range(0, len(prompts), size)]
-        return [one for portion in portions for one in generate(self._base, self._spec, asked.start, portion, limits)]
+        base, spec = self._forward.base, self._forward.spec
+        return [one for portion in portions for one in generate(base, spec, asked.start, portion, limits)]

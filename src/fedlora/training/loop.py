@@ -89,6 +89,8 @@ class ModelTrainer:
         """Do beforehand what takes a while and is done once: see `Forward.prepare`."""
         for tokens in (self._train, self._test):
             self._forward.prepare(tokens)
+            if tokens.choices is not None:
+                self._forward.prepare(tokens.choices.tokens)
 
     def fit(self, jobs: Sequence[FitJob]) -> list[Fitted | Failure]:
         """Train each job on its client's own examples, as many in a pass as the forward takes."""

@@ -51,6 +51,9 @@ class DataSettings:
     references: str | None = None
     """generate: the column with a list of further right answers, for scoring; by default references where there is
     one."""
+    choices: str = "choices"
+    """generate: the column with the list of texts among which the model chooses, the right answer among them; it is
+    read where evaluate.metrics names choice or choice_per_byte."""
     style: Literal["auto", "chat"] = "auto"
     """generate; auto: conversations by the tokenizer's chat template, prompts and completions joined as they are; chat:
     prompts and completions by the chat template too."""

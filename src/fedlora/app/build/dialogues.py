@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+from fedlora.app.config.choices import choices_column
 from fedlora.app.config.schema import Config
 from fedlora.errors import ConfigError, DataError
 from fedlora.training.data.dialogue_tables import dialogues_dataset
@@ -30,7 +31,7 @@ def load_dialogues(config: Config, group: str | None) -> Dataset:
         raise ConfigError(f"data.source is {data.source!r}, but data.path is not set: say where the data are.")
     train, test = _rows(config, data.path)
     origin = Path(data.path).name if data.source == "files" else data.path
-    return dialogues_dataset(data, train, test, origin, group)
+    return dialogues_dataset(data, train, test, origin, group, choices=choices_column(config))
 
 
 def _rows(config: Config, path: str) -> tuple[Rows, Rows]:

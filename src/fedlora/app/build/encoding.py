@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedlora.app.build.dataset import deal
+from fedlora.app.config.choices import choices_column
 from fedlora.app.config.schema import Config
 from fedlora.errors import ConfigError
 from fedlora.training.bases.model import Base
 from fedlora.training.data.dialogues import Dialogues
 from fedlora.training.data.examples import Dataset, Examples, Texts
-from fedlora.training.data.split import Split
+from fedlora.training.data.split import Indices, Split
+from fedlora.training.encoding.choices import encode_choices
 from fedlora.training.encoding.encoded import Encoded, encode_dialogues, encode_labelled
 from fedlora.training.encoding.readable import require_length, require_readable, vocabulary
 from fedlora.training.encoding.render import Renderer, RenderSettings, make_renderer, require_vocabulary
@@ -54,9 +56,11 @@ def read_parts(config: Config, base: Base, dataset: Dataset) -> Parts:
     )
     dataset = replace(dataset, train=dataset.train.take(train.kept), test=dataset.test.take(test.kept))
     dataset, dealt = deal(config, dataset)
-    if dealt.test is not None:  # cut out of the clients
-        return Parts(dataset, dealt, train.tokens, train.tokens.take(dealt.test), train.told, given)
-    return Parts(dataset, dealt, train.tokens, test.tokens, [*train.told, *test.told], given)
+    cut_out = dealt.test is not None  # of the clients
+    tokens = test.tokens if dealt.test is None else train.tokens.take(dealt.test)
+    told = train.told if cut_out else [*train.told, *test.told]
+    trained, tested, cut = with_choices(config, base, dataset, dealt, train=train.tokens, test=tokens)
+    return Parts(dataset, dealt, trained, tested, [*told, *cut], given)
 
 
 def encode(config: Config, base: Base, examples: Examples, part: str, fingerprint: str | None) -> Encoded:
@@ -86,8 +90,49 @@ def encode(config: Config, base: Base, examples: Examples, part: str, fingerprin
     return found
 
 
+def with_choices(
+    config: Config, base: Base, dataset: Dataset, split: Split, *, train: Tokens, test: Tokens
+) -> tuple[Tokens, Tokens, Sequence[str]]:
+    """Training and test tokens with the texts to choose among, where a metric asks for a choice: of test examples, and
+    of training examples that may be scored.
+
+    Args:
+        config: a whole config.
+        base: whose tokenizer reads them.
+        dataset: the examples, in the order of the tokens.
+        split: says which training examples are for validation or of clients that never train.
+        train: of the training set.
+        test: of the test set.
+
+    Returns:
+        Both, and a sentence each for what was cut.
+
+    Raises:
+        UserError: as `encode_choices`.
+    """
+    train, of_train = _choosing(config, base, dataset.train, train, split.scored_in_training)
+    test, of_test = test_with_choices(config, base, dataset.test, test)
+    return train, test, [*of_train, *of_test]
+
+
+def test_with_choices(config: Config, base: Base, examples: Examples, test: Tokens) -> tuple[Tokens, Sequence[str]]:
+    """The test tokens of `with_choices`, where there is nothing else."""
+    return _choosing(config, base, examples, test, None)
+
+
+def _choosing(
+    config: Config, base: Base, examples: Examples, tokens: Tokens, scored: Indices | None
+) -> tuple[Tokens, Sequence[str]]:
+    nothing = len(tokens) == 0 or (scored is not None and len(scored) == 0)
+    if choices_column(config) is None or not isinstance(examples, Dialogues) or nothing:
+        return tokens, []
+    part = "test" if scored is None else "training"
+    made = encode_choices(examples.examples, scored, renderer_of(config, base, examples), part)
+    return replace(tokens, choices=made.choices), made.told
+
+
 def require_answers(config: Config, examples: Examples) -> None:
-    """Refuse to score generated answers where the examples have none.
+    """Refuse to score answers where the examples have none.
 
     Raises:
         ConfigError: evaluate.metrics is set, and the examples are labelled or plain texts.
@@ -97,12 +142,12 @@ def require_answers(config: Config, examples: Examples) -> None:
         return
     if not isinstance(examples, Dialogues):
         raise ConfigError(
-            f"evaluate.metrics is {metrics!r}, which score generated answers, but model.task is 'classify': leave it "
+            f"evaluate.metrics is {metrics!r}, which score answers, but model.task is 'classify': leave it "
             f"out, or set model.task = 'generate'."
         )
     if any(not example.answers for example in examples.examples):
         raise ConfigError(
-            f"evaluate.metrics is {metrics!r}, which score generated answers, but the examples are plain texts, which "
+            f"evaluate.metrics is {metrics!r}, which score answers, but the examples are plain texts, which "
             f"answer nothing: leave it out, or give prompts with completions, or conversations."
         )
 

@@ -13,8 +13,10 @@ from fedlora.training.bases.model import Base
 from fedlora.training.data.split import Owned
 from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.forward.packed import fastest_forward
+from fedlora.training.forward.protocol import Forward
 from fedlora.training.loop import ModelTrainer
-from fedlora.training.metrics.generation import GenerationMetric, generation_metrics
+from fedlora.training.metrics.answer import AnswerMetric
+from fedlora.training.metrics.named import named_metrics
 from fedlora.training.settings import TrainSettings
 from fedlora.training.tasks.causal_lm import CausalLM
 from fedlora.training.tasks.classification import Classification
@@ -36,8 +38,8 @@ def make_task(config: Config, labels: Sequence[str]) -> Task:
     return Classification(tuple(labels), clients_count_labels=config.evaluate.all_metrics)
 
 
-def answer_metrics(config: Config, references: int | None = None) -> tuple[GenerationMetric, ...]:
-    """The metrics of generated answers that a config names, each once.
+def answer_metrics(config: Config, references: int | None = None) -> tuple[AnswerMetric, ...]:
+    """The metrics of generated and of chosen answers that a config names, each once.
 
     Args:
         config: a whole config.
@@ -46,7 +48,7 @@ def answer_metrics(config: Config, references: int | None = None) -> tuple[Gener
     Raises:
         ConfigError: as `make_task`.
     """
-    return generation_metrics(list(dict.fromkeys(config.evaluate.metrics)), references=references)
+    return named_metrics(list(dict.fromkeys(config.evaluate.metrics)), references)
 
 
 def describe_task(task: Task, signatures: Mapping[str, str]) -> dict[str, object]:
@@ -85,16 +87,17 @@ def new_trainer(
         unseen: those of clients that never train.
         device: where the base is; None: on the first of run.device.
     """
+    forward = fastest_forward(
+        base,
+        spec,
+        device or config.run.devices[0],
+        tokens_a_pass=config.train.tokens_a_pass,
+        trunk_cache_gb=config.train.trunk_cache_gb,
+        checkpointing=config.train.gradient_checkpointing,
+        announce=_announce,
+    )
     return ModelTrainer(
-        fastest_forward(
-            base,
-            spec,
-            device or config.run.devices[0],
-            tokens_a_pass=config.train.tokens_a_pass,
-            trunk_cache_gb=config.train.trunk_cache_gb,
-            checkpointing=config.train.gradient_checkpointing,
-            announce=_announce,
-        ),
+        forward,
         make_task(config, base.labels),
         train_settings(config, method),
         train=train,
@@ -103,16 +106,16 @@ def new_trainer(
         unseen=unseen,
         seed=config.run.seed,
         rounds=config.run.rounds,
-        answers=_answer_scorer(config, base, spec),
+        answers=_answer_scorer(config, forward),
     )
 
 
-def _answer_scorer(config: Config, base: Base, spec: AdapterSpec) -> AnswerScorer | None:
-    """What scores generated answers; None: nothing is to be generated."""
+def _answer_scorer(config: Config, forward: Forward) -> AnswerScorer | None:
+    """What scores answers; None: nothing is to be answered."""
     metrics, evaluate = answer_metrics(config), config.evaluate
     if config.model.task != "generate" or not metrics:
         return None
-    return AnswerScorer(base, spec, metrics, config.model.max_length, evaluate.most_new_tokens)
+    return AnswerScorer(forward, metrics, config.model.max_length, evaluate.most_new_tokens)
 
 
 def _announce(what: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+from fedlora.app.config.choices import choices_column
 from fedlora.app.config.keys import config_of
 from fedlora.app.config.paths import is_path
 from fedlora.app.config.schema import Config, changed_config
@@ -98,7 +99,7 @@ def _read(config: Config, table: Any) -> Dataset:
     column = config.split.column if config.split.kind == "natural" else None
     if config.model.task == "generate":
         train, test = table_parts(table, settings.label, settings.test_share, seed)
-        return dialogues_dataset(settings, train, test, PYTHON, column)
+        return dialogues_dataset(settings, train, test, PYTHON, column, choices=choices_column(config))
     return from_table(table, Columns(settings.text, settings.label, column), settings.test_share, seed, settings.labels)
 
 

@@ -53,6 +53,8 @@ class FoundDialogues:
     """Whether there is a column of further right answers."""
     owner: str | None = None
     """The column that says whose an example is, where the caller named it."""
+    choices: bool = False
+    """Whether there is a column of texts to choose among."""
 
     def values(self, path: Path) -> Values:
         """What a first config sets.
@@ -93,6 +95,8 @@ class FoundDialogues:
         parts = [f"{self.rows} examples of language modelling, {_MEANING[self.format]}" + (f" ({names})" * bool(names))]
         if self.references:
             parts.append("with further right answers in 'references'")
+        if self.choices:
+            parts.append("with texts to choose among in 'choices' (evaluate.metrics)")
         if self.kind is not None:
             parts.append(f"of {self.kinds} kinds by {self.kind!r}")
         told = [", ".join(parts), "If this is wrong: data.format in the config, or --task and --text"]
@@ -120,12 +124,23 @@ def look_at_dialogues(
     layout = _layout(path, rows, text, [name for name in (kind, owner) if name is not None])
     found = found_format(rows[0], layout, path.name)
     examples = dialogues_from_rows(rows, layout, "train", path.name, owner).examples
-    others = _others(rows, {*_named(found), layout.text, "references", "input", *([kind] if kind else [])})
+    others = _others(rows, {*_named(found), layout.text, "references", "choices", "input", *([kind] if kind else [])})
     columns = {"text": layout.text} if found == "text" and layout.text != Layout.text else {}
     kinds = 0 if kind is None else len({str(row.get(kind)) for row in rows})
     tokens = long_tokens([_whole(example) for example in examples])
     owners = possible_owners(others)
-    return FoundDialogues(len(rows), found, columns, kind, kinds, owners, tokens + 8, "references" in rows[0], owner)
+    return FoundDialogues(
+        len(rows),
+        found,
+        columns,
+        kind,
+        kinds,
+        owners,
+        tokens + 8,
+        references="references" in rows[0],
+        owner=owner,
+        choices="choices" in rows[0],
+    )
 
 
 def has_format(row: Mapping[str, object]) -> bool:

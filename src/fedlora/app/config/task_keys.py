@@ -11,7 +11,7 @@ from fedlora.training.settings import RENDERING, DataSettings
 if TYPE_CHECKING:
     from fedlora.app.config.schema import Config
 
-_OF_LANGUAGE: Final = ("format", "prompt", "completion", "context", "messages", "references", *RENDERING)
+_OF_LANGUAGE: Final = ("format", "prompt", "completion", "context", "messages", "references", "choices", *RENDERING)
 """Keys of [data] that only examples of language modelling have."""
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from fedlora.errors import DataError
+from fedlora.training.data.cells import names, shown
+from fedlora.training.data.choice_rows import choices_of, require_right_one
 from fedlora.training.data.dialogues import Completion, Conversation, Dialogues, Example, Message, PlainText, Role
 from fedlora.training.data.labelled import require_whole
 from fedlora.training.data.tables import Part, Rows
@@ -33,6 +35,9 @@ class Layout:
     references: str | None = None
     """The column with a list of further right answers, for scoring; by default references where there is such a
     column."""
+    choices: str | None = None
+    """The column with the texts among which a model chooses, the right answer among them; test rows must have it. None:
+    nobody chooses, and no such column is read."""
 
 
 _PAIRS: Final[Mapping[str, tuple[str, str]]] = {
@@ -122,7 +127,7 @@ def found_format(row: Mapping[str, object], layout: Layout, origin: str) -> Form
         return "text"
     known = "; ".join(" and ".join(columns) for _, columns in BY_COLUMNS)
     raise DataError(
-        f"{origin} has the columns {_names(row)}, which fit no format of examples: expected {known}; or "
+        f"{origin} has the columns {names(row)}, which fit no format of examples: expected {known}; or "
         f"{layout.text}. Name the columns in data.prompt and data.completion, data.messages or data.text."
     )
 
@@ -139,6 +144,14 @@ def _reader(layout: Layout, first: Mapping[str, object], part: Part, origin: str
     def answers(row: Mapping[str, object], place: _Place) -> tuple[str, ...]:
         return _references(row, references, place) if must_have_references or references in row else ()
 
+    def choices(row: Mapping[str, object], right: str, place: _Place) -> tuple[str, ...]:
+        column = layout.choices
+        if column is None or (part == "train" and row.get(column) is None):
+            return ()
+        found = choices_of(row, column, str(place))
+        require_right_one(found, right, column, str(place))
+        return found
+
     def text(row: Mapping[str, object], place: _Place) -> Example:
         return PlainText(_filled(row, layout.text, place, "data.text", "from which nothing can be learned"))
 
@@ -151,12 +164,12 @@ def _reader(layout: Layout, first: Mapping[str, object], part: Part, origin: str
             prompt = f"{prompt}\n\n{given}" if given.strip() else prompt
         completion = layout.completion or completion_column
         wanted = _filled(row, completion, place, "data.completion", "from which nothing can be learned")
-        return Completion(prompt, wanted, answers(row, place))
+        return Completion(prompt, wanted, answers(row, place), choices(row, wanted, place))
 
     def conversation(row: Mapping[str, object], place: _Place) -> Example:
         column, role, content = _LISTS[kind]
         messages = _messages(row, layout.messages or column, role, content, place)
-        return Conversation(messages, answers(row, place))
+        return Conversation(messages, answers(row, place), choices(row, messages[-1].content, place))
 
     return text if kind == "text" else pair if kind in _PAIRS else conversation
 
@@ -167,7 +180,7 @@ def _messages(
     given = _present(row, column, place, "data.messages")
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
         raise DataError(
-            f"{place} has {_shown(given)} in the column {column!r}, expected a list of messages, each with "
+            f"{place} has {shown(given)} in the column {column!r}, expected a list of messages, each with "
             f"{role_key!r} and {content_key!r}: mend the row or leave it out."
         )
     messages = []
@@ -175,14 +188,14 @@ def _messages(
         where = f"{place}, column {column!r}, message {number}"
         if not isinstance(turn, Mapping) or role_key not in turn or not isinstance(turn.get(content_key), str):
             raise DataError(
-                f"{where} is {_shown(turn)}, expected {role_key!r} and a text as {content_key!r}: mend it, or set "
+                f"{where} is {shown(turn)}, expected {role_key!r} and a text as {content_key!r}: mend it, or set "
                 f"data.format to 'messages' (role, content) or 'sharegpt' (from, value), whichever the data have."
             )
         name, content = turn[role_key], turn[content_key]
         role = _ROLES.get(name) if isinstance(name, str) else None
         if role is None:
             raise DataError(
-                f"{where} has the unknown role {_shown(name)}; expected one of {', '.join(_ROLES)}: rename it, or "
+                f"{where} has the unknown role {shown(name)}; expected one of {', '.join(_ROLES)}: rename it, or "
                 f"leave the row out."
             )
         require_whole(content, where)
@@ -207,7 +220,7 @@ def _references(row: Mapping[str, object], column: str, place: _Place) -> tuple[
     listed = [given] if isinstance(given, str) else given
     if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
         raise DataError(
-            f"{place} has {_shown(given)} in the column {column!r}, expected a text or a list of texts that count as "
+            f"{place} has {shown(given)} in the column {column!r}, expected a text or a list of texts that count as "
             f"right answers: mend it, or name another column in data.references."
         )
     for text in listed:
@@ -219,7 +232,7 @@ def _references(row: Mapping[str, object], column: str, place: _Place) -> tuple[
 
 def _present(row: Mapping[str, object], column: str, place: _Place, key: str) -> object:
     if row.get(column) is None:
-        raise DataError(f"{place} has no column {column!r}; it has {_names(row)}. Set {key} to one of these.")
+        raise DataError(f"{place} has no column {column!r}; it has {names(row)}. Set {key} to one of these.")
     return row[column]
 
 
@@ -240,13 +253,3 @@ def _filled(row: Mapping[str, object], column: str, place: _Place, key: str, why
     if not text.strip():
         raise DataError(f"{place} has an empty {column!r}, {why}: fill it in, or leave the row out.")
     return text
-
-
-def _names(row: Mapping[str, object]) -> str:
-    return ", ".join(repr(name) for name in row)
-
-
-def _shown(value: object) -> str:
-    """A value in a sentence, not longer than it can be read."""
-    shown = ascii(value) if isinstance(value, str) else repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -15,7 +15,9 @@ from fedlora.training.data.tables import Part, Rows
 from fedlora.training.settings import DataSettings
 
 
-def dialogues_dataset(data: DataSettings, train: Rows, test: Rows, origin: str, group: str | None) -> Dataset:
+def dialogues_dataset(
+    data: DataSettings, train: Rows, test: Rows, origin: str, group: str | None, *, choices: str | None = None
+) -> Dataset:
     """Examples of language modelling from tables.
 
     Args:
@@ -24,11 +26,14 @@ def dialogues_dataset(data: DataSettings, train: Rows, test: Rows, origin: str, 
         test: rows of the test set.
         origin: where they come from.
         group: the column that says whose an example is, in the training set.
+        choices: the column with the texts to choose among; None: nobody chooses.
 
     Raises:
         DataError: a row holds no example.
     """
-    layout = Layout(data.format, data.text, data.prompt, data.completion, data.context, data.messages, data.references)
+    layout = Layout(
+        data.format, data.text, data.prompt, data.completion, data.context, data.messages, data.references, choices
+    )
     kinds = _kinds(data, [*train, *test])
 
     def part(rows: Rows, name: Part) -> Dialogues:

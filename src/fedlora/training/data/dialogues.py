@@ -29,7 +29,9 @@ class Completion:
     prompt: str
     completion: str
     references: tuple[str, ...] = ()
-    """Further texts that count as right when generations are scored."""
+    """Further texts that count as right when answers are scored."""
+    choices: tuple[str, ...] = ()
+    """The texts among which a model chooses its answer, the completion among them; empty: nothing is to be chosen."""
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -52,6 +54,9 @@ class Conversation:
     messages: tuple[Message, ...]
     references: tuple[str, ...] = ()
     """Further texts that count as right in place of the last message."""
+    choices: tuple[str, ...] = ()
+    """The texts among which a model chooses the last message, that message among them; empty: nothing is to be
+    chosen."""
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -66,7 +71,7 @@ Example = PlainText | Completion | Conversation
 def as_conversation(example: Completion) -> Conversation:
     """A prompt as the user's message, its completion as the assistant's."""
     messages = Message("user", example.prompt), Message("assistant", example.completion)
-    return Conversation(messages, example.references)
+    return Conversation(messages, example.references, example.choices)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

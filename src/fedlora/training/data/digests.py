@@ -26,8 +26,9 @@ def example_digests(train: Tokens, test: Tokens, split: Split) -> dict[str, str]
         split: who owns which of them, not yet centralized.
 
     Returns:
-        Three digests: `train` and `test` (token ids, where each example ends, labels, right answers) and `owners`
-        (every client's name, the numbers of its training, validation and test examples, and what it calls the labels).
+        Three digests: `train` and `test` (token ids, where each example ends, labels, right answers, choices) and
+        `owners` (every client's name, the numbers of its training, validation and test examples, and what it calls the
+        labels).
     """
     return {"train": _of_tokens(train), "test": _of_tokens(test), "owners": _of_split(split)}
 
@@ -62,6 +63,10 @@ def _of_tokens(tokens: Tokens) -> str:
         _add(digest, numbers)
     if tokens.right_answers is not None:
         digest.update(json.dumps(tokens.right_answers).encode())
+    if tokens.choices is not None:
+        digest.update(json.dumps(tokens.choices.texts).encode())
+        for numbers in (tokens.choices.starts, tokens.choices.tokens.ids, tokens.choices.tokens.starts):
+            _add(digest, numbers)
     return digest.hexdigest()
 
 

@@ -56,6 +56,12 @@ class Split:
             for client, part in self.clients.items()
         }
 
+    @property
+    def scored_in_training(self) -> Indices:
+        """The training examples that may be scored: those for validation, and those of clients that never train."""
+        within = [part.validation for part in self.clients.values()] + [part.test for part in self.unseen.values()]
+        return numpy.unique(numpy.concatenate([numpy.zeros(0, dtype=numpy.int64), *within]))
+
 
 def split(
     train: Examples, test: Examples, settings: SplitSettings, seed: int, test_share: float = DataSettings.test_share

@@ -39,6 +39,8 @@ class Tokens:
     """Of each example, all texts that count as right answers; None: none are known."""
     stops: tuple[int, ...] = ()
     """The ids at which a generated answer ends."""
+    choices: "Choices | None" = None
+    """Of some examples, the texts among which the model chooses; None: nothing is chosen."""
 
     def __repr__(self) -> str:
         return f"Tokens({len(self):,} texts)"
@@ -92,6 +94,7 @@ class Tokens:
             answers=None if self.answers is None else self.answers[indices],
             right_answers=None if self.right_answers is None else tuple(self.right_answers[i] for i in indices),
             stops=self.stops,
+            choices=None if self.choices is None else self.choices.take(indices),
         )
 
     @property
@@ -101,6 +104,32 @@ class Tokens:
             return numpy.zeros(len(self), dtype=numpy.int64)
         counts = numpy.concatenate([[0], numpy.cumsum(self.supervised, dtype=numpy.int64)])
         return numpy.diff(counts[self.starts])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choices:
+    """The texts among which examples are answered, each as token ids behind its example's prompt."""
+
+    tokens: Tokens
+    """A sequence for each text, the texts of an example one behind another: the prompt, which is the same for all of
+    them, and the text, whose tokens are supervised; the token that ends an answer is left out."""
+    starts: NDArray[numpy.int64]
+    """Where the texts of each example begin among the sequences; one more than examples, the last is the end."""
+    texts: tuple[str, ...]
+    """Of each sequence."""
+
+    def __repr__(self) -> str:
+        return f"Choices({len(self.texts):,} texts for {len(self.starts) - 1:,} examples)"
+
+    def of(self, examples: NDArray[numpy.int64]) -> NDArray[numpy.int64]:
+        """The sequences of some examples, in their order."""
+        ranges = [numpy.arange(self.starts[e], self.starts[e + 1]) for e in examples.tolist()]
+        return numpy.concatenate([numpy.zeros(0, dtype=numpy.int64), *ranges])
+
+    def take(self, indices: NDArray[numpy.int64]) -> "Choices":
+        """Those of some of the examples."""
+        sequences, counts = self.of(indices), numpy.diff(self.starts)[indices]
+        return Choices(self.tokens.take(sequences), _starts(counts), tuple(self.texts[i] for i in sequences))
 
 
 def no_tokens() -> Tokens:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
-from fedlora.core.metrics import Metric, Range, Scoring, Sums, mean_of
+from fedlora.core.metrics import Metric, Sums, mean_of
 from fedlora.errors import ConfigError, nearest
+from fedlora.training.metrics.answer import AnswerMetric
+from fedlora.training.metrics.choice import CHOICE_METRICS
 from fedlora.training.metrics.exact import exact_match, gsm8k_flexible, gsm8k_strict
-from fedlora.training.metrics.intervals import Interval, bootstrap, wilson
 from fedlora.training.metrics.ngrams import (
     BleuTokenizer,
     bleu,
@@ -29,25 +30,11 @@ GenerationMetricName = Literal["exact_match", "rouge_l", "bleu", "chrf", "gsm8k_
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationMetric:
+class GenerationMetric(AnswerMetric):
     """One metric of generated texts."""
 
-    metric: Metric
-    """From sums over examples to the value."""
     count: Callable[[str, Sequence[str]], Sums]
     """The sums of one example: its generation and all right answers (at least one)."""
-    ranges: Mapping[str, Range]
-    """What one example may add to each sum."""
-    signature: str
-    """What the value was computed with, for records."""
-    share: bool
-    """Whether the value is the share of examples that are right, so that Wilson's interval fits."""
-
-    def interval(self, examples: Sequence[Sums], seed: int = 0) -> Interval | None:
-        """The value over examples with a 95 % interval; None where they are too few."""
-        if self.share:
-            return wilson(round(sum(sums.get(self.metric.name, 0) for sums in examples)), len(examples))
-        return bootstrap(self.metric, examples, seed)
 
 
 def generation_metrics(
@@ -81,16 +68,10 @@ def generation_metrics(
     for name in names:
         if name not in known:
             raise ConfigError(
-                f"evaluate.metrics names {name!r}, which is no metric of generations: "
-                f"{nearest(name, get_args(GenerationMetricName))}"
+                f"evaluate.metrics names {name!r}, which is no metric of answers: "
+                f"{nearest(name, (*get_args(GenerationMetricName), *CHOICE_METRICS))}"
             )
     return tuple(known[name]() for name in names)
-
-
-def generation_scoring(metrics: Sequence[GenerationMetric]) -> Scoring:
-    """How generations are scored: the first metric is the headline."""
-    ranges = {name: bounds for metric in metrics for name, bounds in metric.ranges.items()}
-    return Scoring(tuple(metric.metric for metric in metrics), ranges)
 
 
 def generation_sums(metrics: Sequence[GenerationMetric], generated: str, answers: Sequence[str]) -> Sums:
@@ -103,7 +84,7 @@ def _share(name: str, is_right: Callable[[str, Sequence[str]], bool], title: str
         return {name: int(is_right(generated, answers))}
 
     metric = Metric(name, True, mean_of(name), "percent", title)
-    return GenerationMetric(metric, count, {name: (0.0, 1.0)}, signature, share=True)
+    return GenerationMetric(metric, {name: (0.0, 1.0)}, signature, share=True, count=count)
 
 
 def _rouge(words: RougeWords) -> GenerationMetric:
@@ -112,17 +93,17 @@ def _rouge(words: RougeWords) -> GenerationMetric:
 
     count("a", ["a"])  # whether the package is there is known before a run, not after its first round
     metric = Metric("rouge_l", True, mean_of("rouge_l"), "percent", "ROUGE-L")
-    return GenerationMetric(metric, count, {"rouge_l": (0.0, 1.0)}, rouge_signature(words), share=False)
+    return GenerationMetric(metric, {"rouge_l": (0.0, 1.0)}, rouge_signature(words), share=False, count=count)
 
 
 def _bleu(tokenizer: BleuTokenizer, references: int | None) -> GenerationMetric:
     count = partial(bleu_counts, tokenizer)
     metric = Metric("bleu", True, bleu, "percent", "BLEU")
     ranges = dict.fromkeys(count("a", ["a"]), (0.0, math.inf))
-    return GenerationMetric(metric, count, ranges, bleu_signature(tokenizer, references), share=False)
+    return GenerationMetric(metric, ranges, bleu_signature(tokenizer, references), share=False, count=count)
 
 
 def _chrf(references: int | None) -> GenerationMetric:
     metric = Metric("chrf", True, chrf, "percent", "chrF")
     ranges = dict.fromkeys(chrf_counts("a", ["a"]), (0.0, math.inf))
-    return GenerationMetric(metric, chrf_counts, ranges, chrf_signature(references), share=False)
+    return GenerationMetric(metric, ranges, chrf_signature(references), share=False, count=chrf_counts)

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy
@@ -15,7 +16,7 @@ from fedlora.core.metrics import Scoring, Sums
 from fedlora.training.data.split import Indices, Owned
 from fedlora.training.encoding.tokens import Tokens
 from fedlora.training.forward.outputs import Outputs
-from fedlora.training.metrics.generation import GenerationMetric, generation_scoring
+from fedlora.training.metrics.answer import AnswerMetric, answer_scoring
 from fedlora.training.metrics.predicted import BYTES, HITS, LOSS, TOKENS, prediction_scoring
 
 _LOGITS: Final = 2**22
@@ -31,12 +32,12 @@ class CausalLM:
 
     Args:
         max_length: the most tokens that an example has.
-        answers: metrics of generated answers, whose sums are counted where answers are generated; the first is the
-            headline.
+        answers: metrics of generated and of chosen answers, whose sums are counted where answers are made; the first
+            is the headline.
     """
 
     max_length: int
-    answers: tuple[GenerationMetric, ...] = ()
+    answers: tuple[AnswerMetric, ...] = ()
 
     @property
     def name(self) -> str:
@@ -50,9 +51,9 @@ class CausalLM:
 
     @property
     def scoring(self) -> Scoring:
-        """The metrics of generated answers, then loss a token, perplexity, bits per byte and token accuracy."""
-        generated, predicted = generation_scoring(self.answers), prediction_scoring(self.max_length)
-        return Scoring(generated.metrics + predicted.metrics, {**generated.sums, **predicted.sums})
+        """The metrics of answers, then loss a token, perplexity, bits per byte and token accuracy."""
+        answers, predicted = answer_scoring(self.answers), prediction_scoring(self.max_length)
+        return Scoring(answers.metrics + predicted.metrics, {**answers.sums, **predicted.sums})
 
     def loss(self, outputs: Outputs, tokens: Tokens, examples: Indices, client: Owned | None) -> Tensor:
         """Cross-entropy in nats, summed over the supervised tokens of the examples."""
@@ -81,6 +82,21 @@ class CausalLM:
             hits += int((logits.argmax(dim=1) == some).sum())
         told = 0 if tokens.text_bytes is None else int(tokens.text_bytes[examples].sum())
         return {LOSS: loss, TOKENS: len(targets), HITS: hits, BYTES: told}
+
+
+def log_likelihoods(outputs: Outputs, tokens: Tokens, examples: Indices) -> Tensor:
+    """The log-likelihood of the supervised tokens of each example, summed, in nats: (examples,) in float64, on the CPU.
+
+    Args:
+        outputs: of the examples, in order.
+        tokens: of all examples.
+        examples: which of them, each with at least one supervised token.
+    """
+    targets = _targets(tokens, examples, outputs.hidden.device)
+    losses = [functional.cross_entropy(logits, some, reduction="none") for logits, some in _chunks(outputs, targets)]
+    ends = numpy.cumsum([len(tokens.predicting(example)) for example in examples.tolist()]).tolist()
+    every = torch.cat(losses).cpu().double()  # not every device has float64
+    return -torch.stack([every[first:end].sum() for first, end in pairwise([0, *ends])])
 
 
 class _Chunked(torch.autograd.Function):
