@@ -47,8 +47,8 @@ def lines_of(path):
 
 def answers(home, results):
     """Of the first ten test examples, the prompt, a right answer, and what each method's model wrote."""
-    told = {}
-    for variant, folder in cells_of(home, results).items():
+    told, cells = {}, cells_of(home, results)
+    for variant, folder in [(name, cells[name]) for name in results["study"]["variants"] if name in cells]:
         lines = [line for line in lines_of(folder / "generations.jsonl") if line["part"] == "test"]
         shared = [line for line in lines if line["client"] is None]
         for line in shared or lines:
