@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rungs a race has: the richest plan of a fixed list that is expected to fit the time that is left.
+
+A rung runs its whole field on the same draws, none of which an earlier rung used; the better part goes on to a rung of
+more rounds or draws. On the last one two candidates of different kinds meet for all rounds on several draws.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+_FEWEST_ROUNDS = 2
+_MARGIN = 0.85
+"""A plan may be expected to take so much of the time."""
+_A_METHOD = 5
+"""About so many candidates are a method's where its variations enter."""
+Field = Literal["entrants", "variations", "kinds"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One rung of a plan."""
+
+    field: Field
+    """entrants: all methods at all rates; variations: the best methods at their two best rates, and variations of the
+    best one; kinds: the best candidate of each of the best kinds."""
+    keep: int
+    """Methods or kinds that enter; of entrants all do."""
+    share: float
+    """Of the rounds of the user's run."""
+    draws: int
+    """On the last rung at least so many are wanted, and more are run where there is time."""
+
+
+FINALISTS = 2
+"""So many kinds meet on the last rung: the difference of two that were chosen on other draws has an honest interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rungs of a race, and who begins where nobody said it."""
+
+    rungs: tuple[Rung, ...]
+    methods: int | None = None
+    """How many of them; None: all."""
+    rates: int | None = None
+    """How many, the outer ones left out; None: all."""
+
+
+def _plan(
+    first: tuple[float, int],
+    varied: tuple[int, float, int] | None,
+    kinds: tuple[int, float, int] | None,
+    last: int,
+    methods: int | None = None,
+    rates: int | None = None,
+) -> Plan:
+    rungs = [Rung("entrants", 0, *first)]
+    rungs += [Rung("variations", *varied)] if varied else []
+    rungs += [Rung("kinds", *kinds)] if kinds else []
+    return Plan((*rungs, Rung("kinds", FINALISTS, 1.0, last)), methods, rates)
+
+
+PLANS = (
+    _plan((1 / 2, 2), (4, 1 / 2, 3), (4, 1.0, 3), 8),
+    _plan((1 / 2, 1), (4, 1 / 2, 2), (3, 1.0, 2), 6),
+    _plan((1 / 4, 1), (4, 1 / 2, 2), (3, 1.0, 2), 6),
+    _plan((1 / 4, 1), (3, 1 / 2, 2), None, 6),
+    _plan((1 / 4, 1), (3, 1 / 2, 1), None, 5),
+    _plan((1 / 4, 1), (2, 1 / 2, 1), None, 4),
+    _plan((1 / 4, 1), (2, 1 / 2, 1), None, 4, methods=6),
+    _plan((1 / 4, 1), (2, 1 / 2, 1), None, 4, methods=6, rates=3),
+    _plan((1 / 4, 1), (2, 1 / 4, 1), None, 4, methods=4, rates=3),
+    _plan((1 / 8, 1), (2, 1 / 4, 1), None, 3, methods=4, rates=3),
+    _plan((1 / 8, 1), None, None, 3, methods=3, rates=3),
+)
+"""From the richest to the poorest."""
+
+
+def rounds_of(share: float, whole: int) -> int:
+    """Rounds of a rung: a share of the whole, at least two where there are two."""
+    return min(whole, max(_FEWEST_ROUNDS, math.ceil(share * whole)))
+
+
+def opening(
+    costs: Mapping[str, float], rates: int, rounds: int, seconds: float, plans: Sequence[Plan] = PLANS
+) -> tuple[Plan | None, float]:
+    """The richest plan that is expected to fit, else the poorest, if its first rung is; else None.
+
+    Args:
+        costs: of each method, in the order in which they would be kept, the seconds of a round.
+        rates: how many there are.
+        rounds: of the user's run.
+        seconds: that are left, of all processes together.
+        plans: from the richest to the poorest.
+
+    Returns:
+        The plan, and the seconds that it is expected to take; without a plan, those that the poorest would.
+    """
+    expected = 0.0
+    for plan in plans:
+        kept = list(costs.values())[: plan.methods]
+        first = sum(kept) * min(rates, plan.rates or rates) * _of_each(plan.rungs[0], rounds)
+        expected = first + later(plan.rungs[1:], fmean(kept), rounds)
+        if expected <= _MARGIN * seconds:
+            return plan, expected
+    return (plans[-1], expected) if first <= _MARGIN * seconds else (None, expected)
+
+
+def rest(
+    done: int, share: float, cost: float, rounds: int, seconds: float, plans: Sequence[Plan] = PLANS
+) -> tuple[Rung, ...]:
+    """The rungs that should follow: the richest that are expected to fit, else the poorest.
+
+    Args:
+        done: rungs that were run.
+        share: of the rounds, on the last of them.
+        cost: mean seconds of a round of those that are left.
+        rounds: of the user's run.
+        seconds: that are left, of all processes together.
+        plans: from the richest to the poorest.
+    """
+    ends = list(dict.fromkeys(plan.rungs[done:] for plan in plans))
+    ends = [end for end in ends if end and end[0].share >= share] or [(plans[-1].rungs[-1],)]
+    fitting = (end for end in ends if later(end, cost, rounds) <= _MARGIN * seconds)
+    return next(fitting, ends[-1])
+
+
+def last_draws(most: int, cost: float, rounds: int, seconds: float) -> int:
+    """Draws of the last rung: as many as are expected to fit, at least two."""
+    fitting = int(_MARGIN * seconds / (FINALISTS * cost * rounds)) if cost > 0 else most
+    return max(2, min(most, fitting))
+
+
+def later(rungs: Sequence[Rung], cost: float, rounds: int) -> float:
+    """The seconds that rungs behind the first are expected to take."""
+    return sum(
+        rung.keep * (_A_METHOD if rung.field == "variations" else 1) * cost * _of_each(rung, rounds) for rung in rungs
+    )
+
+
+def _of_each(rung: Rung, rounds: int) -> int:
+    """Rounds that every candidate of a rung takes."""
+    return rung.draws * rounds_of(rung.share, rounds)
