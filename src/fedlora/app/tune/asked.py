@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The question of a tuning: a config, what may be changed in it, and what it may cost."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ def ask(config: Config, settings: Mapping[str, Any]) -> Asked:
         methods=names,
         may_cut=given.methods is None,
         ranks=_ranks(config, given.ranks),
-        rates=tuple(sorted(set(given.lr or usual))),
+        rates=tuple(sorted(set(given.lr or _with(config.train.lr, usual)))),
         may_widen=given.lr is None,
         budget=None if given.budget is None else bytes_of(given.budget),
         judge=judge,
@@ -135,6 +136,12 @@ def bytes_of(budget: str | int) -> int:
     if number < 1:
         raise ConfigError(f"The budget is {budget!r}; expected bytes of the whole run, such as 20MB or 1.5GB.")
     return round(number)
+
+
+def _with(rate: float, usual: Sequence[float]) -> list[float]:
+    """The usual rates, with the config's own in the place of its neighbour, so that what it came with races too."""
+    neighbour = min(usual, key=lambda other: abs(math.log(other / rate)))
+    return [rate if other == neighbour else other for other in usual]
 
 
 def _ranks(config: Config, given: Sequence[int] | None) -> tuple[int, ...]:

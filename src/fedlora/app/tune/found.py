@@ -6,6 +6,7 @@ No time and no path is in it, so that equal races give equal bytes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -55,6 +56,7 @@ def found(asked: Asked, record: Record) -> Tree:
         "comparison": comparison,
         "judged_after": {"rounds": decisive["rounds"], "draws": list(standing(decisive).draws)},
         "at_an_edge": _at_an_edge(record, winner),
+        "notes": notes(asked),
         "trials": sum(len(by) for rung in record.rungs for by in rung.get("trials", [])),
         "rungs": [_rung(rung, metric) for rung in record.rungs if rung["ended"]],
     }
@@ -71,6 +73,18 @@ def left_out(asked: Asked, record: Record) -> dict[str, str]:
         elif asked.budget is not None and look["bytes"] > asked.budget:
             told[label] = f"its {asked.config.run.rounds} rounds send {size(look['bytes'])}, more than the budget."
     return told | dict.fromkeys(map(short_class_name, record.tree["plan"]["no_time_for"]), "there was no time for it.")
+
+
+def notes(asked: Asked) -> list[str]:
+    """What has to be known to read the choice right."""
+    data, split = asked.config.data, asked.config.split
+    one_file = data.source == "files" and data.path is not None and Path(data.path).is_file()
+    if not (one_file or split.test_by is not None or split.unseen is not None):
+        return []
+    return [
+        "split.seed also draws which examples are tested, so that some of them trained or validated on other draws: "
+        "test the winner on examples that stand in a file of their own."
+    ]
 
 
 def value_of(goodness: float, metric: MetricInfo) -> float:

@@ -68,9 +68,8 @@ def enter(config: Config, named: Sequence[str] | None, judge: Judge) -> tuple[tu
 def trains_both_sides(config: Config, name: str) -> bool:
     """Whether a method trains A and B, so that the ratio of their rates says something."""
     method = _method(config, name)
-    return (
-        config.adapter.kind == "lora" and "lora" in method.facts.kinds and method.trains(1) | method.trains(2) == BOTH
-    )
+    sides = method.trains(1) | method.trains(2)  # some train one in odd rounds and the other in even ones
+    return sides == BOTH and config.adapter.kind == "lora" and "lora" in method.facts.kinds
 
 
 def usual_ratio(config: Config, name: str) -> float:
@@ -98,9 +97,7 @@ def _unfit(config: Config, name: str, judge: Judge) -> str | None:
     if facts.kinds != {"dense"} and config.adapter.kind not in facts.kinds:
         return f"adapter.kind is {config.adapter.kind!r}, and it takes {', '.join(sorted(facts.kinds))}."
     if judge == "global" and facts.private_sides:
-        return (
-            "it has no global model, by which this race is judged; --judge personal ranks all by the clients' models."
-        )
+        return "it has no global model, by which this race is judged; judge by personal models to let it race."
     return None
 
 

@@ -49,32 +49,23 @@ class Plan:
     """How many, the outer ones left out; None: all."""
 
 
-def _plan(
-    first: tuple[float, int],
-    varied: tuple[int, float, int] | None,
-    kinds: tuple[int, float, int] | None,
-    last: int,
-    methods: int | None = None,
-    rates: int | None = None,
-) -> Plan:
-    rungs = [Rung("entrants", 0, *first)]
-    rungs += [Rung("variations", *varied)] if varied else []
-    rungs += [Rung("kinds", *kinds)] if kinds else []
-    return Plan((*rungs, Rung("kinds", FINALISTS, 1.0, last)), methods, rates)
+def _rungs(first: tuple[float, int], *others: tuple[Field, int, float, int], last: int) -> tuple[Rung, ...]:
+    """Share and draws of the first rung; field, how many enter, share and draws of the next; draws of the last."""
+    return (Rung("entrants", 0, *first), *(Rung(*each) for each in others), Rung("kinds", FINALISTS, 1.0, last))
 
 
 PLANS = (
-    _plan((1 / 2, 2), (4, 1 / 2, 3), (4, 1.0, 3), 8),
-    _plan((1 / 2, 1), (4, 1 / 2, 2), (3, 1.0, 2), 6),
-    _plan((1 / 4, 1), (4, 1 / 2, 2), (3, 1.0, 2), 6),
-    _plan((1 / 4, 1), (3, 1 / 2, 2), None, 6),
-    _plan((1 / 4, 1), (3, 1 / 2, 1), None, 5),
-    _plan((1 / 4, 1), (2, 1 / 2, 1), None, 4),
-    _plan((1 / 4, 1), (2, 1 / 2, 1), None, 4, methods=6),
-    _plan((1 / 4, 1), (2, 1 / 2, 1), None, 4, methods=6, rates=3),
-    _plan((1 / 4, 1), (2, 1 / 4, 1), None, 4, methods=4, rates=3),
-    _plan((1 / 8, 1), (2, 1 / 4, 1), None, 3, methods=4, rates=3),
-    _plan((1 / 8, 1), None, None, 3, methods=3, rates=3),
+    Plan(_rungs((1 / 2, 2), ("variations", 4, 1 / 2, 3), ("kinds", 4, 1.0, 3), last=8)),
+    Plan(_rungs((1 / 2, 1), ("variations", 4, 1 / 2, 2), ("kinds", 3, 1.0, 2), last=6)),
+    Plan(_rungs((1 / 4, 1), ("variations", 4, 1 / 2, 2), ("kinds", 3, 1.0, 2), last=6)),
+    Plan(_rungs((1 / 4, 1), ("variations", 3, 1 / 2, 2), last=6)),
+    Plan(_rungs((1 / 4, 1), ("variations", 3, 1 / 2, 1), last=5)),
+    Plan(_rungs((1 / 4, 1), ("variations", 2, 1 / 2, 1), last=4)),
+    Plan(_rungs((1 / 4, 1), ("variations", 2, 1 / 2, 1), last=4), methods=6),
+    Plan(_rungs((1 / 4, 1), ("variations", 2, 1 / 2, 1), last=4), methods=6, rates=3),
+    Plan(_rungs((1 / 4, 1), ("variations", 2, 1 / 4, 1), last=4), methods=4, rates=3),
+    Plan(_rungs((1 / 8, 1), ("variations", 2, 1 / 4, 1), last=3), methods=4, rates=3),
+    Plan(_rungs((1 / 8, 1), last=3), methods=3, rates=3),
 )
 """From the richest to the poorest."""
 
@@ -109,9 +100,7 @@ def opening(
     return (plans[-1], expected) if first <= _MARGIN * seconds else (None, expected)
 
 
-def rest(
-    done: int, share: float, cost: float, rounds: int, seconds: float, plans: Sequence[Plan] = PLANS
-) -> tuple[Rung, ...]:
+def rest(done: int, share: float, cost: float, rounds: int, seconds: float) -> tuple[Rung, ...]:
     """The rungs that should follow: the richest that are expected to fit, else the poorest.
 
     Args:
@@ -120,10 +109,9 @@ def rest(
         cost: mean seconds of a round of those that are left.
         rounds: of the user's run.
         seconds: that are left, of all processes together.
-        plans: from the richest to the poorest.
     """
-    ends = list(dict.fromkeys(plan.rungs[done:] for plan in plans))
-    ends = [end for end in ends if end and end[0].share >= share] or [(plans[-1].rungs[-1],)]
+    ends = list(dict.fromkeys(plan.rungs[done:] for plan in PLANS))
+    ends = [end for end in ends if end and end[0].share >= share] or [PLANS[-1].rungs[-1:]]
     fitting = (end for end in ends if later(end, cost, rounds) <= _MARGIN * seconds)
     return next(fitting, ends[-1])
 

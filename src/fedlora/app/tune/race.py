@@ -215,10 +215,9 @@ def _run(asked: Asked, place: Place, record: Record, run: RungRun, say: Say) -> 
             began[number] = clock.now
             yield {"config": resolved(cell.config), "folder": str(cell_folder(place.home, cell).absolute())}
 
-    done, errors = 0, dict[int, str]()
-    for number, told in place.pool.answers(jobs()):
+    errors: dict[int, str] = {}
+    for done, (number, told) in enumerate(place.pool.answers(jobs()), start=1):
         who, cell = waiting[number]
-        done += 1
         record.took(who.kind, run.rounds, clock.now - began[number])
         record.write()
         error = str(told.get("error", ""))
@@ -263,6 +262,6 @@ def _require_some(record: Record, run: RungRun, best: Judged) -> None:
     if why is not None:
         raise ConfigError(f"Every candidate failed: {why}")
     raise ConfigError(
-        f"{record.clock.whole / 60:g} minutes were too few for one rung of {counted(len(run.field), 'candidate')}: raise "
-        f"the minutes, or lower run.rounds or data.train_examples. What was finished is kept."
+        f"{record.clock.whole / 60:g} minutes were too few for one rung of {counted(len(run.field), 'candidate')}: "
+        f"raise the minutes, or lower run.rounds or data.train_examples. What was finished is kept."
     )

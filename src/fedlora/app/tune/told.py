@@ -51,9 +51,9 @@ def table(found: Found) -> list[str]:
     ]
     if found["at_an_edge"]:
         lines.append(
-            f"note         the winner's rate is the {found['at_an_edge']} that was tried: name others with --lr"
+            f"note         the winner's rate is the {found['at_an_edge']} that was tried: others may be better (--lr)"
         )
-    return lines
+    return lines + [f"note         {note}" for note in found["notes"]]
 
 
 def points(difference: float, metric: MetricInfo) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fedlora.tune`: from a config and some minutes to a better config, as one object; and the same for the command line."""
+"""`fedlora.tune`: from a config and some minutes to a better config, as one object."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
