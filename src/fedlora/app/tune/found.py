@@ -66,12 +66,13 @@ def found(asked: Asked, record: Record) -> Tree:
 def left_out(asked: Asked, record: Record) -> dict[str, str]:
     """Who did not enter, and why."""
     told = {short_class_name(name): why for name, why in asked.left_out.items()}
-    for look in record.looks or ():
-        label = Kind(look["method"], look["rank"]).label
-        if look["error"] is not None:
-            told[label] = look["error"]
-        elif asked.budget is not None and look["bytes"] > asked.budget:
-            told[label] = f"its {asked.config.run.rounds} rounds send {size(look['bytes'])}, more than the budget."
+    told |= {short_class_name(name): why for name, why in (record.refused or {}).items()}
+    for one in record.sends or ():
+        label = Kind(one["method"], one["rank"]).label
+        if one["error"] is not None:
+            told[label] = one["error"]
+        elif asked.budget is not None and one["bytes"] > asked.budget:
+            told[label] = f"its {asked.config.run.rounds} rounds send {size(one['bytes'])}, more than the budget."
     return told | dict.fromkeys(map(short_class_name, record.tree["plan"]["no_time_for"]), "there was no time for it.")
 
 

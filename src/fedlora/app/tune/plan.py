@@ -75,15 +75,39 @@ def rounds_of(share: float, whole: int) -> int:
     return min(whole, max(_FEWEST_ROUNDS, math.ceil(share * whole)))
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast trials go here."""
+
+    rounds: int
+    """Of the user's run."""
+    load: float
+    """Seconds that a process takes on a new draw before its first trial."""
+    workers: int
+    """Processes."""
+
+    def seconds(self, candidates: float, cost: float, draws: int, share: float) -> float:
+        """Of all processes together, that a rung takes.
+
+        Args:
+            candidates: in its field.
+            cost: mean seconds of a round of one of them.
+            draws: on which all are run.
+            share: of the rounds.
+        """
+        each = min(candidates, self.workers) * self.load + candidates * cost * rounds_of(share, self.rounds)
+        return draws * each
+
+
 def opening(
-    costs: Mapping[str, float], rates: int, rounds: int, seconds: float, plans: Sequence[Plan] = PLANS
+    costs: Mapping[str, float], rates: int, pace: Pace, seconds: float, plans: Sequence[Plan] = PLANS
 ) -> tuple[Plan | None, float]:
     """The richest plan that is expected to fit, else the poorest, if its first rung is; else None.
 
     Args:
         costs: of each method, in the order in which they would be kept, the seconds of a round.
         rates: how many there are.
-        rounds: of the user's run.
+        pace: how fast trials go.
         seconds: that are left, of all processes together.
         plans: from the richest to the poorest.
 
@@ -93,42 +117,37 @@ def opening(
     expected = 0.0
     for plan in plans:
         kept = list(costs.values())[: plan.methods]
-        first = sum(kept) * min(rates, plan.rates or rates) * _of_each(plan.rungs[0], rounds)
-        expected = first + later(plan.rungs[1:], fmean(kept), rounds)
+        begins, cost = plan.rungs[0], fmean(kept)
+        first = pace.seconds(len(kept) * min(rates, plan.rates or rates), cost, begins.draws, begins.share)
+        expected = first + later(plan.rungs[1:], cost, pace)
         if expected <= _MARGIN * seconds:
             return plan, expected
     return (plans[-1], expected) if first <= _MARGIN * seconds else (None, expected)
 
 
-def rest(done: int, share: float, cost: float, rounds: int, seconds: float) -> tuple[Rung, ...]:
+def rest(done: int, share: float, cost: float, pace: Pace, seconds: float) -> tuple[Rung, ...]:
     """The rungs that should follow: the richest that are expected to fit, else the poorest.
 
     Args:
         done: rungs that were run.
         share: of the rounds, on the last of them.
         cost: mean seconds of a round of those that are left.
-        rounds: of the user's run.
+        pace: how fast trials go.
         seconds: that are left, of all processes together.
     """
     ends = list(dict.fromkeys(plan.rungs[done:] for plan in PLANS))
     ends = [end for end in ends if end and end[0].share >= share] or [PLANS[-1].rungs[-1:]]
-    fitting = (end for end in ends if later(end, cost, rounds) <= _MARGIN * seconds)
+    fitting = (end for end in ends if later(end, cost, pace) <= _MARGIN * seconds)
     return next(fitting, ends[-1])
 
 
-def last_draws(most: int, cost: float, rounds: int, seconds: float) -> int:
-    """Draws of the last rung: as many as are expected to fit, at least two."""
-    fitting = int(_MARGIN * seconds / (FINALISTS * cost * rounds)) if cost > 0 else most
-    return max(2, min(most, fitting))
+def last_draws(most: int, cost: float, pace: Pace, seconds: float) -> int:
+    """Draws of the last rung: as many as are expected to fit; below two there is no use in it."""
+    one = pace.seconds(FINALISTS, cost, 1, 1.0)
+    return most if one <= 0.0 else min(most, int(_MARGIN * seconds / one))
 
 
-def later(rungs: Sequence[Rung], cost: float, rounds: int) -> float:
+def later(rungs: Sequence[Rung], cost: float, pace: Pace) -> float:
     """The seconds that rungs behind the first are expected to take."""
-    return sum(
-        rung.keep * (_A_METHOD if rung.field == "variations" else 1) * cost * _of_each(rung, rounds) for rung in rungs
-    )
-
-
-def _of_each(rung: Rung, rounds: int) -> int:
-    """Rounds that every candidate of a rung takes."""
-    return rung.draws * rounds_of(rung.share, rounds)
+    sizes = [rung.keep * (_A_METHOD if rung.field == "variations" else 1) for rung in rungs]
+    return sum(pace.seconds(size, cost, rung.draws, rung.share) for size, rung in zip(sizes, rungs, strict=True))

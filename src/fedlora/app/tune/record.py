@@ -81,7 +81,16 @@ class Record:
 
     def __init__(self, folder: Path, asked: Mapping[str, Any], seconds: float) -> None:
         self.path = folder / RACE
-        self.tree: Tree = {"asked": dict(asked), "spent": 0.0, "took": {}, "looks": None, "plan": None, "rungs": []}
+        self.tree: Tree = {
+            "asked": dict(asked),
+            "spent": 0.0,
+            "took": {},
+            "load": 0.0,
+            "sends": None,
+            "refused": None,
+            "plan": None,
+            "rungs": [],
+        }
         if self.path.is_file():
             there = read_object(self.path, {"asked": dict, "spent": float, "took": dict, "rungs": list})
             if there["asked"].get("config") != asked["config"]:
@@ -95,40 +104,46 @@ class Record:
         self.tree["spent"] = self.clock.now
         write_json(self.path, self.tree)
 
-    # ------------------------------------------------------------------------------------------ looks
+    # ------------------------------------------------------------------------------------------ before
 
     @property
-    def looks(self) -> list[Tree] | None:
-        """What a dry run of each kind told: method, rank, bytes, seconds a round, error; None: there was none yet."""
-        looks: list[Tree] | None = self.tree["looks"]
-        return looks
+    def sends(self) -> list[Tree] | None:
+        """What each kind sends: method, rank, bytes of all rounds, error; empty without a budget; None: not known yet."""
+        sends: list[Tree] | None = self.tree["sends"]
+        return sends
 
     def allowed(self, budget: int | None, all_kinds: Iterable[Kind]) -> list[Kind]:
-        """Kinds that can be run within the budget; without one, those too that nobody looked at."""
-        told = {(look["method"], look["rank"]): look for look in self.looks or ()}
-        found = []
-        for kind in all_kinds:
-            look = told.get((kind.method, kind.rank))
-            if look is None or (look["error"] is None and (budget is None or look["bytes"] <= budget)):
-                found.append(kind)
-        return found
+        """Kinds that send no more than the budget; without one, all."""
+        if budget is None:
+            return list(all_kinds)
+        fits = {(e["method"], e["rank"]) for e in self.sends or () if e["error"] is None and e["bytes"] <= budget}
+        return [kind for kind in all_kinds if (kind.method, kind.rank) in fits]
+
+    @property
+    def refused(self) -> dict[str, str] | None:
+        """Methods whose first trial failed, and why; None: there was no first trial yet."""
+        refused: dict[str, str] | None = self.tree["refused"]
+        return refused
 
     # ------------------------------------------------------------------------------------------ time
 
-    def took(self, kind: Kind, rounds: int, seconds: float) -> None:
-        """Note what a trial took."""
+    def took(self, kind: Kind, rounds: int, a_round: float, whole: float) -> None:
+        """Note what a trial took: seconds of a round, and of all of it."""
         before = self.tree["took"].get(kind.label, [0.0, 0, kind.method])
-        self.tree["took"][kind.label] = [before[0] + seconds, before[1] + rounds, kind.method]
+        self.tree["took"][kind.label] = [before[0] + a_round * rounds, before[1] + rounds, kind.method]
+        self.tree["load"] = max(self.tree["load"], whole - a_round * rounds)
+
+    @property
+    def load(self) -> float:
+        """The most that a trial took besides its rounds: seconds."""
+        return float(self.tree["load"])
 
     def round_seconds(self, kind: Kind) -> float:
-        """What a round of a kind takes: as trials of it took, else those of its method, else as its dry run said."""
+        """What a round of a kind takes: as trials of it took, else those of its method, else all."""
         took = self.tree["took"]
-        like = [took[kind.label]] if kind.label in took else [each for each in took.values() if each[2] == kind.method]
-        if like:
-            return float(sum(each[0] for each in like) / sum(each[1] for each in like))
-        looks = [look for look in self.looks or () if look["method"] == kind.method and look["error"] is None]
-        same = [look for look in looks if look["rank"] == kind.rank] or looks
-        return float(same[0]["seconds"]) if same else 0.0
+        of_method = [each for each in took.values() if each[2] == kind.method]
+        like = [took[kind.label]] if kind.label in took else of_method or list(took.values())
+        return float(sum(each[0] for each in like) / sum(each[1] for each in like)) if like else 0.0
 
     # ------------------------------------------------------------------------------------------ rungs
 
