@@ -1,6 +1,7 @@
 """A config that is small enough to be tuned in a test, and one that has been tuned."""
 
 import copy
+import json
 
 import pytest
 
@@ -8,16 +9,35 @@ import fedlora
 
 
 @pytest.fixture(scope="session")
-def tune_tree(small):
+def lopsided(tmp_path_factory):
+    """A folder of requests, seven of ten with one label: in two rounds even the smallest base learns which."""
+    folder = tmp_path_factory.mktemp("lopsided")
+    things = ("account", "card", "limit", "bill", "login")
+    wishes = {"open": ("please open a new {}", 1), "close": ("i want to close my {}", 7), "find": ("where is my {}", 2)}
+    rows = [
+        {"text": wish.format(thing), "label": label}
+        for _ in range(4)
+        for label, (wish, times) in wishes.items()
+        for thing in things
+        for _ in range(times)
+    ]
+    for part, some in (("train", rows[:150]), ("test", rows[150:])):
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tune_tree(lopsided, small):
     """Makes the mappings of a config to be tuned with some sections changed."""
 
     def make(**sections):
         tree = {
             "run": {"rounds": 2, "name": "mine"},
-            "data": {"source": "files", "path": str(small / "data"), "train_examples": 120},
-            "split": {"clients": 3, "validation": 0.2, "seed": 5},
-            "model": {"base": str(small / "base"), "max_length": 24},
+            "data": {"source": "files", "path": str(lopsided), "train_examples": 100},
+            "split": {"clients": 3, "validation": 0.3, "seed": 5},
+            "model": {"base": str(small / "base"), "max_length": 12},
             "adapter": {"rank": 2},
+            "train": {"batch_size": 8},
             "method": {"name": "fedit"},
         }
         for section, keys in sections.items():

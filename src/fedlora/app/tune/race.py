@@ -12,7 +12,7 @@ from fedlora.app.study.cells import Cell
 from fedlora.app.study.pool import Job
 from fedlora.app.study.runner import Place, cell_folder, diverged, is_done
 from fedlora.app.tune.asked import Asked
-from fedlora.app.tune.before import first_look, first_rung, mean_cost, sent_by_all
+from fedlora.app.tune.before import FIRST_LOOK, first_look, first_rung, mean_cost, sent_by_all
 from fedlora.app.tune.candidates import Candidate, kinds, trial
 from fedlora.app.tune.plan import FINALISTS, Pace, last_draws, rest, rounds_of
 from fedlora.app.tune.record import Record, RungRun, Tree, rung_run_of
@@ -23,8 +23,9 @@ from fedlora.report.tables import counted
 from fedlora.run_files import read_lines, read_object
 
 Say = Callable[[str], object]
-_OVERRUN, _HALF = 1.5, 0.5
-"""A rung before the last may take so many times what it was expected to, and half of the time that is left anyway."""
+_OVERRUN, _HALF, _QUARTER = 1.5, 0.5, 0.25
+"""A rung before the last may take so many times what it was expected to, and half of the time that is left anyway; the
+first look, a quarter."""
 
 
 def race(asked: Asked, place: Place, record: Record, say: Say) -> None:
@@ -137,20 +138,25 @@ def _run(asked: Asked, place: Place, record: Record, run: RungRun, say: Say) -> 
             failed.setdefault(who.label, why)
         elif not is_done(place.home, cell):
             waiting.append((who, cell))
-    clock, began, workers = record.clock, dict[int, float](), place.pool.workers
+    clock, workers = record.clock, place.pool.workers
+    began: dict[int, float] = {}
+    loading: set[int] = set()
     cost = fmean(record.round_seconds(who.kind) for who, _ in waiting) if waiting else 0.0
     pace = Pace(asked.config.run.rounds, record.load, workers)
     expected = pace.seconds(len(run.field), cost, len(run.draws), run.rung.share) / workers
     until = clock.now + max(_OVERRUN * expected, _HALF * clock.left)
+    if run.rung == FIRST_LOOK:
+        until = clock.now + _QUARTER * clock.left
     if run.rung.keep == FINALISTS:
         until = clock.whole
 
     def jobs() -> Iterator[Job]:
-        draw = None
+        begun: dict[int, int] = {}
         for number, (who, cell) in enumerate(waiting):
-            loads = cell.draw != draw  # each process does, on its first trial of a draw
-            draw = cell.draw
-            seconds = record.round_seconds(who.kind) * run.rounds + (record.load if loads else 0.0)
+            begun[cell.draw] = begun.get(cell.draw, 0) + 1
+            if begun[cell.draw] <= workers:  # each process loads what a draw needs
+                loading.add(number)
+            seconds = record.round_seconds(who.kind) * run.rounds + (record.load if number in loading else 0.0)
             if clock.now + seconds > clock.whole or clock.now > until:
                 return
             began[number] = clock.now
@@ -163,7 +169,10 @@ def _run(asked: Asked, place: Place, record: Record, run: RungRun, say: Say) -> 
         if error:
             errors[number] = error
         else:
-            record.took(who.kind, run.rounds, _a_round(place, cell), clock.now - began[number])
+            a_round = _a_round(place, cell)
+            record.took(who.kind, run.rounds, a_round)
+            if number in loading:
+                record.loaded(max(0.0, clock.now - began[number] - a_round * run.rounds))
         record.write()
         score = "failed" if error else _words(place, cell)
         say(f"  {who.label}, draw {cell.draw}: {score}  {done} of {len(waiting)}")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from fedlora.app.tune.candidates import Candidate, Kind, candidate_of
@@ -85,7 +86,7 @@ class Record:
             "asked": dict(asked),
             "spent": 0.0,
             "took": {},
-            "load": 0.0,
+            "loads": [],
             "sends": None,
             "refused": None,
             "plan": None,
@@ -127,16 +128,19 @@ class Record:
 
     # ------------------------------------------------------------------------------------------ time
 
-    def took(self, kind: Kind, rounds: int, a_round: float, whole: float) -> None:
-        """Note what a trial took: seconds of a round, and of all of it."""
+    def took(self, kind: Kind, rounds: int, a_round: float) -> None:
+        """Note what a round of a trial took, in seconds."""
         before = self.tree["took"].get(kind.label, [0.0, 0, kind.method])
         self.tree["took"][kind.label] = [before[0] + a_round * rounds, before[1] + rounds, kind.method]
-        self.tree["load"] = max(self.tree["load"], whole - a_round * rounds)
+
+    def loaded(self, seconds: float) -> None:
+        """Note what the first trial of a process on a draw took besides its rounds."""
+        self.tree["loads"].append(seconds)
 
     @property
     def load(self) -> float:
-        """The most that a trial took besides its rounds: seconds."""
-        return float(self.tree["load"])
+        """What a process takes on a new draw besides its rounds: seconds."""
+        return median(self.tree["loads"]) if self.tree["loads"] else 0.0
 
     def round_seconds(self, kind: Kind) -> float:
         """What a round of a kind takes: as trials of it took, else those of its method, else all."""
