@@ -95,7 +95,12 @@ def test_the_difference_is_that_of_the_last_rungs_draws(tuned):
 def test_the_rows_of_the_table_are_the_trials(tuned):
     folder, found = tuned
     rows = list(csv.DictReader((folder / "trials.csv").open()))
-    assert len(rows) == found.results["trials"] == len(found.trials)
+    assert len(rows) == len(found.trials)
+    assert (
+        len({(row["method"], row["lr"], row["lr_b_ratio"], row["rounds"], row["draw"]) for row in rows})
+        == (found.results["trials"])
+    )
+    assert {row["rung"] for row in rows} == {"0", "1", "2", "3"}
     assert json.loads((folder / "results.json").read_text()) == found.results
 
 
@@ -218,7 +223,7 @@ def test_a_budget_leaves_out_who_sends_more(tuned, tune_tree, tmp_path):
     """Its trials are those of a race without one, as far as the candidates are the same."""
     out = tmp_path / "out"
     shutil.copytree(tuned[0], out)
-    (last,) = [rung for rung in tuned[1].results["rungs"][1:2]]
+    last = tuned[1].results["rungs"][1]
     sent = {one["method"]: one["trials"][0]["bytes_up"] + one["trials"][0]["bytes_down"] for one in last["candidates"]}
     assert sent["ffa"] < sent["fedit"]
     with pytest.raises(fedlora.UserError, match="the cheapest candidate sends"):

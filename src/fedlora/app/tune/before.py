@@ -57,8 +57,7 @@ def starts(asked: Asked, record: Record) -> list[Kind]:
     """Each method that can race, at the first of its ranks that the budget has room for."""
     allowed = record.allowed(asked.budget, kinds(asked))
     first = {kind.method: kind for kind in reversed(allowed)}
-    refused = record.refused or {}
-    return [first[method] for method in asked.methods if method in first and method not in refused]
+    return [first[method] for method in asked.methods if method in first and method not in record.refused]
 
 
 def first_look(asked: Asked, record: Record) -> RungRun:
@@ -68,13 +67,23 @@ def first_look(asked: Asked, record: Record) -> RungRun:
     return RungRun(FIRST_LOOK, rounds_of(0.0, asked.config.run.rounds), (asked.config.draw,), tuple(field))
 
 
-def first_rung(asked: Asked, record: Record, workers: int, say: Say) -> RungRun:
+def first_rung(asked: Asked, record: Record, seen: Sequence[str], workers: int, say: Say) -> RungRun:
     """The first rung: each method at every rate that there is time for; notes the plan in the record.
+
+    Args:
+        asked: the question.
+        record: of the race.
+        seen: methods, the best on the first look first: where time is short those behind are left out. The config's own
+            one stays.
+        workers: processes.
+        say: is told the plan.
 
     Raises:
         ConfigError: there is no time for any, or nothing to race.
     """
-    there, pace = starts(asked, record), Pace(asked.config.run.rounds, record.load, workers)
+    order = [asked.config.method.name, *seen]
+    there = sorted(starts(asked, record), key=lambda kind: (*order, kind.method).index(kind.method))
+    pace = Pace(asked.config.run.rounds, record.load, workers)
     costs = {kind.method: record.round_seconds(kind) for kind in there}
     plan, expected = opening(costs, len(asked.rates), pace, record.clock.left * workers, _plans(asked))
     if plan is None:

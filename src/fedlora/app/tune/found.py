@@ -57,16 +57,28 @@ def found(asked: Asked, record: Record) -> Tree:
         "judged_after": {"rounds": decisive["rounds"], "draws": list(standing(decisive).draws)},
         "at_an_edge": _at_an_edge(record, winner),
         "notes": notes(asked),
-        "trials": sum(len(by) for rung in record.rungs for by in rung.get("trials", [])),
+        "trials": len(_trials(record)),
+        "first_look": _rung(record.look, metric) if record.look is not None else None,
         "rungs": [_rung(rung, metric) for rung in record.rungs if rung["ended"]],
     }
     return tree
 
 
+def _trials(record: Record) -> set[tuple[str, int, str]]:
+    """Every trial once: a rung of as few rounds as the first look has the trials of that one."""
+    looks = [record.look] if record.look is not None else []
+    return {
+        (candidate.label, rung["rounds"], draw)
+        for rung in [*looks, *record.rungs]
+        for candidate, by in zip(rung_run_of(rung).field, rung["trials"], strict=True)
+        for draw in by
+    }
+
+
 def left_out(asked: Asked, record: Record) -> dict[str, str]:
     """Who did not enter, and why."""
     told = {short_class_name(name): why for name, why in asked.left_out.items()}
-    told |= {short_class_name(name): why for name, why in (record.refused or {}).items()}
+    told |= {short_class_name(name): why for name, why in record.refused.items()}
     for one in record.sends or ():
         label = Kind(one["method"], one["rank"]).label
         if one["error"] is not None:

@@ -43,11 +43,12 @@ def race(asked: Asked, place: Place, record: Record, say: Say) -> None:
     if record.sends is None:
         record.tree["sends"] = sent_by_all(asked, place, say)
         record.write()
-    if record.refused is None:
-        record.tree["refused"] = _look(asked, place, record, say)
+    if record.look is None:
+        record.tree["look"] = _look(asked, place, record, say)
         record.write()
     if not record.rungs:
-        record.begin(first_rung(asked, record, place.pool.workers, say))
+        seen = [candidate.kind.method for candidate in standing(record.look or {}).best]
+        record.begin(first_rung(asked, record, seen, place.pool.workers, say))
     while True:
         run = rung_run_of(record.rungs[-1])
         if not record.rungs[-1]["ended"]:
@@ -79,8 +80,8 @@ def _size(run: RungRun) -> str:
     return f"{counted(len(run.field), 'candidate')} on {counted(len(run.draws), 'draw')}"
 
 
-def _look(asked: Asked, place: Place, record: Record, say: Say) -> dict[str, str]:
-    """Try every method in short, which tells what a round of it takes; returns those that cannot run, and why.
+def _look(asked: Asked, place: Place, record: Record, say: Say) -> Tree:
+    """Try every method in short: does it run, what does a round of it take, and whom to keep where time is short.
 
     Raises:
         ConfigError: none can, or there is no time to see it.
@@ -93,7 +94,7 @@ def _look(asked: Asked, place: Place, record: Record, say: Say) -> dict[str, str
     refused = {by_label[label]: why for label, why in failed.items() if not _diverges(asked, place, run, label)}
     if len(refused) == len(run.field):
         raise ConfigError(f"No candidate can be run: {next(iter(refused.values()))}")
-    return refused
+    return {**run.to_json(), **_found(asked, place, run, failed), "refused": refused}
 
 
 def _diverges(asked: Asked, place: Place, run: RungRun, label: str) -> bool:

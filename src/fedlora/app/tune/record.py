@@ -88,7 +88,7 @@ class Record:
             "took": {},
             "loads": [],
             "sends": None,
-            "refused": None,
+            "look": None,
             "plan": None,
             "rungs": [],
         }
@@ -109,7 +109,7 @@ class Record:
 
     @property
     def sends(self) -> list[Tree] | None:
-        """What each kind sends: method, rank, bytes of all rounds, error; empty without a budget; None: not known yet."""
+        """What each kind sends in all rounds: method, rank, bytes, error; empty without a budget; None: not known."""
         sends: list[Tree] | None = self.tree["sends"]
         return sends
 
@@ -121,9 +121,15 @@ class Record:
         return [kind for kind in all_kinds if (kind.method, kind.rank) in fits]
 
     @property
-    def refused(self) -> dict[str, str] | None:
-        """Methods whose first trial failed, and why; None: there was no first trial yet."""
-        refused: dict[str, str] | None = self.tree["refused"]
+    def look(self) -> Tree | None:
+        """What came of a first short trial of every method, as a rung that has ended; None: there was none yet."""
+        look: Tree | None = self.tree["look"]
+        return look
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Methods that cannot run, as their first trial showed, and why."""
+        refused: dict[str, str] = self.look["refused"] if self.look is not None else {}
         return refused
 
     # ------------------------------------------------------------------------------------------ time

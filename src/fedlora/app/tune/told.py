@@ -24,9 +24,11 @@ def sentence(found: Found) -> str:
         return f"{winner['label']} was best, before {runner_up['label']}; {TOO_FEW}"
     metric = _metric(found)
     gap = f"{points(comparison['difference'], metric)} ({_interval(comparison, metric)})"
+    if comparison["verdict"] == "tied" and metric.format == "percent" and comparison["detectable"] >= 1.0:
+        return f"{winner['label']} is tied with {runner_up['label']}: {gap}; so few draws can tell nothing apart."
     if comparison["verdict"] == "tied":
         return (
-            f"{winner['label']} is tied with {runner_up['label']}: {gap}; such a race would find a difference of "
+            f"{winner['label']} is tied with {runner_up['label']}: {gap}; draws like these would show a difference of "
             f"{_width(comparison['detectable'], metric)}."
         )
     return f"{winner['label']} is better than {runner_up['label']}: {gap}."

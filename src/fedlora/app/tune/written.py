@@ -70,11 +70,12 @@ def _without_defaults(config: Config) -> dict[str, Any]:
 
 
 def _trials(found: Mapping[str, Any]) -> str:
-    """A row for each trial."""
+    """A row for each trial of each rung; the first look is rung 0."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for number, rung in enumerate(found["rungs"], start=1):
+    looked = [found["first_look"]] if found["first_look"] is not None else []
+    for number, rung in enumerate([*looked, *found["rungs"]], start=1 - len(looked)):
         for one in rung["candidates"]:
             for trial in one["trials"]:
                 values = {"rung": number, "rounds": rung["rounds"], **one, **trial}
