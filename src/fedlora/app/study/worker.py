@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -114,12 +115,14 @@ def one_thread() -> Iterator[None]:
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """Do one job: `config` as TOML, and `folder` for a cell that is to be run.
 
-    Without a folder, what it would cost, or where `only` is `bytes`, what it would send.
+    Of a run the `seconds` are told, those in which the process started not counted. Without a folder, what it would
+    cost, or where `only` is `bytes`, what it would send.
     """
     config = make_config(tomllib.loads(job["config"]), Path("/"))
     with one_thread():
         if "folder" in job:
-            return run_cell(config, Path(job["folder"]))
+            began = time.perf_counter()
+            return run_cell(config, Path(job["folder"])) | {"seconds": time.perf_counter() - began}
         return bytes_of_cell(config) if job.get("only") == "bytes" else cost_of_cell(config)
 
 

@@ -83,7 +83,7 @@ def first_rung(asked: Asked, record: Record, seen: Sequence[str], workers: int, 
     """
     order = [asked.config.method.name, *seen]
     there = sorted(starts(asked, record), key=lambda kind: (*order, kind.method).index(kind.method))
-    pace = Pace(asked.config.run.rounds, record.load, workers)
+    pace = Pace(asked.config.run.rounds, record.load(workers), workers)
     costs = {kind.method: record.round_seconds(kind) for kind in there}
     plan, expected = opening(costs, len(asked.rates), pace, record.clock.left * workers, _plans(asked))
     if plan is None:

@@ -103,7 +103,7 @@ def _diverges(asked: Asked, place: Place, run: RungRun, label: str) -> bool:
 
 def _next(asked: Asked, place: Place, record: Record, run: RungRun, best: Judged) -> RungRun | None:
     """The rung that follows; None: there is no time for one, or nobody to meet the best."""
-    pace = Pace(asked.config.run.rounds, record.load, place.pool.workers)
+    pace = Pace(asked.config.run.rounds, record.load(place.pool.workers), place.pool.workers)
     cost = mean_cost(record, best.best[: max(1, len(best.best) // 2)])
     seconds = record.clock.left * pace.workers
     rungs = rest(len(record.rungs), run.rung.share, cost, pace, seconds)
@@ -140,10 +140,9 @@ def _run(asked: Asked, place: Place, record: Record, run: RungRun, say: Say) -> 
         elif not is_done(place.home, cell):
             waiting.append((who, cell))
     clock, workers = record.clock, place.pool.workers
-    began: dict[int, float] = {}
     loading: set[int] = set()
     cost = fmean(record.round_seconds(who.kind) for who, _ in waiting) if waiting else 0.0
-    pace = Pace(asked.config.run.rounds, record.load, workers)
+    pace = Pace(asked.config.run.rounds, record.load(workers), workers)
     expected = pace.seconds(len(run.field), cost, len(run.draws), run.rung.share) / workers
     until = clock.now + max(_OVERRUN * expected, _HALF * clock.left)
     if run.rung == FIRST_LOOK:
@@ -157,10 +156,10 @@ def _run(asked: Asked, place: Place, record: Record, run: RungRun, say: Say) -> 
             begun[cell.draw] = begun.get(cell.draw, 0) + 1
             if begun[cell.draw] <= workers:  # each process loads what a draw needs
                 loading.add(number)
-            seconds = record.round_seconds(who.kind) * run.rounds + (record.load if number in loading else 0.0)
+            seconds = record.round_seconds(who.kind) * run.rounds
+            seconds += record.load(workers) if number in loading else 0.0
             if clock.now + seconds > clock.whole or clock.now > until:
                 return
-            began[number] = clock.now
             yield {"config": resolved(cell.config), "folder": str(cell_folder(place.home, cell).absolute())}
 
     errors: dict[int, str] = {}
@@ -173,7 +172,7 @@ def _run(asked: Asked, place: Place, record: Record, run: RungRun, say: Say) -> 
             a_round = _a_round(place, cell)
             record.took(who.kind, run.rounds, a_round)
             if number in loading:
-                record.loaded(max(0.0, clock.now - began[number] - a_round * run.rounds))
+                record.loaded(max(0.0, told["seconds"] - a_round * run.rounds))
         record.write()
         score = "failed" if error else _words(place, cell)
         say(f"  {who.label}, draw {cell.draw}: {score}  {done} of {len(waiting)}")

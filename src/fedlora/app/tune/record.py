@@ -143,10 +143,10 @@ class Record:
         """Note what the first trial of a process on a draw took besides its rounds."""
         self.tree["loads"].append(seconds)
 
-    @property
-    def load(self) -> float:
-        """What a process takes on a new draw besides its rounds: seconds."""
-        return median(self.tree["loads"]) if self.tree["loads"] else 0.0
+    def load(self, workers: int) -> float:
+        """What a process takes on a new draw besides its rounds: seconds. The first time says little: it imports."""
+        loads = self.tree["loads"][workers:] or self.tree["loads"]
+        return median(loads) if loads else 0.0
 
     def round_seconds(self, kind: Kind) -> float:
         """What a round of a kind takes: as trials of it took, else those of its method, else all."""
