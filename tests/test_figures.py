@@ -54,6 +54,8 @@ LIMITS = {
     "docs/gpu.md": ("within 8 minutes",),
     "docs/concepts.md": ("95 % interval",),
     "docs/studies.md": ("95 % interval", "is below 5 %", "10, 50, 90 %"),
+    "docs/tune.md": ("95 % interval",),
+    "docs/cli.md": ("such as 20MB",),
     "docs/speed.md": ("4 FLOP a frozen weight and token",),
     "docs/config.md": ("five times the median answer", "0.1 leaves most clients a few labels", "a share (0.1)"),
 }

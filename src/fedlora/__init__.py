@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fedlora.app.run.run import run as run
     from fedlora.app.study.studying import StudyResults as StudyResults
     from fedlora.app.study.studying import study as study
+    from fedlora.app.tune.tuning import Tuned as Tuned
+    from fedlora.app.tune.tuning import tune as tune
     from fedlora.core.adapter import Adapter as Adapter
     from fedlora.core.adapter import AdapterSpec as AdapterSpec
     from fedlora.core.lowrank import LowRank as LowRank
@@ -47,6 +49,7 @@ _HOMES = {
     "RoundRecord": "fedlora.federation.record",
     "Run": "fedlora.app.run.run",
     "StudyResults": "fedlora.app.study.studying",
+    "Tuned": "fedlora.app.tune.tuning",
     "UserError": "fedlora.errors",
     "compare": "fedlora.app.compare.comparison",
     "find_method": "fedlora.methods",
@@ -56,6 +59,7 @@ _HOMES = {
     "read_config": "fedlora.app.config.schema",
     "run": "fedlora.app.run.run",
     "study": "fedlora.app.study.studying",
+    "tune": "fedlora.app.tune.tuning",
 }
 
 __version__ = "0.1.0.dev0"

@@ -107,6 +107,17 @@ def dry_run(simulation: Simulation, workers: int | None = None) -> DryRun:
     )
 
 
+def sent(simulation: Simulation, workers: int | None = None) -> tuple[int, int]:
+    """The bytes that a run would send up and down, without measuring how long it takes.
+
+    Args:
+        simulation: everything of the run.
+        workers: as for the run.
+    """
+    rounds = list(_rounds(simulation, 0, workers))
+    return sum(cost.bytes_up for cost in rounds), sum(cost.bytes_down for cost in rounds)
+
+
 class _Limits:
     """A transport that notes, of every exchange that trains, how much its uploads may weigh."""
 

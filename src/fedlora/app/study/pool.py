@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from fedlora.app.study.worker import answer, forget
 Job = dict[str, Any]
 """What `fedlora.app.study.worker.answer` takes."""
 Answer = dict[str, Any]
-Jobs = queue.SimpleQueue[tuple[int, Job]]
-Answers = queue.SimpleQueue[tuple[int, Answer]]
+Answers = queue.SimpleQueue[tuple[int, Answer] | None]
+"""Of all processes; None: one of them has no more to do."""
 
 
 class Pool:
@@ -40,20 +40,42 @@ class Pool:
             process.stop()
         forget()
 
-    def answers(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Answer]]:
-        """Do jobs, begun in this order; yields the number of each with its answer as it is done, in any order."""
+    def answers(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Answer]]:
+        """Do jobs, begun in this order; yields the number of each with its answer as it is done, in any order.
+
+        Args:
+            jobs: each is asked for when somebody is free to begin it, so that an iterator may end early.
+        """
+        waiting = _Waiting(jobs)
         if not self._processes:
-            for number, job in enumerate(jobs):
+            for number, job in waiting:
                 yield number, answer(job)
             return
-        waiting: Jobs = queue.SimpleQueue()
         done: Answers = queue.SimpleQueue()
-        for pair in enumerate(jobs):
-            waiting.put(pair)
-        for process in self._processes[: len(jobs)]:
+        for process in self._processes:
             threading.Thread(target=process.work, args=(waiting, done), daemon=True).start()
-        for _ in jobs:
-            yield done.get()
+        busy = len(self._processes)
+        while busy:
+            told = done.get()
+            if told is None:
+                busy -= 1
+            else:
+                yield told
+
+
+class _Waiting:
+    """Numbered jobs, which several threads may take."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._jobs = enumerate(jobs)
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[tuple[int, Job]]:
+        return self
+
+    def __next__(self) -> tuple[int, Job]:
+        with self._lock:
+            return next(self._jobs)
 
 
 class _Process:
@@ -63,14 +85,15 @@ class _Process:
         self._stopped = False
         self._process: subprocess.Popen[str] | None = None
 
-    def work(self, waiting: Jobs, done: Answers) -> None:
+    def work(self, waiting: Iterable[tuple[int, Job]], done: Answers) -> None:
         """Do jobs until none is waiting."""
-        while not self._stopped:
-            try:
-                number, job = waiting.get_nowait()
-            except queue.Empty:
-                return
-            done.put((number, self._answer(job)))
+        try:
+            for number, job in waiting:
+                if self._stopped:
+                    return
+                done.put((number, self._answer(job)))
+        finally:
+            done.put(None)
 
     def stop(self) -> None:
         """End it."""

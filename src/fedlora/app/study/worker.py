@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ import torch
 
 from fedlora.app.build.simulation import Resources, build, load
 from fedlora.app.config.schema import Config, make_config, resolved
-from fedlora.app.run.dry_run import dry_run
+from fedlora.app.run.dry_run import dry_run, sent
 from fedlora.app.run.progress import quiet_libraries
 from fedlora.app.run.results import MODEL_FOLDERS
 from fedlora.app.run.run import Run, is_finished
@@ -72,10 +73,22 @@ def cost_of_cell(config: Config) -> dict[str, Any]:
     return {"seconds": dry.seconds, "bytes_up": up, "bytes_down": down}
 
 
+def bytes_of_cell(config: Config) -> dict[str, Any]:
+    """What a cell would send, as `cost_of_cell` tells it, without its `seconds`, which take longer to find."""
+    try:
+        up, down = sent(build(config, _resources(_loaded_by(config)), workers=1))
+    except Exception as error:
+        return {"error": str(error)}
+    return {"bytes_up": up, "bytes_down": down}
+
+
 def _loaded_by(config: Config) -> str:
     """The part of a config on which data and base depend, as TOML of a whole config."""
-    run = replace(Config().run, seed=config.run.seed, device=config.run.device)
-    return resolved(Config(run, config.data, config.split, config.model, config.adapter))
+    usual = Config()
+    run = replace(usual.run, seed=config.run.seed, device=config.run.device)
+    # neither the rank nor the scale is the base's: cells that differ by them alone share what is loaded
+    of_method = {name: getattr(usual.adapter, name) for name in ("rank", "alpha", "scaling", "scale")}
+    return resolved(Config(run, config.data, config.split, config.model, replace(config.adapter, **of_method)))
 
 
 def forget() -> None:
@@ -100,10 +113,17 @@ def one_thread() -> Iterator[None]:
 
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
-    """Do one job: `config` as TOML, and `folder` for a cell that is to be run; without it, what it would cost."""
+    """Do one job: `config` as TOML, and `folder` for a cell that is to be run.
+
+    Of a run the `seconds` are told, those in which the process started not counted. Without a folder, what it would
+    cost, or where `only` is `bytes`, what it would send.
+    """
     config = make_config(tomllib.loads(job["config"]), Path("/"))
     with one_thread():
-        return run_cell(config, Path(job["folder"])) if "folder" in job else cost_of_cell(config)
+        if "folder" in job:
+            began = time.perf_counter()
+            return run_cell(config, Path(job["folder"])) | {"seconds": time.perf_counter() - began}
+        return bytes_of_cell(config) if job.get("only") == "bytes" else cost_of_cell(config)
 
 
 def _read(lines: TextIO, jobs: "queue.SimpleQueue[str]", leave: Callable[[int], Any]) -> None:
