@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from fedlora.app.config.schema import resolved
 from fedlora.app.study.cells import Cell, Contents, Unit, of_shard, reported_cells, tuning_cells, units
@@ -103,12 +104,29 @@ def _cost_of(cell: Cell, home: Path) -> Cost:
 
 
 def _dry(cells: Sequence[Cell], workers: int) -> dict[tuple[str, str, int], Cost]:
-    """Dry runs, of the reported cells and of tuning cells alike: their rounds differ, and what is scored."""
-    jobs = [{"config": resolved(cell.config)} for cell in cells]
-    found = {}
+    """Dry runs. Of cells that differ in their rounds alone the longest is timed, and bytes are counted of all."""
+    longest: dict[tuple[str, str], Cell] = {}
+    for cell in sorted(cells, key=lambda cell: cell.config.run.rounds):
+        longest[cell.setting, cell.variant] = cell
+    timed = [cell is longest[cell.setting, cell.variant] for cell in cells]
+    jobs = [
+        {"config": resolved(c.config)} | ({} if t else {"only": "bytes"}) for c, t in zip(cells, timed, strict=True)
+    ]
+    told: dict[int, dict[str, Any]] = {}
     with Pool(workers) as pool:
-        for number, told in pool.answers(jobs):
-            if "error" in told:
-                raise ConfigError(f"The cell {cells[number].label} cannot be run: {told['error']}")
-            found[_like(cells[number])] = Cost(told["seconds"], told["bytes_up"] + told["bytes_down"])
-    return found
+        for number, answer in pool.answers(jobs):
+            if "error" in answer:
+                raise ConfigError(f"The cell {cells[number].label} cannot be run: {answer['error']}")
+            told[number] = answer
+    seconds = {
+        (cell.setting, cell.variant): told[number]["seconds"] / cell.config.run.rounds
+        for number, cell in enumerate(cells)
+        if timed[number]
+    }
+    return {
+        _like(cell): Cost(
+            cell.config.run.rounds * seconds[cell.setting, cell.variant],
+            told[number]["bytes_up"] + told[number]["bytes_down"],
+        )
+        for number, cell in enumerate(cells)
+    }
