@@ -101,3 +101,14 @@ def test_durations_in_words():
     assert told_in_words == ["1 s", "40 s", "2 min", "83 min", "2 h 5 min", "2 h", "40 h", "2 d 5 h"]
     assert time_left(30.0, done=1, left=2) == "about 60 s left"
     assert time_left(30.0, done=3, left=0) == ""
+
+
+def test_what_is_done_once_is_counted_once(config, monkeypatch):
+    """Where layers below the adapted ones are kept, the first step and the first score make what all others read."""
+    steps, scores = iter([(10.0, 1), (1.0, 1), (1.3, 4)]), iter([(5.0, 10), (0.02, 10)])
+    monkeypatch.setattr("fedlora.app.run.dry_run._time_steps", lambda *_: next(steps))
+    monkeypatch.setattr("fedlora.app.run.dry_run._time_score", lambda *_: next(scores))
+    speed = dry_run(build(read_config(config(run={"rounds": 1})))).speed
+    assert speed.step == pytest.approx(0.1)
+    assert speed.example == pytest.approx(0.002)
+    assert speed.once == pytest.approx(9.0 + 4.98)

@@ -55,6 +55,8 @@ class Speed:
     """Seconds of an optimiser step, with as many clients at a time as in the run."""
     example: float
     """Seconds to score an example."""
+    once: float
+    """Seconds of what is done once, such as what lies below the adapted layers."""
     memory: int | None
     """The most bytes that this process held so far; None where the system does not tell."""
     gpu_memory: int | None = None
@@ -103,7 +105,7 @@ def dry_run(simulation: Simulation, workers: int | None = None) -> DryRun:
         certain_up=[cost.bytes_up for cost in rounds] == [cost.bytes_up for cost in others],
         certain_down=[cost.bytes_down for cost in rounds] == [cost.bytes_down for cost in others],
         speed=speed,
-        seconds=untrained_seconds + work,
+        seconds=untrained_seconds + speed.once + work,
     )
 
 
@@ -168,11 +170,15 @@ def _connect(simulation: Simulation, trainer: Trainer, workers: int | None) -> T
 
 
 def _speed(simulation: Simulation, workers: int | None) -> Speed:
-    """Time a few steps of as many clients as are trained at a time, and a score."""
+    """Time a few steps of as many clients as are trained at a time, and a score; each once before it counts."""
+    cold, _ = _time_steps(simulation, 1, workers)
     first, first_steps = _time_steps(simulation, 1, workers)
     more, more_steps = _time_steps(simulation, 1 + _FEW, workers)
     step = max(more - first, 0.0) / max(more_steps - first_steps, 1)
-    return Speed(step, _time_score(simulation), _peak_memory(), _peak_gpu_memory(simulation))
+    cold_score, _ = _time_score(simulation)
+    score, size = _time_score(simulation)
+    once = max(cold - first, 0.0) + max(cold_score - score, 0.0)
+    return Speed(step, score / max(size, 1), once, _peak_memory(), _peak_gpu_memory(simulation))
 
 
 def _time_steps(simulation: Simulation, steps: int, workers: int | None) -> tuple[float, int]:
@@ -187,16 +193,16 @@ def _time_steps(simulation: Simulation, steps: int, workers: int | None) -> tupl
     return record.seconds["train"], record.steps
 
 
-def _time_score(simulation: Simulation) -> float:
-    """Seconds to score an example, on the smallest test part that there is."""
+def _time_score(simulation: Simulation) -> tuple[float, int]:
+    """Seconds to score the smallest test part that there is, and how many examples it has."""
     jobs = [ScoreJob(client, _start(simulation)) for client in simulation.split.clients]
     sizes = [(sum(simulation.trainer.parts_of(job).values()), job) for job in jobs]
     size, job = min(((size, job) for size, job in sizes if size), key=lambda pair: pair[0], default=(0, None))
     if job is None:
-        return 0.0
+        return 0.0, 0
     began = time.perf_counter()
     simulation.trainer.score([job])
-    return (time.perf_counter() - began) / size
+    return time.perf_counter() - began, size
 
 
 def _start(simulation: Simulation) -> Start:
