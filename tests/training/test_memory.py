@@ -27,7 +27,7 @@ from fedlora.training.loop import ModelTrainer
 from fedlora.training.tasks.classification import Classification
 
 base = make_base(tiny_model("bert"), tokenizer(), "bert", LABELS)
-count, length = 8192, 38
+count, length = 3072, 38
 tokens = Tokens(numpy.full(count * length, 7, numpy.int32), numpy.arange(count + 1) * length, numpy.arange(count) % 3)
 spec = base.spec(2, 1.0, head="shared")
 
@@ -41,7 +41,7 @@ def fit():
 
 expected, _ = fit()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + 120_000_000, -1))
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     found, score = fit()
