@@ -11,7 +11,6 @@ from capture import Recorder
 from case import BASES, TEXTS, Case
 from cases import CASES
 from events_before import Planned, Recording, Troubled, forget
-from fedlora.training.trainer import PlainTrainer
 from semantic_before import (
     record_export,
     record_memory,
@@ -32,6 +31,7 @@ from fedlora.federation.local import LocalTransport
 from fedlora.federation.record import RoundRecord, round_line
 from fedlora.federation.server import global_model
 from fedlora.training.generated import generated_base
+from fedlora.training.trainer import PlainTrainer
 
 
 def play(case: Case, out: Recorder) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from capture import Recorder
-from fedlora.core.parcel import Parcel, from_bytes, to_bytes
-from fedlora.federation.memories import HeldMemories
 from semantic_before import record_payload
 from torch import Tensor
 
 from fedlora.app.build import Simulation
 from fedlora.core.adapter import AdapterSpec, Tensors
+from fedlora.core.parcel import Parcel, from_bytes, to_bytes
 from fedlora.core.rounds import Client, Failure, FitJob, Fitted, Order, Reply, Score, ScoreJob, Trainer
+from fedlora.federation.memories import HeldMemories
 from fedlora.federation.transport import Transport
 
 Planned = frozenset[tuple[str, int, str]]

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from capture import Recorder, tensor_bytes
-from fedlora.core.parcel import Parcel, branch
-from fedlora.methods.wrap import ServerOptimizer, Wrapper
 from safetensors.torch import load_file
 
+from fedlora.core.parcel import Parcel, branch
 from fedlora.core.rounds import Memory, Score
 from fedlora.federation.record import ClientRecord, RoundRecord
 from fedlora.federation.server import Federation, Server
 from fedlora.federation.transport import parts
 from fedlora.methods.base import Method
+from fedlora.methods.wrap import ServerOptimizer, Wrapper
 
 _SIDES = {"input": "A", "output": "B"}
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlora.core.parcel import Parcel
-
 from fedlora.core.adapter import AdapterSpec
+from fedlora.core.parcel import Parcel
 from fedlora.core.rounds import Client
 from fedlora.methods.base import Programme, State
 from fedlora.methods.fedit import FedIT
