@@ -94,7 +94,8 @@ def test_the_difference_is_that_of_the_last_rungs_draws(tuned):
 
 def test_the_rows_of_the_table_are_the_trials(tuned):
     folder, found = tuned
-    rows = list(csv.DictReader((folder / "trials.csv").open()))
+    with (folder / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == len(found.trials)
     assert (
         len({(row["method"], row["lr"], row["lr_b_ratio"], row["rounds"], row["draw"]) for row in rows})
